@@ -20,6 +20,7 @@ pub mod buffer;
 pub mod ecn;
 pub mod id;
 pub mod key;
+pub mod portal;
 pub mod secret;
 pub mod train;
 

@@ -55,7 +55,7 @@ impl Transmit {
     }
 
     fn has_room_for(&self, len: usize) -> bool {
-        let full = self.payload.len() % self.segment_size == 0;
+        let full = self.payload.len().is_multiple_of(self.segment_size);
 
         full && len <= self.segment_size
             && self.payload.len() + len <= max_len(self.route.dst, self.segment_size)
