@@ -16,12 +16,16 @@
 //! * A parsed message is well formed, not true: check integrity ([`stun::Message::verify`]), sources and grants yourself.
 //! * Nothing here panics on bytes from outside; a function that can fail says so in its type.
 
+#![deny(clippy::indexing_slicing, clippy::panic)]
+
 pub mod buffer;
+pub mod channel;
 pub mod ecn;
 pub mod id;
 pub mod key;
 pub mod portal;
 pub mod secret;
+pub mod stun;
 pub mod train;
 
 /// The largest IP packet that enters or leaves a tunnel, in bytes; also the MTU of each TUN device (connections.md §2).

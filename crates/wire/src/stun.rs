@@ -1,0 +1,404 @@
+//! STUN and TURN messages: RFC 8489, RFC 8656 (connections.md §4.1 and §6.2, relay.md §4).
+//!
+//! [`Message`] is a checked view of received bytes, [`Builder`] writes a message into a pooled buffer, and
+//! [`Attribute`] is what both have between header and end.
+
+mod attribute;
+mod auth;
+mod builder;
+
+pub use attribute::{Attribute, Family};
+pub use auth::{Key, relay_password};
+pub use builder::Builder;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The fixed value that tells STUN from everything else (RFC 8489 §5).
+pub const MAGIC_COOKIE: u32 = 0x2112_A442;
+
+/// The length of a message's header in bytes.
+pub const HEADER_LEN: usize = 20;
+
+/// The number of the UDP protocol in REQUESTED-TRANSPORT.
+pub const TRANSPORT_UDP: u8 = 17;
+
+const INTEGRITY_LEN: usize = 24;
+const FINGERPRINT_LEN: usize = 8;
+
+/// Why bytes are not a STUN message, or a message could not be written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StunError {
+    /// The header is not STUN's: too short, wrong cookie, or a length that doesn't match.
+    #[error("not a STUN message")]
+    NotStun,
+    /// An attribute runs past the end of the message.
+    #[error("the attribute at byte {at} runs past the end of the message")]
+    Truncated {
+        /// Where the attribute begins.
+        at: usize,
+    },
+    /// A known attribute holds a value it must not hold.
+    #[error("the attribute 0x{attribute:04x} holds an invalid value")]
+    InvalidAttribute {
+        /// Its type.
+        attribute: u16,
+    },
+    /// The buffer can't hold the message.
+    #[error("the message is larger than its buffer")]
+    TooLong,
+}
+
+/// What a message is about.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
+pub enum Method {
+    /// Learn the own address, or check connectivity.
+    Binding,
+    /// Ask a relay for an address.
+    Allocate,
+    /// Keep or give back that address.
+    Refresh,
+    /// Let a peer send to that address (RFC 8656 §9).
+    CreatePermission,
+    /// Give a peer a short name.
+    ChannelBind,
+    /// Any other method.
+    Other(u16),
+}
+
+impl Method {
+    const fn from_code(code: u16) -> Self {
+        match code {
+            0x001 => Self::Binding,
+            0x003 => Self::Allocate,
+            0x004 => Self::Refresh,
+            0x008 => Self::CreatePermission,
+            0x009 => Self::ChannelBind,
+            other => Self::Other(other),
+        }
+    }
+
+    const fn code(self) -> u16 {
+        match self {
+            Self::Binding => 0x001,
+            Self::Allocate => 0x003,
+            Self::Refresh => 0x004,
+            Self::CreatePermission => 0x008,
+            Self::ChannelBind => 0x009,
+            Self::Other(code) => code & 0x0FFF,
+        }
+    }
+}
+
+/// The role a message plays in its transaction.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Class {
+    /// Wants an answer.
+    Request,
+    /// Wants none.
+    Indication,
+    /// The answer to a request that was carried out.
+    Success,
+    /// The answer to a request that was not.
+    Error,
+}
+
+/// Method and class are interleaved in the first two bytes (RFC 8489 §5).
+const fn message_type(method: Method, class: Class) -> u16 {
+    let m = method.code();
+    let c = match class {
+        Class::Request => 0x000,
+        Class::Indication => 0x010,
+        Class::Success => 0x100,
+        Class::Error => 0x110,
+    };
+
+    (m & 0x00F) | ((m & 0x070) << 1) | ((m & 0xF80) << 2) | c
+}
+
+const fn split_type(value: u16) -> (Method, Class) {
+    let method = (value & 0x00F) | ((value & 0x0E0) >> 1) | ((value & 0x3E00) >> 2);
+    let class = match value & 0x110 {
+        0x000 => Class::Request,
+        0x010 => Class::Indication,
+        0x100 => Class::Success,
+        _ => Class::Error,
+    };
+
+    (Method::from_code(method), class)
+}
+
+/// Ties an answer to its request.
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct TransactionId(pub [u8; 12]);
+
+impl fmt::Debug for TransactionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The value of the first attribute of one kind.
+macro_rules! find {
+    ($message:ident, $kind:ident) => {
+        $message.attributes().find_map(|attribute| match attribute {
+            Ok(Attribute::$kind(value)) => Some(value),
+            Ok(_) | Err(_) => None,
+        })
+    };
+}
+
+/// A received message: its header and the bounds of every attribute are checked, values are read on demand.
+#[derive(Clone, Copy)]
+pub struct Message<'a> {
+    bytes: &'a [u8],
+    method: Method,
+    class: Class,
+    transaction_id: TransactionId,
+    /// Where MESSAGE-INTEGRITY begins.
+    integrity_at: Option<usize>,
+    /// Where FINGERPRINT begins.
+    fingerprint_at: Option<usize>,
+}
+
+impl<'a> Message<'a> {
+    /// Checks that `bytes` are exactly one message.
+    ///
+    /// # Errors
+    ///
+    /// [`StunError::NotStun`] and [`StunError::Truncated`].
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, StunError> {
+        let (header, body) = bytes
+            .split_first_chunk::<HEADER_LEN>()
+            .ok_or(StunError::NotStun)?;
+        let [t0, t1, l0, l1, c0, c1, c2, c3, id @ ..] = *header;
+        let value = u16::from_be_bytes([t0, t1]);
+        let length = usize::from(u16::from_be_bytes([l0, l1]));
+        let cookie = u32::from_be_bytes([c0, c1, c2, c3]);
+        if value & 0xC000 != 0
+            || cookie != MAGIC_COOKIE
+            || length != body.len()
+            || !length.is_multiple_of(4)
+        {
+            return Err(StunError::NotStun);
+        }
+
+        let (method, class) = split_type(value);
+        let mut message = Self {
+            bytes,
+            method,
+            class,
+            transaction_id: TransactionId(id),
+            integrity_at: None,
+            fingerprint_at: None,
+        };
+        for attribute in RawAttributes::new(body) {
+            let RawAttribute {
+                at,
+                attribute,
+                value,
+            } = attribute?;
+            match attribute {
+                attribute::MESSAGE_INTEGRITY if value.len() == 20 => {
+                    message.integrity_at.get_or_insert(at);
+                }
+                attribute::FINGERPRINT if value.len() == 4 => {
+                    message.fingerprint_at.get_or_insert(at);
+                }
+                _ => {}
+            }
+        }
+
+        Ok(message)
+    }
+
+    /// What it is about.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
+    /// The role it plays.
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    /// What ties it to its transaction.
+    pub fn transaction_id(&self) -> TransactionId {
+        self.transaction_id
+    }
+
+    /// The bytes it was read from.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The attributes in front of MESSAGE-INTEGRITY, in order; what follows it proves nothing (RFC 8489 §14.5).
+    ///
+    /// A known attribute with an invalid value comes as an error; unknown ones come as [`Attribute::Unknown`].
+    pub fn attributes(&self) -> impl Iterator<Item = Result<Attribute<'a>, StunError>> + use<'a> {
+        let end = self.integrity_at.unwrap_or(self.bytes.len());
+        let id = self.transaction_id;
+
+        RawAttributes::new(self.bytes.get(HEADER_LEN..).unwrap_or_default())
+            .map_while(Result::ok)
+            .take_while(move |raw| raw.at < end)
+            .filter(|raw| raw.attribute != attribute::FINGERPRINT)
+            .map(move |raw| Attribute::decode(raw.attribute, raw.value, id))
+    }
+
+    /// Whether it carries MESSAGE-INTEGRITY, right or wrong.
+    pub fn has_integrity(&self) -> bool {
+        self.integrity_at.is_some()
+    }
+
+    /// Whether it carries MESSAGE-INTEGRITY made with `key`.
+    pub fn verify(&self, key: &[u8]) -> bool {
+        let Some(at) = self.integrity_at else {
+            return false;
+        };
+        let Some(mac) = self.bytes.get(at + 4..at + INTEGRITY_LEN) else {
+            return false;
+        };
+        let covered = self.bytes.get(..at).unwrap_or_default();
+
+        auth::integrity_matches(key, covered, mac)
+    }
+
+    /// Whether its FINGERPRINT is right; `None` without one.
+    pub fn fingerprint_matches(&self) -> Option<bool> {
+        let at = self.fingerprint_at?;
+        let value = self.bytes.get(at + 4..)?.first_chunk::<4>()?;
+        let covered = self.bytes.get(..at)?;
+
+        Some(u32::from_be_bytes(*value) == auth::fingerprint(covered))
+    }
+
+    /// USERNAME.
+    pub fn username(&self) -> Option<&'a str> {
+        find!(self, Username)
+    }
+
+    /// REALM.
+    pub fn realm(&self) -> Option<&'a str> {
+        find!(self, Realm)
+    }
+
+    /// NONCE.
+    pub fn nonce(&self) -> Option<&'a str> {
+        find!(self, Nonce)
+    }
+
+    /// The code of ERROR-CODE, 300–699.
+    pub fn error_code(&self) -> Option<u16> {
+        self.attributes().find_map(|attribute| {
+            if let Ok(Attribute::ErrorCode(code, _)) = attribute {
+                Some(code)
+            } else {
+                None
+            }
+        })
+    }
+
+    /// LIFETIME.
+    pub fn lifetime(&self) -> Option<Duration> {
+        find!(self, Lifetime)
+    }
+
+    /// XOR-MAPPED-ADDRESS.
+    pub fn mapped_address(&self) -> Option<SocketAddr> {
+        find!(self, XorMappedAddress)
+    }
+
+    /// XOR-PEER-ADDRESS.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        find!(self, XorPeerAddress)
+    }
+
+    /// Each XOR-RELAYED-ADDRESS, in order.
+    pub fn relayed_addresses(&self) -> impl Iterator<Item = SocketAddr> + use<'a> {
+        self.attributes().filter_map(|attribute| {
+            if let Ok(Attribute::XorRelayedAddress(address)) = attribute {
+                Some(address)
+            } else {
+                None
+            }
+        })
+    }
+
+    /// CHANNEL-NUMBER.
+    pub fn channel_number(&self) -> Option<u16> {
+        find!(self, ChannelNumber)
+    }
+}
+
+impl fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} {:?} {:?}",
+            self.method, self.class, self.transaction_id
+        )
+    }
+}
+
+/// Whether the first byte of a datagram can begin a STUN message (connections.md §5).
+pub fn is_stun_prefix(datagram: &[u8]) -> bool {
+    datagram.first().is_some_and(|byte| *byte <= 3)
+}
+
+struct RawAttribute<'a> {
+    at: usize,
+    attribute: u16,
+    value: &'a [u8],
+}
+
+/// Walks type, length, value; the value is padded to four bytes.
+struct RawAttributes<'a> {
+    rest: &'a [u8],
+    at: usize,
+}
+
+impl<'a> RawAttributes<'a> {
+    fn new(body: &'a [u8]) -> Self {
+        Self {
+            rest: body,
+            at: HEADER_LEN,
+        }
+    }
+}
+
+impl<'a> Iterator for RawAttributes<'a> {
+    type Item = Result<RawAttribute<'a>, StunError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+
+        let at = self.at;
+        let whole = std::mem::take(&mut self.rest);
+        let Some(([t0, t1, l0, l1], body)) = whole.split_first_chunk::<4>() else {
+            return Some(Err(StunError::Truncated { at }));
+        };
+        let length = usize::from(u16::from_be_bytes([*l0, *l1]));
+        let (Some(value), Some(rest)) =
+            (body.get(..length), body.get(length.next_multiple_of(4)..))
+        else {
+            return Some(Err(StunError::Truncated { at }));
+        };
+        self.rest = rest;
+        self.at += 4 + length.next_multiple_of(4);
+
+        Some(Ok(RawAttribute {
+            at,
+            attribute: u16::from_be_bytes([*t0, *t1]),
+            value,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests;
