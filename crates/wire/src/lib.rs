@@ -20,8 +20,10 @@
 
 pub mod buffer;
 pub mod channel;
+pub mod control;
 pub mod ecn;
 pub mod id;
+pub mod ip;
 pub mod key;
 pub mod portal;
 pub mod secret;

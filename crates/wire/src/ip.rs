@@ -1,0 +1,475 @@
+//! IP packets: checked once, read by offset, changed with their checksums kept right (gateway.md §16).
+
+mod build;
+pub mod checksum;
+
+pub use build::{Echo, IcmpError, echo, icmp_error, udp};
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::MAX_PACKET;
+use crate::ecn::Ecn;
+use checksum::Sum;
+
+/// Why bytes are not a packet that we carry.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PacketError {
+    /// Neither IPv4 nor IPv6.
+    #[error("not an IP packet")]
+    NotIp,
+    /// A part of a larger packet; nothing reassembles here.
+    #[error("a fragment")]
+    Fragment,
+    /// A length field contradicts the number of bytes.
+    #[error("the {header} header contradicts the packet's length")]
+    Length {
+        /// Which header.
+        header: &'static str,
+    },
+    /// Larger than [`MAX_PACKET`].
+    #[error("{len} bytes are more than the {MAX_PACKET} a tunnel carries")]
+    TooLarge {
+        /// Its size in bytes.
+        len: usize,
+    },
+    /// ICMP in IPv6 or ICMPv6 in IPv4.
+    #[error("ICMP of the other address family")]
+    WrongIcmp,
+}
+
+/// The IP version.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Version {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// What an IP packet carries.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Transport {
+    /// ICMP in IPv4, ICMPv6 in IPv6.
+    Icmp,
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// Any other protocol, by its number.
+    Other(u8),
+}
+
+/// The number of a protocol in the next-header fields.
+pub mod protocol {
+    /// ICMP.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// ICMPv6.
+    pub const ICMPV6: u8 = 58;
+    /// IPv6 fragment header.
+    pub const FRAGMENT: u8 = 44;
+    /// The number in-tunnel control uses.
+    pub const RESERVED: u8 = 255;
+}
+
+/// A packet whose headers were checked when it was made.
+///
+/// `T` is what holds the bytes: `&[u8]`, `&mut [u8]`, a [`Buffer`](crate::buffer::Buffer).
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<T> {
+    bytes: T,
+    version: Version,
+    transport: Transport,
+    transport_at: usize,
+}
+
+impl<T: AsRef<[u8]>> Packet<T> {
+    /// Checks that `bytes` are exactly one packet.
+    ///
+    /// # Errors
+    ///
+    /// [`PacketError`], by what is wrong.
+    pub fn parse(bytes: T) -> Result<Self, PacketError> {
+        let raw = bytes.as_ref();
+        if raw.len() > MAX_PACKET {
+            return Err(PacketError::TooLarge { len: raw.len() });
+        }
+        let (version, number, transport_at) = match raw.first().map(|byte| byte >> 4) {
+            Some(4) => v4_headers(raw)?,
+            Some(6) => v6_headers(raw)?,
+            _ => return Err(PacketError::NotIp),
+        };
+        let transport = transport(version, number, raw.get(transport_at..).unwrap_or_default())?;
+
+        Ok(Self {
+            bytes,
+            version,
+            transport,
+            transport_at,
+        })
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+
+    /// Gives the bytes back.
+    pub fn into_inner(self) -> T {
+        self.bytes
+    }
+
+    /// The IP version.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// What it carries.
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// The source address.
+    pub fn source(&self) -> IpAddr {
+        match self.version {
+            Version::V4 => IpAddr::V4(self.array::<4>(12).into()),
+            Version::V6 => IpAddr::V6(self.array::<16>(8).into()),
+        }
+    }
+
+    /// The destination address.
+    pub fn destination(&self) -> IpAddr {
+        match self.version {
+            Version::V4 => IpAddr::V4(self.array::<4>(16).into()),
+            Version::V6 => IpAddr::V6(self.array::<16>(24).into()),
+        }
+    }
+
+    /// The source port of TCP or UDP.
+    pub fn source_port(&self) -> Option<u16> {
+        matches!(self.transport, Transport::Tcp | Transport::Udp)
+            .then(|| self.u16_at(self.transport_at))
+    }
+
+    /// The destination port of TCP or UDP.
+    pub fn destination_port(&self) -> Option<u16> {
+        matches!(self.transport, Transport::Tcp | Transport::Udp)
+            .then(|| self.u16_at(self.transport_at + 2))
+    }
+
+    /// Time to live or hop limit.
+    pub fn hop_limit(&self) -> u8 {
+        let [limit] = match self.version {
+            Version::V4 => self.array(8),
+            Version::V6 => self.array(7),
+        };
+        limit
+    }
+
+    /// The congestion mark.
+    pub fn ecn(&self) -> Ecn {
+        let [second] = self.array(1);
+        match self.version {
+            Version::V4 => Ecn::from_bits(second),
+            Version::V6 => Ecn::from_bits(second >> 4),
+        }
+    }
+
+    /// What lies behind the IP headers, transport header included.
+    pub fn transport_bytes(&self) -> &[u8] {
+        self.bytes().get(self.transport_at..).unwrap_or_default()
+    }
+
+    /// What lies behind the transport header; for ICMP, behind its eight bytes.
+    pub fn payload(&self) -> &[u8] {
+        let transport = self.transport_bytes();
+        let header = match self.transport {
+            Transport::Icmp | Transport::Udp => 8,
+            Transport::Tcp => tcp_header_len(transport),
+            Transport::Other(_) => 0,
+        };
+        transport.get(header..).unwrap_or_default()
+    }
+
+    /// Type and code of ICMP or ICMPv6.
+    pub fn icmp_type(&self) -> Option<(u8, u8)> {
+        let [kind, code] = *self.transport_bytes().first_chunk::<2>()?;
+
+        (self.transport == Transport::Icmp).then_some((kind, code))
+    }
+
+    /// Whether it reports an error about another packet; such packets are never answered with an error.
+    pub fn is_icmp_error(&self) -> bool {
+        match (self.version, self.icmp_type()) {
+            (_, None) => false,
+            (Version::V4, Some((kind, _))) => matches!(kind, 3 | 4 | 5 | 11 | 12),
+            (Version::V6, Some((kind, _))) => kind < 128,
+        }
+    }
+
+    /// Whether every checksum it carries is right. UDP over IPv4 may carry none.
+    pub fn checksums_match(&self) -> bool {
+        let bytes = self.bytes();
+        if self.version == Version::V4 {
+            let header = bytes.get(..self.transport_at).unwrap_or_default();
+            if Sum::default().bytes(header).folded() != 0xFFFF {
+                return false;
+            }
+        }
+        let Some(at) = self.transport_checksum_at() else {
+            return true;
+        };
+        if self.transport == Transport::Udp && self.version == Version::V4 && self.u16_at(at) == 0 {
+            return true;
+        }
+
+        self.pseudo_header().bytes(self.transport_bytes()).folded() == 0xFFFF
+    }
+
+    /// The sum that the transport's checksum begins with; empty for ICMP over IPv4, which covers no addresses.
+    fn pseudo_header(&self) -> Sum {
+        let number = match (self.transport, self.version) {
+            (Transport::Icmp, Version::V4) => return Sum::default(),
+            (Transport::Icmp, Version::V6) => protocol::ICMPV6,
+            (Transport::Tcp, _) => protocol::TCP,
+            (Transport::Udp, _) => protocol::UDP,
+            (Transport::Other(number), _) => number,
+        };
+
+        checksum::pseudo_header(
+            self.source(),
+            self.destination(),
+            number,
+            self.transport_bytes().len(),
+        )
+    }
+
+    fn transport_checksum_at(&self) -> Option<usize> {
+        let offset = match self.transport {
+            Transport::Icmp => 2,
+            Transport::Tcp => 16,
+            Transport::Udp => 6,
+            Transport::Other(_) => return None,
+        };
+
+        Some(self.transport_at + offset)
+    }
+
+    fn u16_at(&self, at: usize) -> u16 {
+        u16::from_be_bytes(self.array(at))
+    }
+
+    /// Bytes that `parse` made sure are there.
+    fn array<const N: usize>(&self, at: usize) -> [u8; N] {
+        self.bytes()
+            .get(at..)
+            .and_then(|rest| rest.first_chunk())
+            .copied()
+            .unwrap_or([0; N])
+    }
+}
+
+impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
+    /// Sets the congestion mark.
+    pub fn set_ecn(&mut self, ecn: Ecn) {
+        match self.version {
+            Version::V4 => {
+                let old: [u8; 2] = self.array(0);
+                let [first, second] = old;
+                let new = [first, (second & !0b11) | ecn.bits()];
+                self.put(0, &new);
+                self.patch(10, &old, &new);
+            }
+            Version::V6 => {
+                let [second] = self.array(1);
+                self.put(1, &[(second & 0b1100_1111) | (ecn.bits() << 4)]);
+            }
+        }
+    }
+
+    /// Sets the source address; no change if it is of the other family.
+    pub fn set_source(&mut self, source: IpAddr) {
+        match (self.version, source) {
+            (Version::V4, IpAddr::V4(ip)) => self.set_v4(12, ip),
+            (Version::V6, IpAddr::V6(ip)) => self.set_v6(8, ip),
+            (Version::V4, IpAddr::V6(_)) | (Version::V6, IpAddr::V4(_)) => {}
+        }
+    }
+
+    /// Sets the destination address; no change if it is of the other family.
+    pub fn set_destination(&mut self, destination: IpAddr) {
+        match (self.version, destination) {
+            (Version::V4, IpAddr::V4(ip)) => self.set_v4(16, ip),
+            (Version::V6, IpAddr::V6(ip)) => self.set_v6(24, ip),
+            (Version::V4, IpAddr::V6(_)) | (Version::V6, IpAddr::V4(_)) => {}
+        }
+    }
+
+    /// Sets the source port of TCP or UDP; no change for other transports.
+    pub fn set_source_port(&mut self, port: u16) {
+        if self.source_port().is_some() {
+            self.set_transport_u16(self.transport_at, port);
+        }
+    }
+
+    /// Sets the destination port of TCP or UDP; no change for other transports.
+    pub fn set_destination_port(&mut self, port: u16) {
+        if self.destination_port().is_some() {
+            self.set_transport_u16(self.transport_at + 2, port);
+        }
+    }
+
+    fn set_v4(&mut self, at: usize, ip: Ipv4Addr) {
+        let old: [u8; 4] = self.array(at);
+        let new = ip.octets();
+        self.put(at, &new);
+        self.patch(10, &old, &new);
+        if self.transport != Transport::Icmp {
+            self.patch_transport(&old, &new);
+        }
+    }
+
+    fn set_v6(&mut self, at: usize, ip: Ipv6Addr) {
+        let old: [u8; 16] = self.array(at);
+        let new = ip.octets();
+        self.put(at, &new);
+        self.patch_transport(&old, &new);
+    }
+
+    fn set_transport_u16(&mut self, at: usize, value: u16) {
+        let old: [u8; 2] = self.array(at);
+        let new = value.to_be_bytes();
+        self.put(at, &new);
+        self.patch_transport(&old, &new);
+    }
+
+    fn patch_transport(&mut self, old: &[u8], new: &[u8]) {
+        let Some(at) = self.transport_checksum_at() else {
+            return;
+        };
+        // A UDP checksum of zero says that there is none (RFC 768); it stays so.
+        if self.transport == Transport::Udp && self.u16_at(at) == 0 {
+            return;
+        }
+        self.patch(at, old, new);
+    }
+
+    fn patch(&mut self, at: usize, old: &[u8], new: &[u8]) {
+        let patched = checksum::updated(self.u16_at(at), old, new);
+        self.put(at, &patched.to_be_bytes());
+    }
+
+    fn put(&mut self, at: usize, new: &[u8]) {
+        if let Some(slot) = self.bytes.as_mut().get_mut(at..at + new.len()) {
+            slot.copy_from_slice(new);
+        }
+    }
+}
+
+/// The length an IP header states; what lies behind it is WireGuard's padding.
+pub fn stated_len(bytes: &[u8]) -> Option<usize> {
+    let u16_at = |at: usize| {
+        let pair = bytes.get(at..)?.first_chunk::<2>()?;
+        Some(usize::from(u16::from_be_bytes(*pair)))
+    };
+
+    match bytes.first()? >> 4 {
+        4 => u16_at(2),
+        6 => Some(u16_at(4)? + 40),
+        _ => None,
+    }
+}
+
+fn v4_headers(raw: &[u8]) -> Result<(Version, u8, usize), PacketError> {
+    const ERROR: PacketError = PacketError::Length { header: "IPv4" };
+    let header = raw.first_chunk::<20>().ok_or(ERROR)?;
+    let [first, _, l0, l1, _, _, f0, f1, _, number, ..] = *header;
+    let header_len = usize::from(first & 0x0F) * 4;
+    let total = usize::from(u16::from_be_bytes([l0, l1]));
+    if header_len < 20 || total != raw.len() || header_len > total {
+        return Err(ERROR);
+    }
+    // More fragments, or an offset.
+    if u16::from_be_bytes([f0, f1]) & 0x3FFF != 0 {
+        return Err(PacketError::Fragment);
+    }
+
+    Ok((Version::V4, number, header_len))
+}
+
+fn v6_headers(raw: &[u8]) -> Result<(Version, u8, usize), PacketError> {
+    const ERROR: PacketError = PacketError::Length { header: "IPv6" };
+    let header = raw.first_chunk::<40>().ok_or(ERROR)?;
+    let [_, _, _, _, l0, l1, next, ..] = *header;
+    if usize::from(u16::from_be_bytes([l0, l1])) + 40 != raw.len() {
+        return Err(ERROR);
+    }
+
+    let (mut next, mut at) = (next, 40);
+    // Hop-by-hop, routing and destination options have one shape; a chain ends at anything else.
+    while let 0 | 43 | 60 | protocol::FRAGMENT = next {
+        let [following, length, o0, o1] = *raw
+            .get(at..)
+            .and_then(|rest| rest.first_chunk())
+            .ok_or(ERROR)?;
+        if next == protocol::FRAGMENT {
+            // An offset, or more to come; without either it is an atomic fragment (RFC 6946).
+            if u16::from_be_bytes([o0, o1]) & 0xFFF9 != 0 {
+                return Err(PacketError::Fragment);
+            }
+            at += 8;
+        } else {
+            at += 8 + usize::from(length) * 8;
+        }
+        next = following;
+        if at > raw.len() {
+            return Err(ERROR);
+        }
+    }
+
+    Ok((Version::V6, next, at))
+}
+
+fn transport(version: Version, number: u8, bytes: &[u8]) -> Result<Transport, PacketError> {
+    match (number, version) {
+        (protocol::TCP, _) => {
+            let len = tcp_header_len(bytes);
+            if bytes.len() < 20 || len < 20 || len > bytes.len() {
+                return Err(PacketError::Length { header: "TCP" });
+            }
+            Ok(Transport::Tcp)
+        }
+        (protocol::UDP, _) => {
+            let stated = bytes
+                .first_chunk::<8>()
+                .map(|[_, _, _, _, l0, l1, _, _]| usize::from(u16::from_be_bytes([*l0, *l1])));
+            if stated != Some(bytes.len()) {
+                return Err(PacketError::Length { header: "UDP" });
+            }
+            Ok(Transport::Udp)
+        }
+        (protocol::ICMP, Version::V4) | (protocol::ICMPV6, Version::V6) => {
+            if bytes.len() < 8 {
+                return Err(PacketError::Length { header: "ICMP" });
+            }
+            Ok(Transport::Icmp)
+        }
+        (protocol::ICMP, Version::V6) | (protocol::ICMPV6, Version::V4) => {
+            Err(PacketError::WrongIcmp)
+        }
+        (number, _) => Ok(Transport::Other(number)),
+    }
+}
+
+fn tcp_header_len(bytes: &[u8]) -> usize {
+    bytes
+        .get(12)
+        .map_or(0, |offset| usize::from(offset >> 4) * 4)
+}
+
+#[cfg(test)]
+mod tests;
