@@ -1,0 +1,639 @@
+//! The TURN client: one relay, what it tells us of our addresses, and the address it lends us (connections.md §6).
+//!
+//! ```text
+//! Probing ──BINDING ok──► Allocating ──ALLOCATE ok──► Active ──lifetime/2──► refreshing ──► Active
+//!    └── no answer ──► Failed      └── 401 with nonce ──► Failed
+//! Active ──keep-alive or REFRESH unanswered──► Failed        Active ──437──► Allocating
+//! ```
+
+mod channels;
+mod request;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use connlib_wire::buffer::{Buffer, Pool};
+use connlib_wire::channel::ChannelNumber;
+use connlib_wire::stun::{
+    Attribute, Builder, Class, Family, Key, Message, Method, TRANSPORT_UDP, TransactionId,
+};
+use is::Candidate;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use crate::{REALM, RelayServer};
+use channels::Channels;
+use request::{Purpose, Request};
+
+/// How often a relay is asked whether it is still there (connections.md §6.6).
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(25);
+
+/// What we call ourselves (connections.md §6.2).
+const SOFTWARE: &str = "snownet";
+
+/// The most peers that wait for the allocation before their channels are bound (connections.md §2).
+const MAX_WAITING_PEERS: usize = 100;
+
+/// What an allocation tells its owner.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// An address of ours became known: host and reflexive ones for all peers, a relayed one for those that use
+    /// this relay.
+    Added(Candidate),
+    /// The relay's address is gone.
+    Invalidated(Candidate),
+}
+
+/// Why an allocation can't be used any longer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Failure {
+    /// The relay doesn't answer.
+    NoResponse,
+    /// The relay doesn't take the credentials.
+    Unauthorized,
+    /// The relay doesn't understand us.
+    Protocol,
+}
+
+/// What an allocation waits for.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Reason {
+    Channel,
+    Expiry,
+    Keepalive,
+    Refresh,
+    Retransmit,
+}
+
+/// One relay and what we hold there.
+pub(crate) struct Allocation {
+    server: RelayServer,
+    key: Key,
+    nonce: Option<String>,
+    /// The address of the relay that answered first.
+    active: Option<SocketAddr>,
+    host: PerFamily<SocketAddr>,
+    reflexive: PerFamily<SocketAddr>,
+    relayed: PerFamily<Candidate>,
+    lifetime: Option<Lifetime>,
+    keepalive_at: Option<Instant>,
+    requests: BTreeMap<TransactionId, Request>,
+    channels: Channels,
+    /// Peers whose channels are bound once the relay has lent us an address.
+    waiting: VecDeque<SocketAddr>,
+    rtt: Option<Duration>,
+    failure: Option<Failure>,
+    pool: Pool,
+    rng: StdRng,
+    transmits: VecDeque<(SocketAddr, Buffer)>,
+    events: VecDeque<Event>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lifetime {
+    received_at: Instant,
+    duration: Duration,
+}
+
+#[derive(Debug)]
+struct PerFamily<T> {
+    v4: Option<T>,
+    v6: Option<T>,
+}
+
+impl<T> PerFamily<T> {
+    const fn empty() -> Self {
+        Self { v4: None, v6: None }
+    }
+
+    fn slot(&mut self, addr: SocketAddr) -> &mut Option<T> {
+        if addr.is_ipv4() {
+            &mut self.v4
+        } else {
+            &mut self.v6
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &T> {
+        self.v4.iter().chain(&self.v6)
+    }
+
+    fn drain(&mut self) -> impl Iterator<Item = T> + use<T> {
+        self.v4.take().into_iter().chain(self.v6.take())
+    }
+}
+
+impl Allocation {
+    pub(crate) fn new(now: Instant, server: RelayServer, seed: u64, pool: Pool) -> Self {
+        let key = Key::long_term(&server.username, REALM, &server.password);
+        let mut allocation = Self {
+            server,
+            key,
+            nonce: None,
+            active: None,
+            host: PerFamily::empty(),
+            reflexive: PerFamily::empty(),
+            relayed: PerFamily::empty(),
+            lifetime: None,
+            keepalive_at: None,
+            requests: BTreeMap::new(),
+            channels: Channels::default(),
+            waiting: VecDeque::new(),
+            rtt: None,
+            failure: None,
+            pool,
+            rng: StdRng::seed_from_u64(seed),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+        };
+        allocation.probe(now);
+
+        allocation
+    }
+
+    /// Whether this is the relay described by `server`, with the same addresses and credentials.
+    pub(crate) fn is_for(&self, server: &RelayServer) -> bool {
+        self.server == *server
+    }
+
+    pub(crate) fn server(&self) -> &RelayServer {
+        &self.server
+    }
+
+    /// The address of the relay in use.
+    pub(crate) fn active(&self) -> Option<SocketAddr> {
+        self.active
+    }
+
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        self.failure
+    }
+
+    /// Our own addresses as this relay showed them.
+    pub(crate) fn own_candidates(&self) -> impl Iterator<Item = Candidate> {
+        let hosts = self
+            .host
+            .iter()
+            .filter_map(|addr| Candidate::host(*addr, "udp").ok());
+        let reflexive = [
+            (self.reflexive.v4, self.host.v4),
+            (self.reflexive.v6, self.host.v6),
+        ];
+        let reflexive = reflexive
+            .into_iter()
+            .filter_map(|(addr, base)| reflexive_candidate(addr?, base?));
+
+        hosts.chain(reflexive)
+    }
+
+    /// The addresses this relay lends us.
+    pub(crate) fn relayed_candidates(&self) -> impl Iterator<Item = &Candidate> {
+        self.relayed.iter()
+    }
+
+    /// The address that the relay receives at for us, in the family of `peer`.
+    pub(crate) fn relayed_address(&self, peer: SocketAddr) -> Option<SocketAddr> {
+        let candidate = if peer.is_ipv4() {
+            &self.relayed.v4
+        } else {
+            &self.relayed.v6
+        };
+
+        candidate.as_ref().map(Candidate::addr)
+    }
+
+    pub(crate) fn lends(&self, addr: SocketAddr) -> bool {
+        self.relayed
+            .iter()
+            .any(|candidate| candidate.addr() == addr)
+    }
+
+    /// Starts over with the same relay and credentials from other addresses of ours.
+    pub(crate) fn restart(&mut self, now: Instant) {
+        self.invalidate();
+        self.active = None;
+        self.host = PerFamily::empty();
+        self.reflexive = PerFamily::empty();
+        self.nonce = None;
+        self.waiting.clear();
+        self.events.clear();
+        self.transmits.clear();
+        self.probe(now);
+    }
+
+    /// The relay may have restarted while the portal was away: one question shows it.
+    pub(crate) fn check(&mut self, now: Instant) {
+        if self.lifetime.is_none() {
+            let is_busy = !self.requests.is_empty();
+            if !is_busy {
+                self.active = None;
+                self.probe(now);
+            }
+            return;
+        }
+        self.request(now, Purpose::Liveness);
+    }
+
+    /// Makes sure that datagrams can be exchanged with `peer` through the relay.
+    pub(crate) fn bind_channel(&mut self, now: Instant, peer: SocketAddr) -> Option<ChannelNumber> {
+        if self.failure.is_some() {
+            return None;
+        }
+        if self.lifetime.is_none() {
+            let is_pending = self
+                .requests
+                .values()
+                .any(|request| request.purpose.leads_to_allocation());
+            if is_pending && !self.waiting.contains(&peer) {
+                if self.waiting.len() >= MAX_WAITING_PEERS {
+                    self.waiting.pop_front();
+                }
+                self.waiting.push_back(peer);
+            }
+            return None;
+        }
+        self.relayed_address(peer)?;
+        if let Some(number) = self.channels.to_send(now, peer) {
+            return Some(number);
+        }
+        let number = self.channels.begin_bind(now, peer)?;
+        self.request(now, Purpose::BindChannel { number, peer });
+
+        Some(number)
+    }
+
+    /// The peer behind a channel that has something for us; its address is who to believe the sender is.
+    pub(crate) fn peer_behind(
+        &mut self,
+        now: Instant,
+        number: ChannelNumber,
+    ) -> Option<SocketAddr> {
+        self.channels.receive(now, number)
+    }
+
+    /// Takes a STUN message from the relay; whether it was an answer to a request of ours.
+    pub(crate) fn handle_response(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        local: SocketAddr,
+        message: &Message<'_>,
+    ) -> bool {
+        let id = message.transaction_id();
+        let answers = matches!(message.class(), Class::Success | Class::Error);
+        let Some(request) = self
+            .requests
+            .get(&id)
+            .filter(|request| answers && request.to == from)
+        else {
+            return false;
+        };
+        // Nobody but the relay may change what we hold there; BINDING is unsigned and changes little.
+        if request.purpose != Purpose::Probe && !message.verify(self.key.expose()) {
+            tracing::debug!(relay = %self.server.id, "Ignoring an answer with the wrong integrity");
+            return false;
+        }
+        let Some(request) = self.requests.remove(&id) else {
+            return false;
+        };
+        self.sample_rtt(now.saturating_duration_since(request.sent_at()));
+
+        match message.class() {
+            Class::Success => self.handle_success(now, &request, local, message),
+            Class::Error => self.handle_error(now, request, message),
+            Class::Request | Class::Indication => {}
+        }
+
+        true
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.retransmit(now);
+
+        if self
+            .lifetime
+            .is_some_and(|lifetime| lifetime.expires_at() <= now)
+        {
+            tracing::debug!(relay = %self.server.id, "Allocation expired");
+            self.invalidate();
+        }
+        if self.refresh_due_at().is_some_and(|at| at <= now) {
+            self.request(now, Purpose::Refresh);
+        }
+        if self.keepalive_at.is_some_and(|at| at <= now) {
+            self.keepalive_at = Some(now + KEEPALIVE_INTERVAL);
+            if let Some(active) = self.active {
+                self.send(now, active, Purpose::Probe);
+            }
+        }
+        while let Some((number, peer)) = self.channels.refresh_due(now) {
+            self.request(now, Purpose::BindChannel { number, peer });
+        }
+    }
+
+    pub(crate) fn poll_transmit(&mut self) -> Option<(SocketAddr, Buffer)> {
+        self.transmits.pop_front()
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<(Instant, Reason)> {
+        let retransmit = self
+            .requests
+            .values()
+            .map(|request| (request.next_at(), Reason::Retransmit));
+        let expiry = self
+            .lifetime
+            .map(|lifetime| (lifetime.expires_at(), Reason::Expiry));
+        let refresh = self.refresh_due_at().map(|at| (at, Reason::Refresh));
+        let keepalive = self.keepalive_at.map(|at| (at, Reason::Keepalive));
+        let channel = self.channels.poll_timeout().map(|at| (at, Reason::Channel));
+
+        retransmit
+            .chain(expiry)
+            .chain(refresh)
+            .chain(keepalive)
+            .chain(channel)
+            .min()
+    }
+
+    /// Asks every address of the relay who we are; the first to answer is used from then on.
+    fn probe(&mut self, now: Instant) {
+        for addr in self.server.addresses() {
+            self.send(now, addr, Purpose::Probe);
+        }
+    }
+
+    fn refresh_due_at(&self) -> Option<Instant> {
+        let in_flight = self
+            .requests
+            .values()
+            .any(|request| request.purpose.refreshes());
+        let lifetime = self.lifetime.filter(|_| !in_flight)?;
+
+        Some(lifetime.received_at + lifetime.duration / 2)
+    }
+
+    fn retransmit(&mut self, now: Instant) {
+        let due: Vec<_> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.next_at() <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            let Some(request) = self.requests.get_mut(&id) else {
+                continue;
+            };
+            if request.advance(now) {
+                if let Some(buffer) = self.pool.copy(&request.bytes) {
+                    self.transmits.push_back((request.to, buffer));
+                }
+                continue;
+            }
+            let Some(request) = self.requests.remove(&id) else {
+                continue;
+            };
+            self.handle_silence(&request);
+        }
+    }
+
+    /// A request was given up. Only silence of the address in use says that the relay is gone.
+    fn handle_silence(&mut self, request: &Request) {
+        tracing::debug!(relay = %self.server.id, purpose = ?request.purpose, "The relay doesn't answer");
+        let was_active = self.active == Some(request.to);
+        if was_active {
+            self.active = None;
+            self.invalidate();
+        }
+        if self.active.is_none() && self.requests.is_empty() {
+            self.failure.get_or_insert(Failure::NoResponse);
+        }
+    }
+
+    fn handle_success(
+        &mut self,
+        now: Instant,
+        request: &Request,
+        local: SocketAddr,
+        message: &Message<'_>,
+    ) {
+        match request.purpose {
+            Purpose::Probe => self.handle_binding(now, request.to, local, message),
+            Purpose::Allocate => self.handle_allocated(now, local, message),
+            Purpose::Refresh | Purpose::Liveness => match message.lifetime() {
+                Some(duration) if !duration.is_zero() => {
+                    self.lifetime = Some(Lifetime {
+                        received_at: now,
+                        duration,
+                    });
+                }
+                Some(_) | None => {
+                    self.invalidate();
+                    self.request(now, Purpose::Allocate);
+                }
+            },
+            Purpose::Release => self.request(now, Purpose::Allocate),
+            Purpose::BindChannel { number, peer } => self.channels.confirm(now, number, peer),
+        }
+    }
+
+    fn handle_binding(
+        &mut self,
+        now: Instant,
+        asked: SocketAddr,
+        local: SocketAddr,
+        message: &Message<'_>,
+    ) {
+        *self.host.slot(local) = Some(local);
+        if let Ok(host) = Candidate::host(local, "udp") {
+            self.events.push_back(Event::Added(host));
+        }
+        if let Some(mapped) = message.mapped_address()
+            && mapped.is_ipv4() == local.is_ipv4()
+        {
+            *self.reflexive.slot(mapped) = Some(mapped);
+            self.events
+                .extend(reflexive_candidate(mapped, local).map(Event::Added));
+        }
+        if self.active.is_none() {
+            self.active = Some(asked);
+            let next = if self.lifetime.is_some() {
+                Purpose::Refresh
+            } else {
+                Purpose::Allocate
+            };
+            self.request(now, next);
+        }
+    }
+
+    fn handle_allocated(&mut self, now: Instant, local: SocketAddr, message: &Message<'_>) {
+        let Some(duration) = message.lifetime().filter(|duration| !duration.is_zero()) else {
+            self.failure = Some(Failure::Protocol);
+            return;
+        };
+        for addr in message.relayed_addresses() {
+            let slot = self.relayed.slot(addr);
+            if slot.is_some() {
+                continue;
+            }
+            if let Ok(candidate) = Candidate::relayed(addr, local, "udp") {
+                *slot = Some(candidate.clone());
+                self.events.push_back(Event::Added(candidate));
+            }
+        }
+        if self.relayed.iter().next().is_none() {
+            self.failure = Some(Failure::Protocol);
+            return;
+        }
+        tracing::debug!(relay = %self.server.id, "Allocated");
+        self.lifetime = Some(Lifetime {
+            received_at: now,
+            duration,
+        });
+        self.keepalive_at = Some(now + KEEPALIVE_INTERVAL);
+        for peer in std::mem::take(&mut self.waiting) {
+            self.bind_channel(now, peer);
+        }
+    }
+
+    fn handle_error(&mut self, now: Instant, request: Request, message: &Message<'_>) {
+        let code = message.error_code().unwrap_or_default();
+        tracing::debug!(relay = %self.server.id, purpose = ?request.purpose, code, "The relay refused");
+
+        match code {
+            401 if request.has_nonce => {
+                self.failure = Some(Failure::Unauthorized);
+                self.invalidate();
+            }
+            401 | 438 => {
+                // Another realm would want another key, which we don't have.
+                if message.realm().is_some_and(|realm| realm != REALM) {
+                    self.failure = Some(Failure::Protocol);
+                    return;
+                }
+                self.nonce = message.nonce().map(str::to_owned);
+                self.send(now, request.to, request.purpose);
+            }
+            437 => self.handle_mismatch(now, request.purpose),
+            420 => self.failure = Some(Failure::Protocol),
+            _ => match request.purpose {
+                Purpose::BindChannel { number, .. } => self.channels.refused(number),
+                Purpose::Allocate => self.waiting.clear(),
+                Purpose::Probe | Purpose::Refresh | Purpose::Liveness | Purpose::Release => {}
+            },
+        }
+    }
+
+    /// The relay and we disagree on whether there is an allocation.
+    fn handle_mismatch(&mut self, now: Instant, purpose: Purpose) {
+        self.invalidate();
+        match purpose {
+            Purpose::Allocate => self.request(now, Purpose::Release),
+            Purpose::BindChannel { peer, .. } => {
+                self.waiting.push_back(peer);
+                self.request(now, Purpose::Allocate);
+            }
+            Purpose::Refresh | Purpose::Liveness | Purpose::Release | Purpose::Probe => {
+                self.request(now, Purpose::Allocate);
+            }
+        }
+    }
+
+    /// Forgets what the relay lent us; our own addresses stay true.
+    fn invalidate(&mut self) {
+        self.events
+            .extend(self.relayed.drain().map(Event::Invalidated));
+        self.channels = Channels::default();
+        self.lifetime = None;
+        self.keepalive_at = None;
+        self.requests.clear();
+    }
+
+    fn sample_rtt(&mut self, sample: Duration) {
+        self.rtt = Some(self.rtt.map_or(sample, |old| (old * 7 + sample) / 8));
+    }
+
+    /// Sends a request to the address in use.
+    fn request(&mut self, now: Instant, purpose: Purpose) {
+        if let Some(active) = self.active {
+            self.send(now, active, purpose);
+        }
+    }
+
+    fn send(&mut self, now: Instant, to: SocketAddr, purpose: Purpose) {
+        let mut id = [0; 12];
+        self.rng.fill_bytes(&mut id);
+        let id = TransactionId(id);
+        let Some(message) = self.message(id, purpose) else {
+            tracing::debug!(relay = %self.server.id, ?purpose, "The request doesn't fit a buffer");
+            self.failure = Some(Failure::Protocol);
+            return;
+        };
+        let request = Request::new(now, to, purpose, message.to_vec(), self.nonce.is_some());
+        self.requests.insert(id, request);
+        self.transmits.push_back((to, message));
+    }
+
+    fn message(&self, id: TransactionId, purpose: Purpose) -> Option<Buffer> {
+        let new = |method| Builder::new(self.pool.take(0), method, Class::Request, id);
+        // Families: one allocation lends an address of each, whatever family we reach the relay by.
+        let families = |builder: Builder| {
+            builder
+                .attribute(Attribute::RequestedTransport(TRANSPORT_UDP))
+                .attribute(Attribute::AdditionalAddressFamily(Family::V6))
+                .attribute(Attribute::Software(SOFTWARE))
+        };
+
+        let message = match purpose {
+            Purpose::Probe => {
+                return new(Method::Binding)
+                    .attribute(Attribute::Software(SOFTWARE))
+                    .finish()
+                    .ok();
+            }
+            Purpose::Allocate => families(new(Method::Allocate)),
+            Purpose::Refresh | Purpose::Liveness => families(new(Method::Refresh)),
+            Purpose::Release => {
+                families(new(Method::Refresh)).attribute(Attribute::Lifetime(Duration::ZERO))
+            }
+            Purpose::BindChannel { number, peer } => new(Method::ChannelBind)
+                .attribute(Attribute::XorPeerAddress(peer))
+                .attribute(Attribute::ChannelNumber(number.number()))
+                .attribute(Attribute::Software(SOFTWARE)),
+        };
+
+        message
+            .attribute(Attribute::Username(&self.server.username))
+            .attribute(Attribute::Realm(REALM))
+            .maybe(self.nonce.as_deref().map(Attribute::Nonce))
+            .integrity(self.key.expose())
+            .finish()
+            .ok()
+    }
+}
+
+impl Lifetime {
+    fn expires_at(&self) -> Instant {
+        self.received_at + self.duration
+    }
+}
+
+/// Without a NAT the reflexive address is the host address, and one candidate is enough.
+fn reflexive_candidate(addr: SocketAddr, base: SocketAddr) -> Option<Candidate> {
+    if addr == base {
+        return None;
+    }
+
+    Candidate::server_reflexive(addr, base, "udp").ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! WireGuard: the crate `sanstun` behind names of our own, so that it can be replaced without touching its callers.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use connlib_wire::key::{PresharedKey, PublicKey};
+use zeroize::Zeroizing;
+
+pub(crate) use sanstun::{Datagram, Error, TunnelId};
+
+/// How long an unanswered handshake is tried before the link has failed; more than the ICE timeout, so that a link
+/// can move to another path (connections.md §7.4).
+const REKEY_ATTEMPT_TIME: Duration = Duration::from_secs(20);
+
+/// How soon an unanswered initiation is repeated while a link comes up, so that one lost datagram costs no five
+/// seconds.
+const CONNECTING_REKEY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The same once the link is up: WireGuard's own value.
+const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What encryption adds to a packet of `len` bytes, padding included.
+pub(crate) const fn sealed_len(len: usize) -> usize {
+    len.next_multiple_of(16) + connlib_wire::WIREGUARD_OVERHEAD
+}
+
+/// Our key and what protects it from floods.
+pub(crate) struct Interface(sanstun::Interface);
+
+/// What a datagram turned out to be.
+pub(crate) enum Incoming {
+    /// We are flooded: answer with this, and nothing else happened.
+    Overloaded(Datagram),
+    /// Someone who holds this key wants a session.
+    Initiation(PublicKey, sanstun::HandshakeInitiation),
+    /// The answer to our initiation.
+    Response(TunnelId, sanstun::HandshakeResponse),
+    /// The peer is flooded and wants a cookie echoed.
+    Cookie(TunnelId, sanstun::CookieReply),
+    /// A packet or a keep-alive.
+    Data(TunnelId, sanstun::TransportData),
+}
+
+impl Interface {
+    pub(crate) fn new(seed: Zeroizing<[u8; 32]>, now: Instant, unix: Duration) -> Self {
+        Self(sanstun::Interface::new(seed, now, unix))
+    }
+
+    pub(crate) fn public_key(&self) -> PublicKey {
+        PublicKey(self.0.static_public().to_bytes())
+    }
+
+    pub(crate) fn new_tunnel(
+        &mut self,
+        peer: PublicKey,
+        preshared_key: &PresharedKey,
+        now: Instant,
+    ) -> Result<Tunnel, Error> {
+        let preshared_key = sanstun::PresharedKey::from(Zeroizing::new(*preshared_key.expose()));
+        let config = sanstun::TunnelConfig::default().with_preshared_key(preshared_key);
+        let mut tunnel = self
+            .0
+            .new_tunnel(sanstun::PublicKey::from(peer.0), config, now)?;
+        tunnel.set_rekey_attempt_time(REKEY_ATTEMPT_TIME);
+        tunnel.set_rekey_timeout(CONNECTING_REKEY_TIMEOUT);
+
+        Ok(Tunnel { inner: tunnel })
+    }
+
+    /// `from` is the peer's own address, also where a relay stands in between: cookies are bound to it.
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) -> Result<Incoming, Error> {
+        use sanstun::{Received, ReceivedMessage};
+
+        Ok(match self.0.receive(from, datagram, now)? {
+            Received::SendCookieReply(reply) => Incoming::Overloaded(reply),
+            Received::Message(ReceivedMessage::HandshakeInitiation(message)) => {
+                Incoming::Initiation(PublicKey(message.peer_static_public().to_bytes()), message)
+            }
+            Received::Message(ReceivedMessage::HandshakeResponse(message)) => {
+                Incoming::Response(message.tunnel_id(), message)
+            }
+            Received::Message(ReceivedMessage::CookieReply(message)) => {
+                Incoming::Cookie(message.tunnel_id(), message)
+            }
+            Received::Message(ReceivedMessage::TransportData(message)) => {
+                Incoming::Data(message.tunnel_id(), message)
+            }
+        })
+    }
+}
+
+/// What a tunnel wants of its owner.
+pub(crate) enum Event {
+    /// Send this on the path in use.
+    Send(Datagram),
+    /// The first session is confirmed.
+    Established,
+    /// All keys are gone; the tunnel is dead.
+    Expired,
+}
+
+/// The sessions with one peer.
+pub(crate) struct Tunnel {
+    inner: sanstun::Tunnel,
+}
+
+impl Tunnel {
+    pub(crate) fn id(&self) -> TunnelId {
+        self.inner.id()
+    }
+
+    /// Starts a handshake unless one is under way.
+    pub(crate) fn initiate(&mut self, now: Instant) -> Option<Datagram> {
+        self.inner.initiate_handshake(now)
+    }
+
+    /// Starts a handshake anew: the former initiation may have gone down a path that is no more.
+    pub(crate) fn restart(&mut self, now: Instant) -> Option<Datagram> {
+        self.inner.restart_handshake(now)
+    }
+
+    pub(crate) fn handle_initiation(
+        &mut self,
+        now: Instant,
+        message: sanstun::HandshakeInitiation,
+    ) -> Result<Datagram, Error> {
+        self.inner.handle_handshake_initiation(message, now)
+    }
+
+    pub(crate) fn handle_response(
+        &mut self,
+        now: Instant,
+        message: sanstun::HandshakeResponse,
+    ) -> Result<Datagram, Error> {
+        self.inner.handle_handshake_response(message, now)
+    }
+
+    pub(crate) fn handle_cookie(
+        &mut self,
+        now: Instant,
+        message: sanstun::CookieReply,
+    ) -> Result<(), Error> {
+        self.inner.handle_cookie_reply(message, now)
+    }
+
+    /// Seals `packet` into `slot`, which must hold [`sealed_len`] bytes.
+    pub(crate) fn seal(
+        &mut self,
+        now: Instant,
+        packet: &[u8],
+        slot: &mut [u8],
+    ) -> Result<(), Error> {
+        self.inner.begin_encapsulate(now)?.encrypt(packet, slot)?;
+
+        Ok(())
+    }
+
+    /// Opens `datagram` into `slot`; the length of the padded packet, or `None` for a keep-alive.
+    pub(crate) fn open(
+        &mut self,
+        now: Instant,
+        message: sanstun::TransportData,
+        datagram: &[u8],
+        slot: &mut [u8],
+    ) -> Result<Option<usize>, Error> {
+        let decrypted = self
+            .inner
+            .begin_decapsulate(message, now)?
+            .decrypt(datagram, slot);
+
+        Ok(match self.inner.commit_decapsulate(decrypted, now)? {
+            sanstun::Committed::Data { len, .. } => Some(len),
+            sanstun::Committed::Keepalive => None,
+        })
+    }
+
+    /// How long the session in use has existed.
+    pub(crate) fn session_age(&self, now: Instant) -> Option<Duration> {
+        self.inner.time_since_last_handshake(now)
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.inner.handle_timeout(now);
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        Some(match self.inner.poll_event()? {
+            sanstun::Event::SendHandshakeInitiation(datagram)
+            | sanstun::Event::SendKeepalive(datagram) => Event::Send(datagram),
+            sanstun::Event::Established { .. } => {
+                self.inner.set_rekey_timeout(REKEY_TIMEOUT);
+                Event::Established
+            }
+            sanstun::Event::ConnectionExpired => Event::Expired,
+        })
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.inner.poll_timeout()
+    }
+}
