@@ -1,1 +1,20 @@
-//! TBD
+//! What the operating system gives.
+//!
+//! Floor 0 of connlib. Nothing here knows a domain word or decides anything: it sends, receives and sets what it is
+//! told to. Sockets and devices stand behind traits, each with an in-memory fake that a simulation can own.
+//!
+//! ```text
+//! udp    trains of datagrams: trait, Linux socket       poll       wait for many descriptors at once
+//! tun    IP packets: trait, Linux device                clock      time that goes on during suspend
+//! fake   both traits in memory, with faults             random     a seed
+//! ```
+//!
+//! # Callers' duties
+//!
+//! * Sockets and devices never block; after `WouldBlock` wait for readiness and try again. Readiness is edge-triggered:
+//!   it is reported once, so read or write until `WouldBlock`.
+//! * An error of a send concerns its datagrams only; the socket stays usable.
+
+pub mod fake;
+pub mod tun;
+pub mod udp;
