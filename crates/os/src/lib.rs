@@ -16,5 +16,7 @@
 //! * An error of a send concerns its datagrams only; the socket stays usable.
 
 pub mod fake;
+#[cfg(target_os = "linux")]
+mod sys;
 pub mod tun;
 pub mod udp;

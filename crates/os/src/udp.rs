@@ -1,11 +1,17 @@
 //! UDP in trains: one call sends or receives up to 64 datagrams of one peer.
 
+#[cfg(target_os = "linux")]
+mod linux;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
 use connlib_wire::MAX_DATAGRAM;
 use connlib_wire::train::{Arrival, MAX_SEGMENTS, Transmit};
+
+#[cfg(target_os = "linux")]
+pub use linux::UdpSocket;
 
 /// The most trains one [`Udp::recv`] returns; larger batches are of no use (io.md §2.2).
 pub const MAX_TRAINS: usize = 32;
@@ -148,6 +154,127 @@ impl fmt::Debug for RecvBatch {
     "the receive batch has no room for this train; take out what it holds or make its trains larger"
 )]
 pub struct BatchFull;
+
+/// How a UDP socket is to be bound.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct UdpConfig {
+    /// The address to bind to. Port 0 lets the operating system choose.
+    pub addr: SocketAddr,
+    /// The firewall mark of what the socket sends, which policy rules can tell apart. Needs CAP_NET_ADMIN.
+    pub mark: Option<u32>,
+    /// The kernel's buffer for what leaves, in bytes.
+    pub send_buffer: usize,
+    /// The kernel's buffer for what arrives, in bytes.
+    pub recv_buffer: usize,
+}
+
+impl UdpConfig {
+    /// A socket at `addr` without a mark, with buffers for 10 Gbit/s: a millisecond of sending and ten of receiving,
+    /// rounded up to powers of two (io.md §2.9).
+    pub fn new(addr: SocketAddr) -> Self {
+        Self {
+            addr,
+            mark: None,
+            send_buffer: 2 * 1024 * 1024,
+            recv_buffer: 16 * 1024 * 1024,
+        }
+    }
+
+    /// Marks what the socket sends.
+    #[must_use]
+    pub fn with_mark(mut self, mark: u32) -> Self {
+        self.mark = Some(mark);
+        self
+    }
+
+    /// Changes the sizes of the kernel's buffers, in bytes.
+    #[must_use]
+    pub fn with_buffers(mut self, send: usize, recv: usize) -> Self {
+        self.send_buffer = send;
+        self.recv_buffer = recv;
+        self
+    }
+}
+
+/// How much a socket has dropped of what it received, by reason. Counted in trains.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct UdpStats {
+    /// It had no contents.
+    pub empty: u64,
+    /// The kernel didn't say who sent it or to which of our addresses.
+    pub unaddressed: u64,
+    /// The size of its datagrams can't be true.
+    pub bad_stride: u64,
+    /// It, or what the kernel says about it, was longer than its room.
+    pub truncated: u64,
+}
+
+/// Why a UDP socket was not bound.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UdpError {
+    /// Somebody else has the port.
+    #[error(
+        "can't bind UDP {addr}: another program uses that port; stop it or choose another port"
+    )]
+    AddrInUse {
+        /// The address that was asked for.
+        addr: SocketAddr,
+    },
+    /// The address is none of this machine's.
+    #[error(
+        "can't bind UDP {addr}: no interface of this machine has that address; use one of its own or the unspecified one"
+    )]
+    AddrNotAvailable {
+        /// The address that was asked for.
+        addr: SocketAddr,
+    },
+    /// Only privileged programs may have the port.
+    #[error("can't bind UDP {addr}: not permitted; choose a port from 1024 up or run as root")]
+    PermissionDenied {
+        /// The address that was asked for.
+        addr: SocketAddr,
+    },
+    /// The machine doesn't speak this version of IP.
+    #[error(
+        "can't bind UDP {addr}: this machine has no such address family; use the other IP version"
+    )]
+    FamilyUnsupported {
+        /// The address that was asked for.
+        addr: SocketAddr,
+    },
+    /// The mark was refused, without which our own traffic could be routed into our own tunnel.
+    #[error(
+        "can't mark a UDP socket with {mark:#x}; run as root or grant CAP_NET_ADMIN (`setcap cap_net_admin+ep` on the program)"
+    )]
+    Mark {
+        /// The mark that was asked for.
+        mark: u32,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// The kernel refused for another reason.
+    #[error("can't bind UDP {addr}: {source}; look into the kernel's log")]
+    Os {
+        /// The address that was asked for.
+        addr: SocketAddr,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+}
+
+impl UdpError {
+    #[cfg(target_os = "linux")]
+    fn from_os(addr: SocketAddr, source: io::Error) -> Self {
+        match source.raw_os_error() {
+            Some(libc::EADDRINUSE) => Self::AddrInUse { addr },
+            Some(libc::EADDRNOTAVAIL) => Self::AddrNotAvailable { addr },
+            Some(libc::EACCES | libc::EPERM) => Self::PermissionDenied { addr },
+            Some(libc::EAFNOSUPPORT) => Self::FamilyUnsupported { addr },
+            _ => Self::Os { addr, source },
+        }
+    }
+}
 
 /// What is known about the train in one slot of a batch.
 #[derive(Clone, Copy, Debug)]

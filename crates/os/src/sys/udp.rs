@@ -1,0 +1,288 @@
+//! `sendmsg` and `recvmmsg` with the control messages that trains need.
+
+use std::io;
+use std::mem;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+use connlib_wire::ecn::Ecn;
+use libc::{c_int, c_void, iovec, mmsghdr, msghdr, sockaddr_storage};
+
+use super::check_len;
+use super::socket::{Name, address, empty_storage, in_addr, in6_addr, ipv4, ipv6};
+use crate::udp::MAX_TRAINS;
+
+/// Sends `bytes` in datagrams of `segment` bytes, or as a single one; all of it or nothing.
+pub(crate) fn send(
+    fd: BorrowedFd<'_>,
+    bytes: &[u8],
+    dst: SocketAddr,
+    src: Option<SocketAddr>,
+    ecn: Ecn,
+    segment: Option<u16>,
+) -> io::Result<()> {
+    let name = Name::from(dst);
+    let mut iov = iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    let mut control = Control::new();
+    let mut message = empty_message();
+    message.msg_name = name.as_ptr().cast_mut().cast();
+    message.msg_namelen = name.len();
+    message.msg_iov = &raw mut iov;
+    message.msg_iovlen = 1;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = control.0.len() as _;
+
+    let mut writer = ControlWriter::new(&mut message);
+    if let Some(segment) = segment {
+        writer.push(libc::SOL_UDP, libc::UDP_SEGMENT, segment);
+    }
+    if ecn != Ecn::NotEct {
+        let bits = c_int::from(ecn.bits());
+        match dst {
+            SocketAddr::V4(_) => writer.push(libc::IPPROTO_IP, libc::IP_TOS, bits),
+            SocketAddr::V6(_) => writer.push(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, bits),
+        }
+    }
+    match src {
+        Some(SocketAddr::V4(src)) => {
+            let source = libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: in_addr(*src.ip()),
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            };
+            writer.push(libc::IPPROTO_IP, libc::IP_PKTINFO, source);
+        }
+        Some(SocketAddr::V6(src)) => {
+            let source = libc::in6_pktinfo {
+                ipi6_addr: in6_addr(*src.ip()),
+                ipi6_ifindex: src.scope_id() as _,
+            };
+            writer.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, source);
+        }
+        None => {}
+    }
+    let used = writer.finish();
+    message.msg_controllen = used as _;
+    if used == 0 {
+        message.msg_control = ptr::null_mut();
+    }
+
+    // SAFETY: every pointer in the message is to something that lives through the call, with the length beside it; the
+    // call writes to none of them.
+    let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT) };
+
+    check_len(sent).map(drop)
+}
+
+/// What the kernel says about a received train.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Received {
+    /// The number of bytes received.
+    pub(crate) len: usize,
+    /// The sender.
+    pub(crate) from: Option<SocketAddr>,
+    /// The address it was sent to, and the index of the interface it came by.
+    pub(crate) to: Option<(IpAddr, u32)>,
+    /// The outer header's mark.
+    pub(crate) ecn: Ecn,
+    /// The size of the datagrams; `None` for a single one.
+    pub(crate) stride: Option<usize>,
+    /// Whether bytes or control messages were lost for want of room.
+    pub(crate) truncated: bool,
+}
+
+/// The room that the kernel needs for addresses and control messages, reused from call to call.
+pub(crate) struct Scratch {
+    names: Box<[sockaddr_storage]>,
+    controls: Box<[Control]>,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        Self {
+            names: vec![empty_storage(); MAX_TRAINS].into_boxed_slice(),
+            controls: vec![Control::new(); MAX_TRAINS].into_boxed_slice(),
+        }
+    }
+}
+
+/// Receives trains into the first chunks of `bytes_each` bytes of `memory` and says of each what it is.
+pub(crate) fn recv(
+    fd: BorrowedFd<'_>,
+    memory: &mut [u8],
+    bytes_each: usize,
+    scratch: &mut Scratch,
+    mut each: impl FnMut(usize, Received),
+) -> io::Result<()> {
+    let Scratch { names, controls } = scratch;
+    let mut iovs = [EMPTY_IOVEC; MAX_TRAINS];
+    let mut messages = [const { empty_mmsghdr() }; MAX_TRAINS];
+    let mut slots = 0;
+    let parts = memory.chunks_exact_mut(bytes_each);
+    let rooms = names.iter_mut().zip(controls.iter_mut());
+    for (((message, iov), part), (name, control)) in
+        messages.iter_mut().zip(&mut iovs).zip(parts).zip(rooms)
+    {
+        iov.iov_base = part.as_mut_ptr().cast();
+        iov.iov_len = part.len();
+        let header = &mut message.msg_hdr;
+        header.msg_name = (&raw mut *name).cast();
+        header.msg_namelen = size_of_val(name) as _;
+        header.msg_iov = &raw mut *iov;
+        header.msg_iovlen = 1;
+        header.msg_control = control.0.as_mut_ptr().cast();
+        header.msg_controllen = control.0.len() as _;
+        slots += 1;
+    }
+
+    // SAFETY: the first `slots` messages point to memory, address and control room of their own that live through the
+    // call, with their lengths; there is no timeout to point to.
+    let received = unsafe {
+        libc::recvmmsg(
+            fd.as_raw_fd(),
+            messages.as_mut_ptr(),
+            slots,
+            libc::MSG_DONTWAIT as _,
+            ptr::null_mut(),
+        )
+    };
+    let received = check_len(received as isize)?;
+
+    for (slot, (message, name)) in messages.iter().zip(names.iter()).take(received).enumerate() {
+        let mut train = Received {
+            len: message.msg_len as usize,
+            from: address(name),
+            to: None,
+            ecn: Ecn::NotEct,
+            stride: None,
+            truncated: message.msg_hdr.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0,
+        };
+        // SAFETY: the kernel has filled this message, and its control room lives in `controls`.
+        unsafe { read_control(&message.msg_hdr, &mut train) };
+        each(slot, train);
+    }
+
+    Ok(())
+}
+
+/// Room for control messages. Those of a train need 88 bytes; systems that add time stamps and the like need more, and
+/// what doesn't fit is lost, the ECN mark first.
+#[derive(Clone)]
+#[repr(C, align(8))]
+struct Control([u8; 256]);
+
+impl Control {
+    const fn new() -> Self {
+        Self([0; 256])
+    }
+}
+
+/// Appends control messages to a message.
+struct ControlWriter<'a> {
+    message: &'a msghdr,
+    next: *mut libc::cmsghdr,
+    used: usize,
+}
+
+impl<'a> ControlWriter<'a> {
+    /// The message's control room must be zeroed and alive.
+    fn new(message: &'a mut msghdr) -> Self {
+        Self {
+            // SAFETY: the message has control room of the length it says.
+            next: unsafe { libc::CMSG_FIRSTHDR(message) },
+            message,
+            used: 0,
+        }
+    }
+
+    fn push<T: Copy>(&mut self, level: c_int, kind: c_int, value: T) {
+        if self.next.is_null() {
+            debug_assert!(false, "the control room is large enough for all we send");
+            return;
+        }
+        let size = size_of::<T>() as u32;
+        // SAFETY: `next` is what CMSG_FIRSTHDR or CMSG_NXTHDR returned, so there is room for a header behind it. The
+        // room is 256 bytes and the messages we send need less than 100, so there is room for the value, too.
+        unsafe {
+            (*self.next).cmsg_level = level;
+            (*self.next).cmsg_type = kind;
+            (*self.next).cmsg_len = libc::CMSG_LEN(size) as _;
+            ptr::write_unaligned(libc::CMSG_DATA(self.next).cast::<T>(), value);
+            self.used += libc::CMSG_SPACE(size) as usize;
+            self.next = libc::CMSG_NXTHDR(self.message, self.next);
+        }
+    }
+
+    fn finish(self) -> usize {
+        self.used
+    }
+}
+
+/// Reads what the kernel says about a train.
+///
+/// # Safety
+///
+/// `header` must be as the kernel has left it, and its control room must be alive.
+unsafe fn read_control(header: &msghdr, train: &mut Received) {
+    // SAFETY: the caller says that the kernel wrote the header and the room behind it.
+    let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
+    while !message.is_null() {
+        // SAFETY: the macros only return messages that lie in the control room whole.
+        let (level, kind, data) = unsafe {
+            (
+                (*message).cmsg_level,
+                (*message).cmsg_type,
+                libc::CMSG_DATA(message).cast_const(),
+            )
+        };
+        // SAFETY: the kernel's messages of each kind have the type that is read, at any alignment.
+        unsafe {
+            match (level, kind) {
+                (libc::SOL_UDP, libc::UDP_GRO) => {
+                    train.stride = usize::try_from(read::<c_int>(data)).ok();
+                }
+                (libc::IPPROTO_IP, libc::IP_TOS) => train.ecn = Ecn::from_bits(read::<u8>(data)),
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                    train.ecn = Ecn::from_bits((read::<c_int>(data) & 0xff) as u8);
+                }
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    let to = read::<libc::in_pktinfo>(data);
+                    train.to = Some((ipv4(to.ipi_addr), to.ipi_ifindex as u32));
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    let to = read::<libc::in6_pktinfo>(data);
+                    train.to = Some((ipv6(to.ipi6_addr), to.ipi6_ifindex));
+                }
+                _ => {}
+            }
+            message = libc::CMSG_NXTHDR(header, message);
+        }
+    }
+}
+
+/// # Safety
+///
+/// `data` must be readable for the size of `T`, and the bytes a value of it.
+unsafe fn read<T: Copy>(data: *const u8) -> T {
+    // SAFETY: as the caller says.
+    unsafe { ptr::read_unaligned(data.cast::<T>()) }
+}
+
+const EMPTY_IOVEC: iovec = iovec {
+    iov_base: ptr::null_mut::<c_void>(),
+    iov_len: 0,
+};
+
+const fn empty_message() -> msghdr {
+    // SAFETY: it consists of integers and raw pointers, for which zero is a value.
+    unsafe { mem::zeroed() }
+}
+
+const fn empty_mmsghdr() -> mmsghdr {
+    // SAFETY: it consists of integers and raw pointers, for which zero is a value.
+    unsafe { mem::zeroed() }
+}

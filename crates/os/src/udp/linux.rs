@@ -1,0 +1,379 @@
+//! The UDP socket of Linux.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use connlib_wire::train::{MAX_SEGMENTS, Transmit, max_len};
+
+use super::{Filled, RecvBatch, Udp, UdpConfig, UdpError, UdpStats};
+use crate::sys;
+
+/// A UDP socket of Linux with segmentation offload both ways.
+pub struct UdpSocket {
+    fd: OwnedFd,
+    local: SocketAddr,
+    segmentation: Segmentation,
+    scratch: sys::udp::Scratch,
+    stats: UdpStats,
+}
+
+impl UdpSocket {
+    /// Binds a socket as `config` says. Port 0 lets the operating system choose.
+    ///
+    /// An IPv6 socket takes no IPv4 traffic. The don't-fragment bit is set on all that leaves. Buffers that can't be as
+    /// large as asked for are as large as allowed.
+    ///
+    /// # Errors
+    ///
+    /// See [`UdpError`]; nothing is left open.
+    pub fn bind(config: &UdpConfig) -> Result<Self, UdpError> {
+        let addr = config.addr;
+        let refused = |source| UdpError::from_os(addr, source);
+        let fd = sys::socket::udp(family(addr)).map_err(refused)?;
+
+        if let Some(mark) = config.mark {
+            set(&fd, libc::SOL_SOCKET, libc::SO_MARK, mark.cast_signed())
+                .map_err(|source| UdpError::Mark { mark, source })?;
+        }
+        set_required(&fd, addr).map_err(refused)?;
+        set_wanted(&fd, addr);
+        enlarge_buffer(&fd, Direction::Send, config.send_buffer);
+        enlarge_buffer(&fd, Direction::Receive, config.recv_buffer);
+        sys::socket::bind(fd.as_fd(), addr).map_err(refused)?;
+        let local = sys::socket::local_addr(fd.as_fd()).map_err(refused)?;
+
+        // Reading the option is the test for the feature: it changes nothing.
+        let segmentation = match sys::socket::option(fd.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT) {
+            Ok(_) => Segmentation::On,
+            Err(_) => Segmentation::Off,
+        };
+        tracing::debug!(%local, ?segmentation, "bound a UDP socket");
+
+        Ok(Self {
+            fd,
+            local,
+            segmentation,
+            scratch: sys::udp::Scratch::new(),
+            stats: UdpStats::default(),
+        })
+    }
+
+    /// Binds a socket as `config` says, or to another port of the same address if that one is not to be had.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`bind`](Self::bind) with port 0.
+    pub fn bind_preferred(config: &UdpConfig) -> Result<Self, UdpError> {
+        match Self::bind(config) {
+            Err(error @ (UdpError::AddrInUse { .. } | UdpError::PermissionDenied { .. }))
+                if config.addr.port() != 0 =>
+            {
+                tracing::debug!(%error, "the preferred port is not to be had; any other will do");
+                let mut any_port = config.clone();
+                any_port.addr.set_port(0);
+                Self::bind(&any_port)
+            }
+            result => result,
+        }
+    }
+
+    /// What was dropped so far, and why.
+    pub fn stats(&self) -> UdpStats {
+        self.stats
+    }
+
+    /// The size of the kernel's send and receive buffers in bytes, its own bookkeeping included.
+    ///
+    /// # Errors
+    ///
+    /// None is known for a socket that is open.
+    pub fn buffer_sizes(&self) -> io::Result<(usize, usize)> {
+        let size = |option| {
+            sys::socket::option(self.fd.as_fd(), libc::SOL_SOCKET, option)
+                .map(|size| usize::try_from(size).unwrap_or_default())
+        };
+
+        Ok((size(libc::SO_SNDBUF)?, size(libc::SO_RCVBUF)?))
+    }
+
+    /// The most datagrams of `train` that one system call may carry.
+    fn segments_per_call(&self, train: &Transmit) -> usize {
+        let segment_size = train.segment_size.max(1);
+        match self.segmentation {
+            Segmentation::On => {
+                (max_len(train.route.dst, segment_size) / segment_size).clamp(1, MAX_SEGMENTS)
+            }
+            Segmentation::Off => 1,
+        }
+    }
+
+    /// Sends these datagrams of `train` with one system call: all of them or none.
+    fn send_range(&self, train: &Transmit, range: &Range<usize>) -> io::Result<()> {
+        let size = train.segment_size.max(1);
+        let end = train.payload.len().min(range.end.saturating_mul(size));
+        let bytes = train
+            .payload
+            .get(range.start.saturating_mul(size)..end)
+            .unwrap_or_default();
+        let segment = if range.len() > 1 {
+            Some(u16::try_from(size).map_err(|_| io::ErrorKind::InvalidInput)?)
+        } else {
+            None
+        };
+        let route = train.route;
+
+        sys::udp::send(
+            self.fd.as_fd(),
+            bytes,
+            route.dst,
+            route.src,
+            route.ecn,
+            segment,
+        )
+    }
+}
+
+impl Udp for UdpSocket {
+    fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    fn send(&mut self, train: &Transmit, first: usize) -> io::Result<usize> {
+        let route = train.route;
+        let same_family = |addr: SocketAddr| addr.is_ipv4() == self.local.is_ipv4();
+        if !same_family(route.dst) || !route.src.is_none_or(same_family) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the addresses of the datagrams are not of this socket's family",
+            ));
+        }
+
+        let total = train.segments();
+        let mut next = first;
+        while next < total {
+            let end = total.min(next + self.segments_per_call(train));
+            let mut range = next..end;
+            let mut result = self.send_range(train, &range);
+            if range.len() > 1 && result.as_ref().is_err_and(may_refuse_segmentation) {
+                // Either the device can't segment or the datagram itself is at fault: a single one tells.
+                range.end = next + 1;
+                result = self.send_range(train, &range);
+                if result.is_ok() {
+                    self.segmentation = Segmentation::Off;
+                    tracing::info!("the device refuses UDP segmentation; sending one by one");
+                }
+            }
+            match result {
+                Ok(()) => next = range.end,
+                Err(_) if next > first => break,
+                Err(error) => return Err(error),
+            }
+        }
+
+        Ok(next.saturating_sub(first))
+    }
+
+    fn recv(&mut self, batch: &mut RecvBatch) -> io::Result<usize> {
+        let port = self.local.port();
+        let RecvBatch {
+            memory,
+            bytes_each,
+            filled,
+        } = batch;
+        filled.clear();
+
+        let stats = &mut self.stats;
+        sys::udp::recv(
+            self.fd.as_fd(),
+            memory,
+            *bytes_each,
+            &mut self.scratch,
+            |slot, train| {
+                if let Some(train) = accept(slot, port, &train, stats) {
+                    filled.push(train);
+                }
+            },
+        )?;
+
+        Ok(filled.len())
+    }
+}
+
+impl AsFd for UdpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl fmt::Debug for UdpSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UdpSocket")
+            .field("local", &self.local)
+            .field("segmentation", &self.segmentation)
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether the kernel splits what we send.
+#[derive(Clone, Copy, Debug)]
+enum Segmentation {
+    On,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Direction {
+    Send,
+    Receive,
+}
+
+/// Keeps a train that can be used and counts one that can't.
+fn accept(
+    slot: usize,
+    port: u16,
+    train: &sys::udp::Received,
+    stats: &mut UdpStats,
+) -> Option<Filled> {
+    if train.truncated {
+        stats.truncated += 1;
+        return None;
+    }
+    if train.len == 0 {
+        stats.empty += 1;
+        return None;
+    }
+    let (Some(from), Some((ip, interface))) = (train.from, train.to) else {
+        stats.unaddressed += 1;
+        return None;
+    };
+    let stride = train.stride.unwrap_or(train.len);
+    if stride == 0 || stride > train.len {
+        stats.bad_stride += 1;
+        return None;
+    }
+
+    let mut to = SocketAddr::new(ip, port);
+    if let SocketAddr::V6(to) = &mut to
+        && to.ip().is_unicast_link_local()
+    {
+        to.set_scope_id(interface);
+    }
+
+    Some(Filled {
+        slot,
+        from,
+        to,
+        ecn: train.ecn,
+        stride,
+        len: train.len,
+    })
+}
+
+/// What the socket can't do its work without.
+fn set_required(fd: &OwnedFd, addr: SocketAddr) -> io::Result<()> {
+    match addr {
+        SocketAddr::V4(_) => {
+            set(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+            set(fd, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)
+        }
+        SocketAddr::V6(_) => {
+            set(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+            set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+            set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)
+        }
+    }
+}
+
+/// What makes the socket better where the kernel has it.
+fn set_wanted(fd: &OwnedFd, addr: SocketAddr) {
+    let want = |what: &str, level, option, value| {
+        if let Err(error) = set(fd, level, option, value) {
+            tracing::debug!(what, %error, "the kernel lacks a socket option");
+        }
+    };
+
+    want("UDP_GRO", libc::SOL_UDP, libc::UDP_GRO, 1);
+    // PROBE sets the don't-fragment bit and leaves the route's path MTU alone, which a forged ICMP message could lower.
+    match addr {
+        SocketAddr::V4(_) => want(
+            "IP_MTU_DISCOVER",
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            libc::IP_PMTUDISC_PROBE,
+        ),
+        SocketAddr::V6(_) => {
+            want(
+                "IPV6_MTU_DISCOVER",
+                libc::IPPROTO_IPV6,
+                libc::IPV6_MTU_DISCOVER,
+                libc::IPV6_PMTUDISC_PROBE,
+            );
+            // A temporary address that rotates away would change our address under every peer (io.md §2.6).
+            want(
+                "IPV6_ADDR_PREFERENCES",
+                libc::IPPROTO_IPV6,
+                libc::IPV6_ADDR_PREFERENCES,
+                libc::IPV6_PREFER_SRC_PUBLIC,
+            );
+        }
+    }
+}
+
+/// Makes a buffer as large as asked for, or as near to it as the kernel lets us.
+fn enlarge_buffer(fd: &OwnedFd, direction: Direction, wanted: usize) {
+    let (force, plain) = match direction {
+        Direction::Send => (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
+        Direction::Receive => (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
+    };
+    // The kernel doubles the value, so half of the range is all there is.
+    let wanted = i32::try_from(wanted).unwrap_or(i32::MAX).min(i32::MAX / 2);
+    if set(fd, libc::SOL_SOCKET, force, wanted).is_ok() {
+        return;
+    }
+
+    let mut size = wanted;
+    while let Err(error) = set(fd, libc::SOL_SOCKET, plain, size) {
+        size /= 2;
+        if size < SMALLEST_BUFFER {
+            tracing::debug!(?direction, %error, "a socket buffer keeps its default size");
+            return;
+        }
+    }
+    // Without the privilege the kernel clamps to net.core.{r,w}mem_max and says nothing.
+    let got = sys::socket::option(fd.as_fd(), libc::SOL_SOCKET, plain).unwrap_or_default() / 2;
+    if got < wanted {
+        tracing::debug!(
+            ?direction,
+            wanted,
+            got,
+            "a socket buffer is smaller than wanted"
+        );
+    }
+}
+
+/// Where halving a buffer's size ends (io.md §2.9).
+const SMALLEST_BUFFER: i32 = 64 * 1024;
+
+/// Whether an error may mean that segmentation is at fault: EIO comes from devices without checksum offload, EINVAL
+/// from kernels and devices that refuse the option (io.md §2.4).
+fn may_refuse_segmentation(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL))
+}
+
+fn set(fd: &OwnedFd, level: i32, option: i32, value: i32) -> io::Result<()> {
+    sys::socket::set_option(fd.as_fd(), level, option, value)
+}
+
+fn family(addr: SocketAddr) -> i32 {
+    match addr {
+        SocketAddr::V4(_) => libc::AF_INET,
+        SocketAddr::V6(_) => libc::AF_INET6,
+    }
+}
+
+#[cfg(test)]
+mod tests;
