@@ -7,6 +7,7 @@
 //! udp    trains of datagrams: trait, Linux socket       poll       wait for many descriptors at once
 //! tun    IP packets: trait, Linux device                clock      time that goes on during suspend
 //! fake   both traits in memory, with faults             random     a seed
+//!                                                       process    memory, user
 //! ```
 //!
 //! # Callers' duties
@@ -15,7 +16,15 @@
 //!   it is reported once, so read or write until `WouldBlock`.
 //! * An error of a send concerns its datagrams only; the socket stays usable.
 
+#[cfg(target_os = "linux")]
+pub mod clock;
 pub mod fake;
+#[cfg(target_os = "linux")]
+pub mod poll;
+#[cfg(target_os = "linux")]
+pub mod process;
+#[cfg(target_os = "linux")]
+pub mod random;
 #[cfg(target_os = "linux")]
 mod sys;
 pub mod tun;

@@ -6,7 +6,10 @@
     reason = "the only module that talks to the kernel in its own types"
 )]
 
+pub(crate) mod epoll;
+pub(crate) mod process;
 pub(crate) mod socket;
+pub(crate) mod time;
 pub(crate) mod udp;
 
 use std::io;
