@@ -8,6 +8,7 @@
 //! tun    IP packets: trait, Linux device                clock      time that goes on during suspend
 //! fake   both traits in memory, with faults             random     a seed
 //!                                                       process    memory, user
+//!                                                       namespace  private networks, children in them
 //! ```
 //!
 //! # Callers' duties
@@ -19,6 +20,8 @@
 #[cfg(target_os = "linux")]
 pub mod clock;
 pub mod fake;
+#[cfg(target_os = "linux")]
+pub mod namespace;
 #[cfg(target_os = "linux")]
 pub mod poll;
 #[cfg(target_os = "linux")]

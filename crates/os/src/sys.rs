@@ -7,9 +7,11 @@
 )]
 
 pub(crate) mod epoll;
+pub(crate) mod namespace;
 pub(crate) mod process;
 pub(crate) mod socket;
 pub(crate) mod time;
+pub(crate) mod tun;
 pub(crate) mod udp;
 
 use std::io;

@@ -9,6 +9,11 @@ pub(crate) fn effective_uid() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+pub(crate) fn effective_gid() -> u32 {
+    // SAFETY: takes nothing and can't fail.
+    unsafe { libc::getegid() }
+}
+
 pub(crate) fn random() -> io::Result<[u8; 32]> {
     let mut bytes = [0; 32];
     loop {
