@@ -4,11 +4,11 @@
 //! told to. Sockets and devices stand behind traits, each with an in-memory fake that a simulation can own.
 //!
 //! ```text
-//! udp    trains of datagrams: trait, Linux socket       poll       wait for many descriptors at once
-//! tun    IP packets: trait, Linux device                clock      time that goes on during suspend
-//! fake   both traits in memory, with faults             random     a seed
-//!                                                       process    memory, user
-//!                                                       namespace  private networks, children in them
+//! udp      trains of datagrams          poll       wait for many descriptors at once
+//! tun      IP packets                   clock      time that goes on during suspend
+//! fake     both in memory, with faults  random     a seed
+//! netlink  interfaces, routes, rules    process    memory in use, user
+//!                                       namespace  private networks, children in them
 //! ```
 //!
 //! # Callers' duties
@@ -22,6 +22,8 @@ pub mod clock;
 pub mod fake;
 #[cfg(target_os = "linux")]
 pub mod namespace;
+#[cfg(all(target_os = "linux", feature = "netlink"))]
+pub mod netlink;
 #[cfg(target_os = "linux")]
 pub mod poll;
 #[cfg(target_os = "linux")]

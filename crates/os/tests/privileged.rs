@@ -1,0 +1,519 @@
+//! What needs root and /dev/net/tun: it works inside namespaces that it makes, and leaves nothing behind.
+
+#![cfg(all(target_os = "linux", feature = "netlink"))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "privileged/processes.rs"]
+mod processes;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket as StdUdpSocket};
+use std::os::fd::AsFd;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use connlib_os::namespace::{Namespace, NamespaceError, run_in, set_sysctl_net};
+use connlib_os::netlink::{Families, Netlink, NetlinkError, RouteSpec, RuleSpec};
+use connlib_os::poll::{Interest, Poller, Token};
+use connlib_os::tun::{Tun, TunDevice, TunError};
+use connlib_os::udp::{MAX_TRAIN_BYTES, RecvBatch, Udp, UdpConfig, UdpSocket};
+use connlib_wire::buffer::Pool;
+use connlib_wire::ecn::Ecn;
+use connlib_wire::train::{Route, Transmit};
+
+const BOTH: Families = Families { v4: true, v6: true };
+
+#[test]
+#[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
+fn a_train_crosses_a_cable_between_two_namespaces() {
+    let (left, right) = connected_pair();
+
+    for (from, to) in [("10.9.0.1", "10.9.0.2"), ("fd09::1", "fd09::2")] {
+        let mut a = socket_in(&left, from);
+        let mut b = socket_in(&right, to);
+        let payload: Vec<u8> = (0..3 * 1200 + 100).map(|i| (i % 251) as u8).collect();
+
+        let train = train(b.local_addr(), Ecn::Ect1, 1200, &payload);
+        assert_eq!(a.send(&train, 0).unwrap(), 4);
+
+        let mut datagrams = Vec::new();
+        let mut batch = RecvBatch::new(8, MAX_TRAIN_BYTES);
+        while datagrams.len() < 4 {
+            receive(&mut b, &mut batch);
+            for arrival in batch.arrivals() {
+                assert_eq!(arrival.from, a.local_addr());
+                assert_eq!(arrival.to, b.local_addr());
+                assert_eq!(arrival.ecn, Ecn::Ect1);
+                datagrams.extend(arrival.datagrams().map(<[u8]>::to_vec));
+            }
+        }
+        let expected: Vec<_> = payload.chunks(1200).map(<[u8]>::to_vec).collect();
+        assert_eq!(datagrams, expected);
+    }
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
+fn a_train_is_larger_than_the_path_and_is_refused_not_fragmented() {
+    let (left, _right) = connected_pair();
+    let mut a = socket_in(&left, "10.9.0.1");
+
+    let train = train(
+        "10.9.0.2:9".parse().unwrap(),
+        Ecn::NotEct,
+        1473,
+        &[0; 2 * 1473],
+    );
+
+    let refused = a.send(&train, 0).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(libc::EMSGSIZE));
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
+fn packets_pass_through_a_tun_device_in_both_directions() {
+    let namespace = Namespace::create().unwrap();
+    let mut tun = run_in(&namespace, || TunDevice::create("tun-test"))
+        .unwrap()
+        .unwrap();
+    configure(&namespace, async |netlink| {
+        netlink.set_mtu("tun-test", 1280).await.unwrap();
+        netlink.set_tx_queue_len("tun-test", 100).await.unwrap();
+        let set = netlink
+            .set_addresses(
+                "tun-test",
+                Some("100.64.0.1".parse().unwrap()),
+                Some("fd00::1".parse().unwrap()),
+            )
+            .await
+            .unwrap();
+        assert_eq!(set, BOTH);
+        netlink.set_up("tun-test").await.unwrap();
+        for dst in ["100.64.0.0/16", "fd00::/64"] {
+            let route = RouteSpec::by_dev(dst.parse().unwrap(), "tun-test");
+            netlink.add_route(&route).await.unwrap();
+        }
+    });
+    let mut poller = Poller::new().unwrap();
+    poller.register(&tun, Token(0), Interest::Read).unwrap();
+
+    for (from, to) in [
+        ("100.64.0.1:1000", "100.64.0.2:2000"),
+        ("[fd00::1]:1000", "[fd00::2]:2000"),
+    ] {
+        let from = from.parse::<SocketAddr>().unwrap();
+        let to = to.parse::<SocketAddr>().unwrap();
+        let socket = run_in(&namespace, || StdUdpSocket::bind(from))
+            .unwrap()
+            .unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+
+        socket.send_to(b"ping", to).unwrap();
+        let mut buf = [0; 1280];
+        let len = read_udp(&mut tun, &mut poller, &mut buf);
+        assert!(buf[..len].ends_with(b"ping"));
+
+        turn_around(&mut buf[..len]);
+        tun.write(&buf[..len]).unwrap();
+        let mut answer = [0; 16];
+        let (len, peer) = socket.recv_from(&mut answer).unwrap();
+        assert_eq!((&answer[..len], peer), (&b"ping"[..], to));
+    }
+
+    let refused = tun.write(&[0; 20]).unwrap_err();
+    assert_eq!(
+        refused.kind(),
+        io::ErrorKind::InvalidInput,
+        "not an IP packet"
+    );
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
+fn a_held_name_is_busy_and_a_dropped_one_is_free() {
+    let _alone = PROCESSES.lock().unwrap_or_else(PoisonError::into_inner);
+    let namespace = Namespace::create().unwrap();
+    let create = || run_in(&namespace, || TunDevice::create("tun-test")).unwrap();
+
+    let first = create().unwrap();
+    assert_eq!(first.name(), "tun-test");
+    assert!(matches!(create(), Err(TunError::Busy { .. })));
+    drop(first);
+    create().unwrap();
+
+    let loopback = run_in(&namespace, || TunDevice::create("lo")).unwrap();
+    assert!(matches!(loopback, Err(TunError::NameTaken { .. })));
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
+fn addresses_are_replaced_and_a_missing_ipv6_is_reported() {
+    let namespace = Namespace::create().unwrap();
+    configure(&namespace, async |netlink| {
+        netlink.add_veth("a", "b").await.unwrap();
+        let (one, two) = ("10.1.1.1".parse().unwrap(), "10.1.1.2".parse().unwrap());
+        let v6 = "fd01::1".parse().unwrap();
+
+        netlink.set_addresses("a", Some(one), None).await.unwrap();
+        let set = netlink.set_addresses("a", Some(two), Some(v6)).await;
+        assert_eq!(set.unwrap(), BOTH);
+        netlink.set_up("a").await.unwrap();
+        // The second time nothing changes.
+        let set = netlink.set_addresses("a", Some(two), Some(v6)).await;
+        assert_eq!(set.unwrap(), BOTH);
+
+        let addresses = netlink.addresses("a").await.unwrap();
+        assert_eq!(addresses, nets(&["10.1.1.2/32", "fd01::1/128"]));
+
+        run_in(&namespace, || {
+            set_sysctl_net("ipv6/conf/b/disable_ipv6", "1")
+        })
+        .unwrap()
+        .unwrap();
+        let set = netlink
+            .set_addresses("b", Some(one), Some(v6))
+            .await
+            .unwrap();
+        assert_eq!(
+            set,
+            Families {
+                v4: true,
+                v6: false
+            }
+        );
+        let refused = netlink.set_addresses("b", None, Some(v6)).await;
+        assert!(matches!(refused, Err(NetlinkError::NoIpv6 { .. })));
+        let route = RouteSpec::by_dev("fd02::/64".parse().unwrap(), "b");
+        netlink.set_up("b").await.unwrap();
+        netlink.add_route(&route).await.unwrap();
+    });
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
+fn interfaces_are_made_found_and_removed() {
+    let namespace = Namespace::create().unwrap();
+    configure(&namespace, async |netlink| {
+        assert_eq!(netlink.link_index("lo").await.unwrap(), 1);
+        for missing in ["a", "a-name-that-no-interface-can-have"] {
+            let refused = netlink.set_up(missing).await;
+            assert!(matches!(refused, Err(NetlinkError::NoSuchInterface { .. })));
+        }
+
+        netlink.add_veth("a", "b").await.unwrap();
+        let refused = netlink.add_veth("a", "c").await;
+        assert!(matches!(refused, Err(NetlinkError::NameTaken { .. })));
+
+        netlink.delete_link("b").await.unwrap();
+        netlink.delete_link("b").await.unwrap();
+        let refused = netlink.link_index("a").await;
+        assert!(
+            matches!(refused, Err(NetlinkError::NoSuchInterface { .. })),
+            "the pair goes whole"
+        );
+    });
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
+fn routes_are_set_changed_and_flushed() {
+    const TABLE: u32 = 0x1234_5678;
+    let namespace = Namespace::create().unwrap();
+    configure(&namespace, async |netlink| {
+        netlink.add_veth("a", "b").await.unwrap();
+        netlink.set_up("a").await.unwrap();
+        netlink.set_up("b").await.unwrap();
+
+        let first = nets(&["10.2.0.0/16", "10.3.0.1/32", "fd02::/64"]);
+        netlink.set_routes(TABLE, "a", &first).await.unwrap();
+        assert_eq!(sorted(netlink.routes(TABLE).await.unwrap()), first);
+
+        // Host bits don't matter, routes by another interface stay, and the defaults are routes, too.
+        let other = RouteSpec::by_dev("10.9.0.0/16".parse().unwrap(), "b").in_table(TABLE);
+        netlink.add_route(&other).await.unwrap();
+        let second = nets(&["0.0.0.0/0", "10.2.3.4/16", "::/0", "fd02::/64"]);
+        for _ in 0..2 {
+            netlink.set_routes(TABLE, "a", &second).await.unwrap();
+            let expected = nets(&[
+                "0.0.0.0/0",
+                "10.2.0.0/16",
+                "10.9.0.0/16",
+                "::/0",
+                "fd02::/64",
+            ]);
+            assert_eq!(sorted(netlink.routes(TABLE).await.unwrap()), expected);
+        }
+
+        netlink.delete_route(&other).await.unwrap();
+        netlink.delete_route(&other).await.unwrap();
+        netlink.flush_table(TABLE).await.unwrap();
+        netlink.flush_table(TABLE).await.unwrap();
+        assert_eq!(netlink.routes(TABLE).await.unwrap(), []);
+
+        let nowhere = RouteSpec::by_router(
+            "10.4.0.0/16".parse().unwrap(),
+            "10.250.0.1".parse().unwrap(),
+        );
+        assert!(netlink.add_route(&nowhere).await.is_err());
+        let mixed =
+            RouteSpec::by_router("fd04::/64".parse().unwrap(), "10.250.0.1".parse().unwrap());
+        let refused = netlink.add_route(&mixed).await;
+        assert!(matches!(refused, Err(NetlinkError::MixedFamilies { .. })));
+        let gone = RouteSpec::by_dev("10.4.0.0/16".parse().unwrap(), "gone");
+        netlink.delete_route(&gone).await.unwrap();
+    });
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
+fn a_rule_sends_all_but_marked_packets_to_its_table() {
+    const MARK: u32 = 0xfd00_0001;
+    const TABLE: u32 = 0x2000_0001;
+    let (left, right) = connected_pair();
+    let rule = RuleSpec {
+        unless_marked: MARK,
+        table: TABLE,
+        priority: 100,
+    };
+    configure(&left, async |netlink| {
+        for _ in 0..2 {
+            assert_eq!(netlink.add_rule(&rule).await.unwrap(), BOTH);
+        }
+        for dst in ["10.9.0.2/32", "fd09::2/128"] {
+            let route = RouteSpec::prohibit(dst.parse().unwrap()).in_table(TABLE);
+            netlink.add_route(&route).await.unwrap();
+        }
+    });
+    let marked = |addr: &str| {
+        let config = UdpConfig::new(SocketAddr::new(addr.parse().unwrap(), 0)).with_mark(MARK);
+        run_in(&left, || UdpSocket::bind(&config)).unwrap().unwrap()
+    };
+
+    for (from, to) in [("10.9.0.1", "10.9.0.2"), ("fd09::1", "fd09::2")] {
+        let to = socket_in(&right, to).local_addr();
+        let train = train(to, Ecn::NotEct, 1, b"x");
+
+        let refused = socket_in(&left, from).send(&train, 0).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(marked(from).send(&train, 0).unwrap(), 1);
+    }
+
+    configure(&left, async |netlink| {
+        for _ in 0..2 {
+            netlink.delete_rule(&rule).await.unwrap();
+        }
+    });
+    let to = socket_in(&right, "10.9.0.2").local_addr();
+    let train = train(to, Ecn::NotEct, 1, b"x");
+    assert_eq!(socket_in(&left, "10.9.0.1").send(&train, 0).unwrap(), 1);
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
+fn a_prohibit_route_refuses_what_a_router_would_forward() {
+    let (left, right) = connected_pair();
+    configure(&left, async |netlink| {
+        let default =
+            RouteSpec::by_router("0.0.0.0/0".parse().unwrap(), "10.9.0.2".parse().unwrap());
+        netlink.add_route(&default).await.unwrap();
+    });
+    run_in(&right, || set_sysctl_net("ipv4/ip_forward", "1"))
+        .unwrap()
+        .unwrap();
+    let forbidden = RouteSpec::prohibit("192.0.2.0/24".parse().unwrap());
+    configure(&right, async |netlink| {
+        netlink.add_route(&forbidden).await.unwrap()
+    });
+
+    // Only connected sockets hear what ICMP says.
+    let socket = run_in(&left, || StdUdpSocket::bind("10.9.0.1:0"))
+        .unwrap()
+        .unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    socket.connect("192.0.2.1:9").unwrap();
+    socket.send(b"x").unwrap();
+
+    let refused = socket.recv(&mut [0; 8]).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::HostUnreachable);
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
+fn a_namespace_is_a_network_of_its_own() {
+    let ours = Namespace::of_this_thread().unwrap().id().unwrap();
+    let namespace = Namespace::create().unwrap();
+
+    let inside = run_in(&namespace, || {
+        Namespace::of_this_thread().unwrap().id().unwrap()
+    });
+    assert_eq!(inside.unwrap(), namespace.id().unwrap());
+    assert_ne!(namespace.id().unwrap(), ours);
+    assert_eq!(
+        Namespace::of_this_thread().unwrap().id().unwrap(),
+        ours,
+        "the caller stays"
+    );
+
+    let loopback = run_in(&namespace, || {
+        let socket = StdUdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.send_to(b"x", socket.local_addr().unwrap())
+    });
+    assert_eq!(loopback.unwrap().unwrap(), 1, "the loopback is up");
+
+    let missing = run_in(&namespace, || set_sysctl_net("ipv4/no_such_thing", "1")).unwrap();
+    assert!(matches!(missing, Err(NamespaceError::Sysctl { .. })));
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
+fn a_panic_inside_of_a_namespace_goes_on_outside() {
+    let namespace = Namespace::create().unwrap();
+
+    let panic = std::panic::catch_unwind(|| run_in(&namespace, || panic!("inside")));
+
+    assert_eq!(panic.unwrap_err().downcast_ref(), Some(&"inside"));
+}
+
+/// Held by tests that start processes, and by those that want a device to be gone when they drop it: a new process holds
+/// copies of all descriptors until it runs its program.
+static PROCESSES: Mutex<()> = Mutex::new(());
+
+/// Two namespaces with a cable between them: 10.9.0.1/24 and fd09::1/64 on the left, .2 and ::2 on the right.
+fn connected_pair() -> (Namespace, Namespace) {
+    let (left, right) = (Namespace::create().unwrap(), Namespace::create().unwrap());
+    configure(&left, async |netlink| {
+        netlink.add_veth("cable", "other-end").await.unwrap();
+        netlink
+            .move_to_namespace("other-end", &right)
+            .await
+            .unwrap();
+        connect(netlink, "cable", 1).await;
+    });
+    configure(&right, async |netlink| {
+        connect(netlink, "other-end", 2).await;
+        netlink.settle("other-end").await.unwrap();
+    });
+    configure(&left, async |netlink| {
+        netlink.settle("cable").await.unwrap()
+    });
+
+    (left, right)
+}
+
+async fn connect(netlink: &mut Netlink, name: &str, host: u8) {
+    for address in [format!("10.9.0.{host}/24"), format!("fd09::{host}/64")] {
+        for _ in 0..2 {
+            netlink
+                .add_address(name, address.parse().unwrap())
+                .await
+                .unwrap();
+        }
+    }
+    netlink.set_up(name).await.unwrap();
+}
+
+fn configure<T>(namespace: &Namespace, f: impl AsyncFnOnce(&mut Netlink) -> T) -> T {
+    let work = async { f(&mut Netlink::new_in(namespace).unwrap()).await };
+
+    runtime().block_on(work)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+fn nets(nets: &[&str]) -> Vec<ipnet::IpNet> {
+    nets.iter().map(|net| net.parse().unwrap()).collect()
+}
+
+fn sorted(mut nets: Vec<ipnet::IpNet>) -> Vec<ipnet::IpNet> {
+    nets.sort();
+    nets
+}
+
+fn socket_in(namespace: &Namespace, ip: &str) -> UdpSocket {
+    let addr = SocketAddr::new(ip.parse::<IpAddr>().unwrap(), 0);
+
+    run_in(namespace, || UdpSocket::bind(&UdpConfig::new(addr)))
+        .unwrap()
+        .unwrap()
+}
+
+fn train(dst: SocketAddr, ecn: Ecn, segment_size: usize, payload: &[u8]) -> Transmit {
+    Transmit {
+        route: Route {
+            src: None,
+            dst,
+            ecn,
+        },
+        segment_size,
+        payload: Pool::new(payload.len(), 1).copy(payload).unwrap(),
+    }
+}
+
+/// Receives what arrives within ten seconds.
+fn receive(socket: &mut UdpSocket, batch: &mut RecvBatch) {
+    match socket.recv(batch) {
+        Ok(_) => return,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        Err(error) => panic!("{error}"),
+    }
+    let mut poller = Poller::new().unwrap();
+    poller
+        .register(&socket.as_fd(), Token(0), Interest::Read)
+        .unwrap();
+    let mut events = Vec::new();
+    poller
+        .wait(Some(Duration::from_secs(10)), &mut events)
+        .unwrap();
+
+    socket.recv(batch).unwrap();
+}
+
+/// Reads until a UDP packet comes; the kernel also sends some of its own.
+fn read_udp(tun: &mut TunDevice, poller: &mut Poller, buf: &mut [u8]) -> usize {
+    loop {
+        match tun.read(buf) {
+            Ok(len) => {
+                let protocol = if buf[0] >> 4 == 4 { buf[9] } else { buf[6] };
+                if protocol == 17 {
+                    return len;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let mut events = Vec::new();
+                poller
+                    .wait(Some(Duration::from_secs(10)), &mut events)
+                    .unwrap();
+                assert!(!events.is_empty(), "no packet came");
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Exchanges sender and receiver, which leaves all checksums right.
+fn turn_around(packet: &mut [u8]) {
+    let (addresses, len, ports) = if packet[0] >> 4 == 4 {
+        (12, 4, 20)
+    } else {
+        (8, 16, 40)
+    };
+    let (src, dst) = packet[addresses..addresses + 2 * len].split_at_mut(len);
+    src.swap_with_slice(dst);
+    let (src, dst) = packet[ports..ports + 4].split_at_mut(2);
+    src.swap_with_slice(dst);
+}
