@@ -1,0 +1,140 @@
+//! Candidates on their way to the portal: gathered per peer, and held while the portal is away
+//! (portal-protocol.md §9.6).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use connlib_link::PeerId;
+
+/// What each peer has yet to be told of.
+#[derive(Debug, Default)]
+pub(crate) struct Candidates {
+    by_peer: BTreeMap<PeerId, Changes>,
+}
+
+#[derive(Debug, Default)]
+struct Changes {
+    added: BTreeSet<Line>,
+    removed: BTreeSet<Line>,
+}
+
+/// Ordered as peers want them: the highest priority first, then by text.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Line(std::cmp::Reverse<u32>, String);
+
+impl Line {
+    fn new(text: String) -> Self {
+        let priority = text.split(' ').nth(3).and_then(|field| field.parse().ok());
+
+        Self(std::cmp::Reverse(priority.unwrap_or_default()), text)
+    }
+
+    /// What remains of a line when it is invalidated later: its priority and name fragment differ by then.
+    fn address(&self) -> Option<(&str, &str)> {
+        let mut fields = self.1.split(' ').skip(4);
+
+        Some((fields.next()?, fields.next()?))
+    }
+}
+
+/// Something to tell a peer.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) enum Change {
+    Added(PeerId, Vec<String>),
+    Removed(PeerId, Vec<String>),
+}
+
+impl Candidates {
+    pub(crate) fn add(&mut self, peer: PeerId, line: String) {
+        self.by_peer
+            .entry(peer)
+            .or_default()
+            .added
+            .insert(Line::new(line));
+    }
+
+    /// A candidate that no one was told of needs no taking back.
+    pub(crate) fn remove(&mut self, peer: PeerId, line: String) {
+        let changes = self.by_peer.entry(peer).or_default();
+        let line = Line::new(line);
+        let before = changes.added.len();
+        changes
+            .added
+            .retain(|added| added.address() != line.address());
+        if changes.added.len() == before {
+            changes.removed.insert(line);
+        }
+    }
+
+    pub(crate) fn forget(&mut self, peer: PeerId) {
+        self.by_peer.remove(&peer);
+    }
+
+    /// The next message worth of changes: what is gone before what is new.
+    pub(crate) fn poll(&mut self) -> Option<Change> {
+        loop {
+            let mut entry = self.by_peer.first_entry()?;
+            let peer = *entry.key();
+            let changes = entry.get_mut();
+            let texts = |lines: BTreeSet<Line>| lines.into_iter().map(|line| line.1).collect();
+            if !changes.removed.is_empty() {
+                return Some(Change::Removed(
+                    peer,
+                    texts(std::mem::take(&mut changes.removed)),
+                ));
+            }
+            if !changes.added.is_empty() {
+                return Some(Change::Added(
+                    peer,
+                    texts(std::mem::take(&mut changes.added)),
+                ));
+            }
+            entry.remove();
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_peer
+            .values()
+            .all(|changes| changes.added.is_empty() && changes.removed.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: PeerId = PeerId(uuid::Uuid::from_u128(1));
+    const HOST: &str = "candidate:1 1 udp 2130706175 192.0.2.1 52625 typ host ufrag a";
+    const RELAY: &str =
+        "candidate:2 1 udp 37748479 203.0.113.9 50000 typ relay raddr 0.0.0.0 rport 0 ufrag a";
+    const RELAY_LATER: &str =
+        "candidate:3 1 udp 50331391 203.0.113.9 50000 typ relay raddr 0.0.0.0 rport 0";
+
+    #[test]
+    fn one_message_carries_all_best_first() {
+        let mut candidates = Candidates::default();
+        candidates.add(PEER, RELAY.to_owned());
+        candidates.add(PEER, HOST.to_owned());
+        candidates.add(PEER, HOST.to_owned());
+
+        assert_eq!(
+            candidates.poll(),
+            Some(Change::Added(PEER, vec![HOST.to_owned(), RELAY.to_owned()]))
+        );
+        assert_eq!(candidates.poll(), None);
+    }
+
+    #[test]
+    fn what_was_never_told_is_never_taken_back() {
+        let mut candidates = Candidates::default();
+        candidates.add(PEER, RELAY.to_owned());
+        candidates.remove(PEER, RELAY_LATER.to_owned());
+        assert!(candidates.is_empty());
+
+        candidates.remove(PEER, RELAY_LATER.to_owned());
+        assert_eq!(
+            candidates.poll(),
+            Some(Change::Removed(PEER, vec![RELAY_LATER.to_owned()]))
+        );
+    }
+}

@@ -1,0 +1,158 @@
+//! What the client may reach, and which of it an address belongs to.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use connlib_wire::id::ResourceId;
+use connlib_wire::portal::resource::{Filter, Resource, Site};
+use ipnet::IpNet;
+use prefix_trie::joint::JointPrefixMap;
+
+/// A resource as people see it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ResourceView {
+    /// Its id.
+    pub id: ResourceId,
+    /// What people call it.
+    pub name: String,
+    /// Its network or pattern; the Internet has none.
+    pub address: Option<String>,
+    /// A hint for people.
+    pub description: Option<String>,
+    /// Where its gateways are.
+    pub sites: Vec<Site>,
+}
+
+/// What a packet needs to know of its resource.
+#[derive(Clone, Debug)]
+pub(super) struct Routed {
+    pub(super) id: ResourceId,
+    pub(super) filters: Vec<Filter>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Resources {
+    by_id: BTreeMap<ResourceId, Resource>,
+    /// The longest prefix wins; of two resources with one network, the one with the greater id (client.md §5.3).
+    networks: JointPrefixMap<IpNet, Routed>,
+}
+
+impl Resources {
+    pub(super) fn contains(&self, id: ResourceId) -> bool {
+        self.by_id.contains_key(&id)
+    }
+
+    pub(super) fn lookup(&self, ip: IpAddr) -> Option<&Routed> {
+        self.networks
+            .get_lpm(&IpNet::from(ip))
+            .map(|(_, routed)| routed)
+    }
+
+    /// Whether `ip` lies in the network of the resource `id`.
+    pub(super) fn covers(&self, id: ResourceId, ip: IpAddr) -> bool {
+        match self.by_id.get(&id) {
+            Some(Resource::Cidr(resource)) => resource.address.contains(&ip),
+            Some(_) | None => false,
+        }
+    }
+
+    /// Takes in a new or changed resource; its id if it is not what it was, so that what was granted no longer holds.
+    pub(super) fn upsert(&mut self, resource: Resource) -> Option<ResourceId> {
+        let id = resource.id();
+        let former = self.by_id.insert(id, resource);
+        self.rebuild();
+        let (former, new) = (former?, self.by_id.get(&id)?);
+
+        (!reaches_the_same(&former, new)).then_some(id)
+    }
+
+    pub(super) fn remove(&mut self, id: ResourceId) {
+        self.by_id.remove(&id);
+        self.rebuild();
+    }
+
+    /// Takes in the whole list; those that are gone or no longer what they were. Never "clear and add": that would cut
+    /// live traffic.
+    pub(super) fn replace_all(&mut self, resources: Vec<Resource>) -> Vec<ResourceId> {
+        let new: BTreeMap<_, _> = resources
+            .into_iter()
+            .map(|resource| (resource.id(), resource))
+            .collect();
+        let former = std::mem::replace(&mut self.by_id, new);
+        self.rebuild();
+
+        former
+            .iter()
+            .filter(|(id, former)| {
+                !self
+                    .by_id
+                    .get(id)
+                    .is_some_and(|new| reaches_the_same(former, new))
+            })
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// Every network, in order and once.
+    pub(super) fn networks(&self) -> impl Iterator<Item = IpNet> {
+        self.networks.iter().map(|(network, _)| network)
+    }
+
+    /// All resources, by name and id.
+    pub(super) fn views(&self) -> Vec<ResourceView> {
+        let mut views: Vec<_> = self.by_id.values().map(view).collect();
+        views.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+
+        views
+    }
+
+    fn rebuild(&mut self) {
+        self.networks = JointPrefixMap::new();
+        for resource in self.by_id.values() {
+            if let Resource::Cidr(resource) = resource {
+                let routed = Routed {
+                    id: resource.id,
+                    filters: resource.filters.clone(),
+                };
+                self.networks.insert(resource.address.trunc(), routed);
+            }
+        }
+    }
+}
+
+/// Whether two descriptions differ in what people see at most.
+fn reaches_the_same(a: &Resource, b: &Resource) -> bool {
+    match (a, b) {
+        (Resource::Cidr(a), Resource::Cidr(b)) => {
+            (a.address, &a.filters, &a.sites) == (b.address, &b.filters, &b.sites)
+        }
+        (Resource::Dns(a), Resource::Dns(b)) => {
+            (&a.address, a.ip_stack, &a.filters, &a.sites)
+                == (&b.address, b.ip_stack, &b.filters, &b.sites)
+        }
+        (Resource::Internet(a), Resource::Internet(b)) => a.sites == b.sites,
+        _ => false,
+    }
+}
+
+fn view(resource: &Resource) -> ResourceView {
+    let (address, description) = match resource {
+        Resource::Cidr(resource) => (
+            Some(resource.address.to_string()),
+            &resource.address_description,
+        ),
+        Resource::Dns(resource) => (
+            Some(resource.address.clone()),
+            &resource.address_description,
+        ),
+        Resource::Internet(_) | _ => (None, &None),
+    };
+
+    ResourceView {
+        id: resource.id(),
+        name: resource.name().to_owned(),
+        address,
+        description: description.clone(),
+        sites: resource.sites().to_vec(),
+    }
+}

@@ -1,0 +1,303 @@
+//! The clients of a gateway and what each may reach (gateway.md §2 and §4–§7).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Instant;
+
+use connlib_wire::id::{ClientId, ResourceId};
+use connlib_wire::ip::Packet;
+use connlib_wire::portal::resource::{Filter, GatewayResource};
+use ipnet::IpNet;
+
+use crate::filter::{ResourceEnd, permits};
+use crate::ranges;
+use crate::status::ResourceStatus;
+
+/// What becomes of a client's packet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Verdict {
+    Pass,
+    /// Not granted: the client is told, so that it can ask again.
+    Refuse,
+    /// Not worth an answer.
+    Drop,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    by_id: BTreeMap<ClientId, Peer>,
+    by_address: BTreeMap<IpAddr, ClientId>,
+    /// Every end of a grant, in order.
+    expiries: BTreeSet<(Instant, ClientId, ResourceId)>,
+    /// Those whose last grant ended, yet to be left.
+    idle: Vec<ClientId>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    ipv4: Ipv4Addr,
+    ipv6: Ipv6Addr,
+    grants: BTreeMap<ResourceId, Grant>,
+}
+
+#[derive(Debug)]
+struct Grant {
+    resource: GatewayResource,
+    until: Option<Instant>,
+}
+
+impl Peers {
+    /// Lets a client reach a resource, or changes until when. Other addresses make another peer of it.
+    pub(super) fn grant(
+        &mut self,
+        id: ClientId,
+        (ipv4, ipv6): (Ipv4Addr, Ipv6Addr),
+        resource: GatewayResource,
+        until: Option<Instant>,
+    ) {
+        if self
+            .by_id
+            .get(&id)
+            .is_some_and(|peer| (peer.ipv4, peer.ipv6) != (ipv4, ipv6))
+        {
+            self.remove(id);
+        }
+        let peer = self.by_id.entry(id).or_insert_with(|| Peer {
+            ipv4,
+            ipv6,
+            grants: BTreeMap::new(),
+        });
+        self.by_address.insert(ipv4.into(), id);
+        self.by_address.insert(ipv6.into(), id);
+
+        let resource_id = resource.id();
+        let former = peer.grants.insert(resource_id, Grant { resource, until });
+        if let Some(at) = former.and_then(|grant| grant.until) {
+            self.expiries.remove(&(at, id, resource_id));
+        }
+        if let Some(at) = until {
+            self.expiries.insert((at, id, resource_id));
+        }
+    }
+
+    pub(super) fn revoke(&mut self, id: ClientId, resource: ResourceId) {
+        let grant = self
+            .by_id
+            .get_mut(&id)
+            .and_then(|peer| peer.grants.remove(&resource));
+        if let Some(at) = grant.and_then(|grant| grant.until) {
+            self.expiries.remove(&(at, id, resource));
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: ClientId) {
+        let Some(peer) = self.by_id.remove(&id) else {
+            return;
+        };
+        for address in [IpAddr::V4(peer.ipv4), IpAddr::V6(peer.ipv6)] {
+            if self.by_address.get(&address) == Some(&id) {
+                self.by_address.remove(&address);
+            }
+        }
+        for (resource, grant) in peer.grants {
+            if let Some(at) = grant.until {
+                self.expiries.remove(&(at, id, resource));
+            }
+        }
+    }
+
+    /// Keeps the grants that are listed, with their new ends; every other one is revoked, whoever holds it.
+    pub(super) fn retain(&mut self, listed: &BTreeMap<(ClientId, ResourceId), Option<Instant>>) {
+        let held: Vec<_> = self
+            .by_id
+            .iter()
+            .flat_map(|(id, peer)| peer.grants.keys().map(|resource| (*id, *resource)))
+            .collect();
+        for (id, resource) in held {
+            match listed.get(&(id, resource)) {
+                Some(until) => self.set_end(id, resource, *until),
+                None => self.revoke(id, resource),
+            }
+        }
+    }
+
+    pub(super) fn update_filters(&mut self, updated: &GatewayResource) {
+        for peer in self.by_id.values_mut() {
+            let Some(grant) = peer.grants.get_mut(&updated.id()) else {
+                continue;
+            };
+            match (&mut grant.resource, updated) {
+                (
+                    GatewayResource::Cidr { filters, .. },
+                    GatewayResource::Cidr { filters: new, .. },
+                )
+                | (
+                    GatewayResource::Dns { filters, .. },
+                    GatewayResource::Dns { filters: new, .. },
+                ) => {
+                    filters.clone_from(new);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn expire(&mut self, now: Instant) {
+        while let Some((at, id, resource)) = self.expiries.first().copied() {
+            if at > now {
+                return;
+            }
+            tracing::debug!(client = %id, %resource, "A grant expired");
+            self.revoke(id, resource);
+        }
+    }
+
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.expiries.first().map(|(at, _, _)| *at)
+    }
+
+    /// Forgets the clients that may reach nothing any longer, and says which.
+    pub(super) fn take_idle(&mut self) -> Vec<ClientId> {
+        let mut idle = std::mem::take(&mut self.idle);
+        // One that was granted something in between stays.
+        idle.retain(|id| self.by_id.get(id).is_some_and(|peer| peer.grants.is_empty()));
+        for id in &idle {
+            self.remove(*id);
+        }
+
+        idle
+    }
+
+    /// Judges a packet that a client sent (gateway.md §6).
+    pub(super) fn judge_outbound<T: AsRef<[u8]>>(
+        &self,
+        now: Instant,
+        id: ClientId,
+        packet: &Packet<T>,
+        own: Option<(Ipv4Addr, Ipv6Addr)>,
+    ) -> Verdict {
+        let (source, destination) = (packet.source(), packet.destination());
+        if destination.is_multicast() || packet.is_icmp_error() {
+            return Verdict::Drop;
+        }
+        let Some(peer) = self.by_id.get(&id).filter(|peer| peer.is_at(source)) else {
+            return Verdict::Refuse;
+        };
+        if is_own(destination, own) {
+            return Verdict::Pass;
+        }
+        if ranges::is_tunnel(destination) {
+            return Verdict::Refuse;
+        }
+
+        if peer.may_reach(now, destination, |filters| {
+            permits(filters, packet, ResourceEnd::Destination)
+        }) {
+            Verdict::Pass
+        } else {
+            Verdict::Refuse
+        }
+    }
+
+    /// The client that a packet from the network is for, if it may have it (gateway.md §7).
+    pub(super) fn judge_inbound(
+        &self,
+        now: Instant,
+        packet: &Packet<&[u8]>,
+        own: Option<(Ipv4Addr, Ipv6Addr)>,
+    ) -> Option<ClientId> {
+        let id = *self.by_address.get(&packet.destination())?;
+        let peer = self.by_id.get(&id)?;
+        let source = packet.source();
+        if is_own(source, own) {
+            return Some(id);
+        }
+        // Another client's packet would slip past the rules between clients.
+        if ranges::is_tunnel(source) {
+            return None;
+        }
+        // Errors about a flow come from anywhere on its way.
+        if packet.is_icmp_error() {
+            return Some(id);
+        }
+
+        peer.may_reach(now, source, |filters| {
+            permits(filters, packet, ResourceEnd::Source)
+        })
+        .then_some(id)
+    }
+
+    pub(super) fn status(&self) -> Vec<ResourceStatus> {
+        let mut resources: BTreeMap<ResourceId, ResourceStatus> = BTreeMap::new();
+        for (id, peer) in &self.by_id {
+            for (resource, grant) in &peer.grants {
+                let status = resources.entry(*resource).or_insert_with(|| {
+                    let (name, address) = described(&grant.resource);
+                    ResourceStatus {
+                        id: resource.to_string(),
+                        name,
+                        address,
+                        gateway: None,
+                        clients: Vec::new(),
+                    }
+                });
+                status.clients.push(id.to_string());
+            }
+        }
+
+        resources.into_values().collect()
+    }
+
+    fn set_end(&mut self, id: ClientId, resource: ResourceId, until: Option<Instant>) {
+        let grant = self
+            .by_id
+            .get_mut(&id)
+            .and_then(|peer| peer.grants.get_mut(&resource));
+        let Some(grant) = grant else {
+            return;
+        };
+        if let Some(at) = std::mem::replace(&mut grant.until, until) {
+            self.expiries.remove(&(at, id, resource));
+        }
+        if let Some(at) = until {
+            self.expiries.insert((at, id, resource));
+        }
+    }
+}
+
+impl Peer {
+    fn is_at(&self, ip: IpAddr) -> bool {
+        ip == self.ipv4 || ip == self.ipv6
+    }
+
+    /// Whether any grant in force covers `ip` and lets the packet pass.
+    fn may_reach(&self, now: Instant, ip: IpAddr, permits: impl Fn(&[Filter]) -> bool) -> bool {
+        self.grants.values().any(|grant| match &grant.resource {
+            GatewayResource::Cidr {
+                address, filters, ..
+            } => {
+                grant.until.is_none_or(|until| until > now)
+                    && covers(*address, ip)
+                    && permits(filters)
+            }
+            // Names and the Internet are not served by this version.
+            GatewayResource::Dns { .. } | GatewayResource::Internet { .. } | _ => false,
+        })
+    }
+}
+
+fn covers(network: IpNet, ip: IpAddr) -> bool {
+    network.contains(&ip)
+}
+
+fn is_own(ip: IpAddr, own: Option<(Ipv4Addr, Ipv6Addr)>) -> bool {
+    own.is_some_and(|(v4, v6)| ip == v4 || ip == v6)
+}
+
+fn described(resource: &GatewayResource) -> (String, Option<String>) {
+    match resource {
+        GatewayResource::Cidr { name, address, .. } => (name.clone(), Some(address.to_string())),
+        GatewayResource::Dns { name, address, .. } => (name.clone(), Some(address.clone())),
+        GatewayResource::Internet { .. } | _ => ("Internet".to_owned(), None),
+    }
+}
