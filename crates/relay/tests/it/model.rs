@@ -32,6 +32,12 @@ enum Op {
         channel: u16,
         to: Target,
     },
+    /// Two clients of the relay bind each other and talk.
+    Introduce {
+        sockets: [usize; 2],
+        channels: [u16; 2],
+        family: Family,
+    },
     /// A request of somebody without the password.
     Forge {
         socket: usize,
@@ -140,6 +146,16 @@ impl World {
                 channel,
                 to,
             } => self.bind(socket, user, channel, to),
+            Op::Introduce {
+                sockets: [a, b],
+                channels: [to_b, to_a],
+                family,
+            } => {
+                self.bind(a, a % 4, to_b, Target::Relayed(b, family));
+                self.bind(b, b % 4, to_a, Target::Relayed(a, family));
+                self.data(a, to_b);
+                self.data(b, to_a);
+            }
             Op::Forge { socket, kind } => self.forge(socket, kind),
             Op::Data { socket, channel } => self.data(socket, channel),
             Op::PeerData { socket, from } => self.peer_data(socket, from),
@@ -383,7 +399,8 @@ fn op() -> impl Strategy<Value = Op> {
     let target = prop_oneof![
         (1_u8..3).prop_map(Target::Peer),
         (1_u16..3).prop_map(Target::PeerV6),
-        (socket.clone(), family).prop_map(|(socket, family)| Target::Relayed(socket, family)),
+        (socket.clone(), family.clone())
+            .prop_map(|(socket, family)| Target::Relayed(socket, family)),
     ];
     let time = prop::sample::select(vec![0_u64, 1, 100, 299, 300, 301, 599, 600, 601, 900]);
 
@@ -395,6 +412,8 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(socket, user, lifetime)| Op::Refresh { socket, user, lifetime }),
         6 => (socket.clone(), user, channel.clone(), target.clone())
             .prop_map(|(socket, user, channel, to)| Op::Bind { socket, user, channel, to }),
+        3 => ([socket.clone(), socket.clone()], [channel.clone(), channel.clone()], family)
+            .prop_map(|(sockets, channels, family)| Op::Introduce { sockets, channels, family }),
         1 => (socket.clone(), any::<u8>()).prop_map(|(socket, kind)| Op::Forge { socket, kind }),
         4 => (socket.clone(), channel).prop_map(|(socket, channel)| Op::Data { socket, channel }),
         4 => (socket, target).prop_map(|(socket, from)| Op::PeerData { socket, from }),
