@@ -111,7 +111,10 @@ impl Client {
         self.last_now = now;
         match message {
             FromPortal::Init(init) => self.handle_init(now, init),
-            FromPortal::ConfigChanged(config) => self.set_interface(&config.interface),
+            FromPortal::ConfigChanged(config) => {
+                self.set_interface(&config.interface);
+                self.announce_interface();
+            }
             FromPortal::ResourceCreatedOrUpdated(resource) => {
                 if let Some(replaced) = self.resources.upsert(resource) {
                     self.revoke(now, replaced);
@@ -329,7 +332,6 @@ impl Client {
 
     fn set_interface(&mut self, interface: &portal::Interface) {
         self.addresses = Some((interface.ipv4, interface.ipv6));
-        self.announce_interface();
     }
 
     fn resources_changed(&mut self) {

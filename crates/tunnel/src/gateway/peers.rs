@@ -81,10 +81,13 @@ impl Peers {
     }
 
     pub(super) fn revoke(&mut self, id: ClientId, resource: ResourceId) {
-        let grant = self
-            .by_id
-            .get_mut(&id)
-            .and_then(|peer| peer.grants.remove(&resource));
+        let Some(peer) = self.by_id.get_mut(&id) else {
+            return;
+        };
+        let grant = peer.grants.remove(&resource);
+        if grant.is_some() && peer.grants.is_empty() {
+            self.idle.push(id);
+        }
         if let Some(at) = grant.and_then(|grant| grant.until) {
             self.expiries.remove(&(at, id, resource));
         }
@@ -160,7 +163,11 @@ impl Peers {
     pub(super) fn take_idle(&mut self) -> Vec<ClientId> {
         let mut idle = std::mem::take(&mut self.idle);
         // One that was granted something in between stays.
-        idle.retain(|id| self.by_id.get(id).is_some_and(|peer| peer.grants.is_empty()));
+        idle.retain(|id| {
+            self.by_id
+                .get(id)
+                .is_some_and(|peer| peer.grants.is_empty())
+        });
         for id in &idle {
             self.remove(*id);
         }

@@ -1,0 +1,316 @@
+use std::time::{Duration, Instant};
+
+use connlib_tunnel::PortalState;
+use connlib_tunnel::client::{Client, Event};
+use connlib_wire::id::ResourceId;
+use connlib_wire::ip::Packet;
+use connlib_wire::portal::client::{FromPortal, ToPortal};
+
+use crate::{GATEWAY, KEY, LAN, RELAYS, SETTINGS, raw, start, udp};
+
+const OWN: &str = "100.64.0.1";
+const HOST: &str = "10.20.0.10";
+const SITE: &str = r#"[{"id":"2b7c9e44-1a5d-4f60-8c3e-7d2f1b0a9c88","name":"hq"}]"#;
+
+fn resource(id: &str, network: &str, filters: &str) -> String {
+    format!(
+        r#"{{"type":"cidr","id":"{id}","name":"lan","address":"{network}","gateway_groups":{SITE},"filters":{filters}}}"#
+    )
+}
+
+fn say(client: &mut Client, now: Instant, event: &str, payload: &str) {
+    let message = FromPortal::parse(event, &raw(payload)).unwrap();
+    client.handle_message(now, message);
+}
+
+fn init(client: &mut Client, now: Instant, resources: &str) {
+    let interface = r#"{"ipv4":"100.64.0.1","ipv6":"fd00:2021:1111::1"}"#;
+    let payload =
+        format!(r#"{{"interface":{interface},"resources":[{resources}],"relays":{RELAYS}}}"#);
+    say(client, now, "init", &payload);
+}
+
+fn joined() -> (Client, Instant) {
+    let now = start();
+    let mut client = Client::new(now, [1; 32], SETTINGS);
+    client.handle_portal_state(now, PortalState::Joined);
+    init(&mut client, now, &resource(LAN, "10.20.0.0/16", "[]"));
+    (client, now)
+}
+
+fn grant(client: &mut Client, now: Instant) {
+    let credentials =
+        |name: &str| format!(r#"{{"username":"{name}","password":"password of {name}"}}"#);
+    let payload = format!(
+        r#"{{"resource_id":"{LAN}","gateway_id":"{GATEWAY}","gateway_group_id":"2b7c9e44-1a5d-4f60-8c3e-7d2f1b0a9c88",
+            "gateway_public_key":"{KEY}","gateway_ipv4":"100.64.0.9","gateway_ipv6":"fd00:2021:1111::9","preshared_key":"{KEY}",
+            "client_ice_credentials":{},"gateway_ice_credentials":{}}}"#,
+        credentials("clnt"),
+        credentials("gate"),
+    );
+    say(client, now, "authorization_created", &payload);
+}
+
+fn refuse(client: &mut Client, now: Instant, reason: &str) {
+    let payload = format!(r#"{{"resource_id":"{LAN}","reason":"{reason}"}}"#);
+    say(client, now, "authorization_creation_failed", &payload);
+}
+
+fn requests(client: &mut Client) -> usize {
+    let messages = std::iter::from_fn(|| client.poll_message());
+    messages
+        .filter(|message| matches!(message, ToPortal::RequestAuthorization(_)))
+        .count()
+}
+
+fn lan() -> ResourceId {
+    LAN.parse().unwrap()
+}
+
+/// The ICMP type and code of the next packet for the TUN device.
+fn icmp(client: &mut Client) -> Option<(u8, u8)> {
+    let packet = Packet::parse(client.poll_packet()?).unwrap();
+    packet.icmp_type()
+}
+
+#[test]
+fn the_first_packet_asks_once_and_again_after_two_seconds() {
+    let (mut client, start) = joined();
+    client.handle_packet(start, &udp(OWN, HOST));
+    let Some(ToPortal::RequestAuthorization(request)) = client.poll_message() else {
+        panic!("no request");
+    };
+    assert_eq!(
+        (request.resource_id, request.connected_gateway_ids),
+        (lan(), Vec::new())
+    );
+
+    for millis in (0..2_000).step_by(100) {
+        client.handle_packet(start + Duration::from_millis(millis), &udp(OWN, HOST));
+    }
+    assert_eq!(requests(&mut client), 0);
+
+    // Nobody sends anything more: the timer asks.
+    let (at, _) = client.poll_timeout().unwrap();
+    assert!(at <= start + Duration::from_secs(2));
+    client.handle_timeout(start + Duration::from_secs(2));
+    assert_eq!(requests(&mut client), 1);
+}
+
+#[test]
+fn nobody_asks_for_ever() {
+    let (mut client, start) = joined();
+    client.handle_packet(start, &udp(OWN, HOST));
+    let mut asked = 0;
+    for secs in 0..120 {
+        client.handle_timeout(start + Duration::from_secs(secs));
+        asked += requests(&mut client);
+    }
+    assert_eq!(asked, 15, "every two seconds for thirty");
+}
+
+#[test]
+fn a_packet_to_nowhere_or_from_someone_else_asks_for_nothing() {
+    let (mut client, now) = joined();
+    for (source, destination) in [
+        (OWN, "10.21.0.1"),
+        (OWN, "100.64.0.77"),
+        (OWN, OWN),
+        ("192.168.0.1", HOST),
+        ("10.20.0.11", HOST),
+        (OWN, "224.0.0.251"),
+    ] {
+        client.handle_packet(now, &udp(source, destination));
+    }
+    client.handle_packet(now, b"not a packet");
+
+    assert_eq!(requests(&mut client), 0);
+    assert_eq!(client.status(now).dropped_from_tun, 7);
+}
+
+#[test]
+fn a_refusal_answers_what_waits_and_what_follows_at_once() {
+    for (reason, expected) in [
+        ("forbidden", (3, 13)),
+        ("not_found", (3, 13)),
+        ("offline", (3, 0)),
+        ("new", (3, 13)),
+    ] {
+        let (mut client, now) = joined();
+        client.handle_packet(now, &udp(OWN, HOST));
+        refuse(&mut client, now, reason);
+        assert_eq!(icmp(&mut client), Some(expected), "{reason}");
+
+        assert_eq!(requests(&mut client), 1);
+        client.handle_packet(now, &udp(OWN, HOST));
+        assert_eq!(
+            (icmp(&mut client), requests(&mut client)),
+            (Some(expected), 0)
+        );
+
+        let later = now + Duration::from_secs(2);
+        client.handle_packet(later, &udp(OWN, HOST));
+        assert_eq!(
+            (icmp(&mut client), requests(&mut client)),
+            (None, 1),
+            "asked again"
+        );
+    }
+}
+
+#[test]
+fn what_the_filters_forbid_is_answered_and_never_asked_for() {
+    let (mut client, now) = joined();
+    let filters = r#"[{"protocol":"tcp","port_range_start":80,"port_range_end":80}]"#;
+    init(&mut client, now, &resource(LAN, "10.20.0.0/16", filters));
+    client.handle_packet(now, &udp(OWN, HOST));
+
+    assert_eq!(
+        (icmp(&mut client), requests(&mut client)),
+        (Some((3, 13)), 0)
+    );
+}
+
+#[test]
+fn access_that_nobody_waits_for_is_ignored() {
+    let (mut client, now) = joined();
+    grant(&mut client, now);
+    assert!(client.status(now).peers.is_empty());
+
+    client.handle_packet(now, &udp(OWN, HOST));
+    grant(&mut client, now);
+    assert_eq!(client.status(now).peers.len(), 1);
+    assert_eq!(
+        client.status(now).resources[0].gateway.as_deref(),
+        Some(GATEWAY)
+    );
+    grant(&mut client, now);
+    assert_eq!(client.status(now).peers.len(), 1);
+}
+
+#[test]
+fn without_a_relay_access_is_asked_for_again_once_there_is_one() {
+    let now = start();
+    let mut client = Client::new(now, [1; 32], SETTINGS);
+    client.handle_portal_state(now, PortalState::Joined);
+    let interface = r#"{"ipv4":"100.64.0.1","ipv6":"fd00:2021:1111::1"}"#;
+    let lan = resource(LAN, "10.20.0.0/16", "[]");
+    say(
+        &mut client,
+        now,
+        "init",
+        &format!(r#"{{"interface":{interface},"resources":[{lan}]}}"#),
+    );
+    client.handle_packet(now, &udp(OWN, HOST));
+    assert_eq!(requests(&mut client), 1);
+
+    grant(&mut client, now);
+    assert!(matches!(client.poll_message(), Some(ToPortal::NoRelays(_))));
+    let presence = format!(r#"{{"disconnected_ids":[],"connected":{RELAYS}}}"#);
+    say(&mut client, now, "relays_presence", &presence);
+    assert_eq!(requests(&mut client), 1);
+}
+
+#[test]
+fn while_the_portal_is_away_nothing_is_said_and_later_it_is() {
+    let (mut client, now) = joined();
+    client.handle_portal_state(now, PortalState::Away);
+    client.handle_packet(now, &udp(OWN, HOST));
+    assert!(client.poll_message().is_none());
+
+    client.handle_portal_state(now, PortalState::Joined);
+    assert_eq!(requests(&mut client), 1);
+}
+
+#[test]
+fn a_removed_resource_takes_its_link_along() {
+    let (mut client, now) = joined();
+    client.handle_packet(now, &udp(OWN, HOST));
+    grant(&mut client, now);
+    say(&mut client, now, "resource_deleted", &format!("\"{LAN}\""));
+
+    let status = client.status(now);
+    assert!(status.peers.is_empty() && status.resources.is_empty());
+    client.handle_packet(now, &udp(OWN, HOST));
+    requests(&mut client);
+    assert_eq!(client.status(now).dropped_from_tun, 1);
+}
+
+#[test]
+fn another_network_under_the_same_id_ends_the_grant_but_another_name_does_not() {
+    let (mut client, now) = joined();
+    client.handle_packet(now, &udp(OWN, HOST));
+    grant(&mut client, now);
+
+    let renamed =
+        resource(LAN, "10.20.0.0/16", "[]").replace(r#""name":"lan""#, r#""name":"office""#);
+    say(&mut client, now, "resource_created_or_updated", &renamed);
+    assert_eq!(client.status(now).peers.len(), 1);
+
+    say(
+        &mut client,
+        now,
+        "resource_created_or_updated",
+        &resource(LAN, "10.21.0.0/16", "[]"),
+    );
+    assert!(client.status(now).peers.is_empty());
+}
+
+#[test]
+fn the_interface_is_told_when_it_changes_and_only_then() {
+    let (mut client, now) = joined();
+    let told = |client: &mut Client| {
+        let events = std::iter::from_fn(|| client.poll_event());
+        let interfaces = events.filter_map(|event| match event {
+            Event::InterfaceChanged(interface) => Some(interface),
+            Event::ResourcesChanged(_) | Event::KeyChanged(_) | _ => None,
+        });
+        interfaces.collect::<Vec<_>>()
+    };
+
+    let first = told(&mut client);
+    assert_eq!(
+        (first.len(), first[0].ipv4.to_string()),
+        (1, OWN.to_owned())
+    );
+    assert!(first[0].routes.contains(&"10.20.0.0/16".parse().unwrap()));
+    assert!(first[0].routes.contains(&"100.64.0.0/11".parse().unwrap()));
+
+    init(&mut client, now, &resource(LAN, "10.20.0.0/16", "[]"));
+    assert!(told(&mut client).is_empty(), "the same again");
+    init(&mut client, now, &resource(LAN, "10.20.0.0/15", "[]"));
+    assert_eq!(told(&mut client).len(), 1);
+}
+
+#[test]
+fn the_longest_prefix_decides_which_resource_is_asked_for() {
+    let (mut client, now) = joined();
+    let narrow = "0d6f2a10-9c3b-4e51-b7a2-5f1c8e9d0a12";
+    let both = format!(
+        "{},{}",
+        resource(LAN, "10.20.0.0/16", "[]"),
+        resource(narrow, "10.20.5.0/24", "[]")
+    );
+    init(&mut client, now, &both);
+    client.handle_packet(now, &udp(OWN, "10.20.5.1"));
+
+    let Some(ToPortal::RequestAuthorization(request)) = client.poll_message() else {
+        panic!("no request");
+    };
+    assert_eq!(request.resource_id.to_string(), narrow);
+}
+
+#[test]
+fn a_reset_makes_a_new_key_and_leaves_every_link() {
+    let (mut client, now) = joined();
+    let before = client.public_key();
+    client.handle_packet(now, &udp(OWN, HOST));
+    grant(&mut client, now);
+    client.reset(now);
+
+    assert_ne!(client.public_key(), before);
+    assert!(client.status(now).peers.is_empty());
+    let key = client.public_key();
+    let events: Vec<_> = std::iter::from_fn(|| client.poll_event()).collect();
+    assert!(events.contains(&Event::KeyChanged(key)));
+}

@@ -1,0 +1,171 @@
+use std::time::{Duration, Instant};
+
+use connlib_tunnel::PortalState;
+use connlib_tunnel::gateway::{Event, Gateway};
+use connlib_wire::portal::gateway::{FromPortal, ToPortal};
+
+use crate::{CLIENT, KEY, LAN, RELAYS, SETTINGS, UNIX, raw, start, udp};
+
+fn say(gateway: &mut Gateway, now: Instant, event: &str, payload: &str) {
+    let message = FromPortal::parse(event, &raw(payload)).unwrap();
+    gateway.handle_message(now, message);
+}
+
+fn init(gateway: &mut Gateway, now: Instant, authorizations: &str) {
+    let interface = r#"{"ipv4":"100.64.0.9","ipv6":"fd00:2021:1111::9"}"#;
+    let payload = format!(
+        r#"{{"interface":{interface},"relays":{RELAYS},"authorizations":[{authorizations}]}}"#
+    );
+    say(gateway, now, "init", &payload);
+}
+
+fn joined() -> (Gateway, Instant) {
+    let now = start();
+    let mut gateway = Gateway::new(now, [1; 32], SETTINGS);
+    gateway.handle_portal_state(now, PortalState::Joined);
+    init(&mut gateway, now, "");
+    (gateway, now)
+}
+
+/// Grants access to 10.20.0.0/16, until some seconds from now.
+fn authorize(gateway: &mut Gateway, now: Instant, resource: &str, until: Option<u64>) {
+    let credentials =
+        |name: &str| format!(r#"{{"username":"{name}","password":"password of {name}"}}"#);
+    let until = until.map_or_else(
+        || "null".to_owned(),
+        |secs| (UNIX.as_secs() + secs).to_string(),
+    );
+    let payload = format!(
+        r#"{{"ref":"r1","resource":{{"type":"cidr","id":"{resource}","name":"lan","address":"10.20.0.0/16","filters":[]}},
+            "client":{{"id":"{CLIENT}","public_key":"{KEY}","preshared_key":"{KEY}","ipv4":"100.64.0.1","ipv6":"fd00:2021:1111::1"}},
+            "client_ice_credentials":{},"gateway_ice_credentials":{},"expires_at":{until}}}"#,
+        credentials("clnt"),
+        credentials("gate"),
+    );
+    say(gateway, now, "create_authorization", &payload);
+}
+
+fn clients(gateway: &Gateway, now: Instant) -> usize {
+    gateway
+        .status(now)
+        .resources
+        .iter()
+        .map(|resource| resource.clients.len())
+        .sum()
+}
+
+#[test]
+fn access_is_acknowledged_once_link_and_grant_are_there() {
+    let (mut gateway, now) = joined();
+    authorize(&mut gateway, now, LAN, None);
+
+    assert_eq!(
+        (gateway.status(now).peers.len(), clients(&gateway, now)),
+        (1, 1)
+    );
+    let Some(ToPortal::AuthorizationCreated(ack)) = gateway.poll_message() else {
+        panic!("no acknowledgement");
+    };
+    assert_eq!(ack.reference, "r1");
+}
+
+#[test]
+fn without_a_relay_access_is_not_acknowledged() {
+    let now = start();
+    let mut gateway = Gateway::new(now, [1; 32], SETTINGS);
+    gateway.handle_portal_state(now, PortalState::Joined);
+    authorize(&mut gateway, now, LAN, None);
+
+    assert!(matches!(
+        gateway.poll_message(),
+        Some(ToPortal::NoRelays(_))
+    ));
+    assert!(gateway.poll_message().is_none());
+}
+
+#[test]
+fn a_grant_ends_at_its_instant_and_the_last_one_ends_the_link() {
+    let (mut gateway, now) = joined();
+    authorize(&mut gateway, now, LAN, Some(30));
+    while gateway.poll_message().is_some() {}
+
+    let end = now + Duration::from_secs(30);
+    gateway.handle_timeout(end - Duration::from_millis(1));
+    assert_eq!(clients(&gateway, now), 1);
+    gateway.handle_timeout(end);
+    assert_eq!(
+        (clients(&gateway, now), gateway.status(now).peers.len()),
+        (0, 0)
+    );
+}
+
+#[test]
+fn a_new_grant_for_the_same_resource_moves_the_end() {
+    let (mut gateway, now) = joined();
+    authorize(&mut gateway, now, LAN, Some(2));
+    authorize(&mut gateway, now, LAN, Some(4));
+    let later = now + Duration::from_secs(3);
+    gateway.handle_timeout(later);
+    assert_eq!(clients(&gateway, now), 1);
+
+    authorize(&mut gateway, later, LAN, Some(0));
+    gateway.handle_timeout(later);
+    assert_eq!(clients(&gateway, now), 0, "an end in the past is an end");
+}
+
+#[test]
+fn rejecting_one_of_two_keeps_the_link_and_the_last_ends_it() {
+    let (mut gateway, now) = joined();
+    let other = "0d6f2a10-9c3b-4e51-b7a2-5f1c8e9d0a12";
+    authorize(&mut gateway, now, LAN, None);
+    authorize(&mut gateway, now, other, None);
+    let reject = |id: &str| format!(r#"{{"client_id":"{CLIENT}","resource_id":"{id}"}}"#);
+
+    say(&mut gateway, now, "reject_access", &reject(LAN));
+    assert_eq!(gateway.status(now).peers.len(), 1);
+    say(&mut gateway, now, "reject_access", &reject(other));
+    assert_eq!(gateway.status(now).peers.len(), 0);
+}
+
+#[test]
+fn init_revokes_what_it_does_not_list() {
+    let (mut gateway, now) = joined();
+    authorize(&mut gateway, now, LAN, None);
+    let listed = format!(r#"{{"client_id":"{CLIENT}","resource_id":"{LAN}","expires_at":null}}"#);
+    init(&mut gateway, now, &listed);
+    assert_eq!(clients(&gateway, now), 1);
+
+    // Left out entirely: the forerunner once kept such a client.
+    init(&mut gateway, now, "");
+    assert_eq!(clients(&gateway, now), 0);
+}
+
+#[test]
+fn packets_from_the_network_reach_only_whom_they_are_for() {
+    let (mut gateway, now) = joined();
+    authorize(&mut gateway, now, LAN, None);
+    let dropped = |gateway: &Gateway| gateway.status(now).dropped_from_tun;
+
+    // Each of these is refused before the link is even asked.
+    for (source, destination) in [
+        ("10.20.0.1", "100.64.0.2"),
+        ("10.21.0.1", "100.64.0.1"),
+        ("100.64.0.2", "100.64.0.1"),
+        ("10.20.0.1", "8.8.8.8"),
+    ] {
+        let before = dropped(&gateway);
+        gateway.handle_packet(now, &udp(source, destination));
+        assert_eq!(dropped(&gateway), before + 1, "{source} to {destination}");
+    }
+}
+
+#[test]
+fn the_interface_is_told_once() {
+    let (mut gateway, now) = joined();
+    assert!(matches!(
+        gateway.poll_event(),
+        Some(Event::InterfaceChanged(_))
+    ));
+    init(&mut gateway, now, "");
+    assert!(gateway.poll_event().is_none());
+}
