@@ -1,1 +1,3 @@
-//! TBD
+//! A connectivity library: client, gateway, relay and portal, and the event loop that drives them.
+
+pub mod event_loop;

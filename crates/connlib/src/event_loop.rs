@@ -1,0 +1,600 @@
+//! The event loop: one step at a time, fair by construction.
+//!
+//! A [`turn`](EventLoop::turn) moves packets between devices and a state machine and says until when there is nothing to
+//! do. It has no clock, no thread and no runtime: whoever calls it waits, with epoll or in virtual time, so that the loop
+//! in a simulation is the loop.
+//!
+//! ```text
+//!            commands   timer   UDP v4   UDP v6   TUN         each within its own budget,
+//!               │         │        │        │      │          starting with another one each turn
+//!               ▼         ▼        ▼        ▼      ▼
+//!             ┌───────────────── Core ─────────────────┐
+//!             └──┬───────────────┬─────────┬───────┬───┘
+//!                ▼               ▼         ▼       ▼
+//!         messages, events     UDP v4    UDP v6   TUN         each with its own queue
+//! ```
+//!
+//! What holds at the end of each turn:
+//!
+//! * Every source that was ready has been served, by at least one batch.
+//! * An error has cost the packet it hit and nothing else; [`Errors`] has all of them.
+//! * Whatever could be written has been written. A full device holds up its own packets alone, in order.
+//! * [`Wait`] names the next deadline, whoever brought it about.
+
+mod budget;
+mod egress;
+mod errors;
+mod ingress;
+mod roles;
+mod stats;
+mod tun;
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use connlib_os::tun::Tun;
+use connlib_os::udp::Udp;
+use connlib_tunnel::PortalState;
+use connlib_wire::buffer::Buffer;
+use connlib_wire::stun::Family;
+use connlib_wire::train::{Arrival, Transmit};
+
+pub use budget::{MAX_BYTES, MAX_PACKETS, MAX_TIME};
+pub use errors::{Degraded, Error, Errors, Fatal, PerPacket};
+pub use stats::{DropReason, Stats};
+
+use budget::Budget;
+use egress::{Egress, Report};
+use ingress::Ingress;
+use stats::Said;
+use tun::{Read, TunQueue};
+
+/// A state machine that a loop can drive. The doors are those of [`connlib_tunnel`]'s roles.
+#[expect(
+    missing_docs,
+    reason = "connlib_tunnel documents the doors; the names are theirs"
+)]
+pub trait Core {
+    /// What the portal says.
+    type FromPortal;
+    /// What the portal is told.
+    type ToPortal;
+    /// What the operating system or a person should know.
+    type Event;
+    /// A description of the state.
+    type Status;
+    /// Packets on their way to the TUN device.
+    type Packets: PacketBatch;
+
+    fn handle_message(&mut self, now: Instant, message: Self::FromPortal);
+    fn handle_portal_state(&mut self, now: Instant, state: PortalState);
+    fn handle_packet(&mut self, now: Instant, packet: &[u8]);
+    fn handle_arrival(&mut self, now: Instant, arrival: &Arrival<'_>, packets: &mut Self::Packets);
+    fn handle_timeout(&mut self, now: Instant);
+    fn reset(&mut self, now: Instant);
+    fn shut_down(&mut self, now: Instant);
+    fn poll_transmit(&mut self) -> Option<Transmit>;
+    fn poll_packet(&mut self) -> Option<Buffer>;
+    fn poll_message(&mut self) -> Option<Self::ToPortal>;
+    fn poll_event(&mut self) -> Option<Self::Event>;
+    fn poll_timeout(&mut self) -> Option<Instant>;
+    fn status(&self, now: Instant) -> Self::Status;
+}
+
+/// Packets that a [`Core`] has taken out of datagrams.
+pub trait PacketBatch: Default {
+    /// The packets, in order of arrival.
+    fn packets(&self) -> impl Iterator<Item = &[u8]>;
+
+    /// Forgets them.
+    fn clear(&mut self);
+}
+
+/// What the outside gives a loop: sockets, a device, commands, a clock for its budget.
+pub trait Io<C: Core> {
+    /// Its sockets.
+    type Udp: Udp;
+    /// Its TUN device.
+    type Tun: Tun;
+
+    /// The socket of one IP version, if the machine has it.
+    fn udp(&mut self, family: Family) -> Option<&mut Watched<Self::Udp>>;
+
+    /// The TUN device.
+    fn tun(&mut self) -> &mut Watched<Self::Tun>;
+
+    /// Whether [`next_command`](Self::next_command) has one.
+    fn has_commands(&self) -> bool;
+
+    /// Takes the next command.
+    fn next_command(&mut self) -> Option<Command<C::FromPortal>>;
+
+    /// Whether there is room for an [`Output`]. While there is none the loop keeps them; a turn must follow when there is
+    /// some again.
+    fn has_room(&self) -> bool;
+
+    /// Takes an output. Called only while there is room.
+    fn deliver(&mut self, output: Output<C>);
+
+    /// How long the turn has taken. The loop's budget of time is measured with it; a simulation may say zero always.
+    fn elapsed(&self) -> Duration;
+}
+
+/// Something to do, from outside.
+#[derive(Debug)]
+pub enum Command<Message> {
+    /// The portal said something.
+    Portal(Message),
+    /// The portal's channel was joined or lost.
+    PortalState(PortalState),
+    /// The network changed, and the sockets are new.
+    Reset,
+    /// Say goodbye to everybody.
+    ShutDown,
+    /// Describe the state.
+    Status,
+}
+
+/// Something for the outside.
+pub enum Output<C: Core> {
+    /// For the portal.
+    Message(C::ToPortal),
+    /// For the operating system or a person.
+    Event(C::Event),
+    /// The answer to [`Command::Status`]; answers come in the order of the commands.
+    Status(C::Status, Stats),
+}
+
+impl<C: Core> fmt::Debug for Output<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Message(_) => "Message",
+            Self::Event(_) => "Event",
+            Self::Status(..) => "Status",
+        })
+    }
+}
+
+/// A device and what is known about its readiness.
+///
+/// Flags are set by whoever waits for the device, when it tells; the loop clears them when the device would block. A new
+/// device may be ready for anything.
+#[derive(Debug)]
+pub struct Watched<T> {
+    /// The device.
+    pub device: T,
+    /// What it is ready for.
+    pub ready: Ready,
+}
+
+impl<T> Watched<T> {
+    /// A device that nothing is known about yet.
+    pub fn new(device: T) -> Self {
+        Self {
+            device,
+            ready: Ready::BOTH,
+        }
+    }
+}
+
+/// Two directions of a device.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Ready {
+    /// From the device.
+    pub readable: bool,
+    /// To the device.
+    pub writable: bool,
+}
+
+impl Ready {
+    /// Both directions.
+    pub const BOTH: Self = Self {
+        readable: true,
+        writable: true,
+    };
+}
+
+/// What ends a wait early, besides commands and room for outputs.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Interest {
+    /// The IPv4 socket.
+    pub udp_v4: Ready,
+    /// The IPv6 socket.
+    pub udp_v6: Ready,
+    /// The TUN device.
+    pub tun: Ready,
+}
+
+/// What to do between two turns.
+#[derive(Debug)]
+#[must_use = "it says when to come back, and what went wrong"]
+pub struct Wait {
+    /// The latest time of the next turn; a time that has come means at once, `None` that only `interest` counts.
+    pub until: Option<Instant>,
+    /// What makes the next turn worthwhile before that.
+    pub interest: Interest,
+    /// What went wrong in this turn.
+    pub errors: Errors,
+}
+
+/// Drives a state machine. See the [module](self).
+#[derive(Debug)]
+pub struct EventLoop<C: Core> {
+    core: C,
+    packets: C::Packets,
+    ingress: PerFamily<Ingress>,
+    egress: PerFamily<Egress>,
+    tun: TunQueue,
+    /// The source that comes first in the next turn.
+    first: usize,
+    /// Turns in a row after which the core wanted another one at once.
+    overdue: u32,
+    stats: Stats,
+    said: Said,
+    /// Status reports that wait for room.
+    reports_owed: usize,
+}
+
+/// The most bytes that wait for a socket before the TUN device is left alone: eight milliseconds at 1 Gbit/s.
+const MAX_WAITING: usize = 1024 * 1024;
+
+/// What a command costs of a source's budget of packets.
+const COMMAND_COST: usize = 4;
+
+/// How many packets are read from the TUN device between two looks at the clock.
+const TUN_BATCH: usize = 16;
+
+/// A core that wants another turn at once, that many times in a row, gets it after a pause: it must not take the whole
+/// processor.
+const MAX_OVERDUE: u32 = 4;
+const OVERDUE_PAUSE: Duration = Duration::from_millis(1);
+
+impl<C: Core> EventLoop<C> {
+    /// Creates a loop around `core`.
+    pub fn new(core: C) -> Self {
+        Self {
+            core,
+            packets: C::Packets::default(),
+            ingress: PerFamily {
+                v4: Ingress::new(),
+                v6: Ingress::new(),
+            },
+            egress: PerFamily {
+                v4: Egress::new(MAX_WAITING),
+                v6: Egress::new(MAX_WAITING),
+            },
+            tun: TunQueue::new(),
+            first: 0,
+            overdue: 0,
+            stats: Stats::default(),
+            said: Said::default(),
+            reports_owed: 0,
+        }
+    }
+
+    /// The state machine.
+    pub fn core(&self) -> &C {
+        &self.core
+    }
+
+    /// What was counted.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Whether everything that was to be sent has been handed to the sockets.
+    pub fn is_flushed(&self) -> bool {
+        self.egress.v4.is_empty() && self.egress.v6.is_empty()
+    }
+
+    /// Takes one turn; `now` must never go back.
+    pub fn turn(&mut self, now: Instant, io: &mut impl Io<C>) -> Wait {
+        let mut errors = Errors::new();
+        self.stats.turns += 1;
+        // What could not be written before comes before anything new.
+        self.flush(now, io, &mut errors);
+
+        let first = self.first;
+        self.first = (first + 1) % Source::ALL.len();
+        let rotated = Source::ALL.iter().cycle().skip(first);
+        let is_ready = Source::ALL.map(|source| self.is_ready(now, io, source));
+        let mut left = is_ready.iter().filter(|is_ready| **is_ready).count();
+
+        for source in rotated.take(Source::ALL.len()) {
+            if !is_ready.get(*source as usize).copied().unwrap_or_default() {
+                continue;
+            }
+            let budget = Budget::share(io.elapsed(), left);
+            left = left.saturating_sub(1);
+            match source {
+                Source::Commands => self.take_commands(now, io, budget),
+                Source::Timer => self.core.handle_timeout(now),
+                Source::UdpV4 => self.take_datagrams(now, io, Family::V4, budget, &mut errors),
+                Source::UdpV6 => self.take_datagrams(now, io, Family::V6, budget, &mut errors),
+                Source::Tun => self.take_packets(now, io, budget, &mut errors),
+            }
+            // At once: the kernel sends while the next source's bytes are deciphered.
+            self.flush(now, io, &mut errors);
+        }
+        self.deliver(now, io);
+
+        let timer_ran = is_ready
+            .get(Source::Timer as usize)
+            .copied()
+            .unwrap_or_default();
+        self.wait(now, io, timer_ran, errors)
+    }
+
+    fn is_ready(&mut self, now: Instant, io: &mut impl Io<C>, source: Source) -> bool {
+        match source {
+            Source::Commands => io.has_commands(),
+            Source::Timer => self.core.poll_timeout().is_some_and(|at| at <= now),
+            Source::UdpV4 => self.has_datagrams(now, io, Family::V4),
+            Source::UdpV6 => self.has_datagrams(now, io, Family::V6),
+            Source::Tun => !self.holds_back(now) && self.tun.is_ready(now, io.tun().ready.readable),
+        }
+    }
+
+    fn has_datagrams(&self, now: Instant, io: &mut impl Io<C>, family: Family) -> bool {
+        let is_readable = io.udp(family).is_some_and(|socket| socket.ready.readable);
+
+        self.ingress.of(family).is_ready(now, is_readable)
+    }
+
+    /// Whether the TUN device has to wait for a socket, so that its own queue holds back who sends into it.
+    fn holds_back(&self, now: Instant) -> bool {
+        self.egress.v4.holds_back(now) || self.egress.v6.holds_back(now)
+    }
+
+    fn take_commands(&mut self, now: Instant, io: &mut impl Io<C>, mut budget: Budget) {
+        while let Some(command) = io.next_command() {
+            match command {
+                Command::Portal(message) => self.core.handle_message(now, message),
+                Command::PortalState(state) => self.core.handle_portal_state(now, state),
+                Command::Reset => {
+                    for family in FAMILIES {
+                        self.ingress.of_mut(family).clear();
+                        self.egress.of_mut(family).clear();
+                    }
+                    self.core.reset(now);
+                }
+                Command::ShutDown => self.core.shut_down(now),
+                Command::Status => self.reports_owed += 1,
+            }
+            budget.spend(COMMAND_COST, 0);
+            if budget.is_spent(io.elapsed()) {
+                return;
+            }
+        }
+    }
+
+    fn take_datagrams(
+        &mut self,
+        now: Instant,
+        io: &mut impl Io<C>,
+        family: Family,
+        mut budget: Budget,
+        errors: &mut Errors,
+    ) {
+        loop {
+            let ingress = self.ingress.of_mut(family);
+            let Some(arrival) = ingress.take() else {
+                let Some(socket) = io.udp(family) else {
+                    return;
+                };
+                if !ingress.receive(now, socket, &mut self.stats, errors) {
+                    return;
+                }
+                // Also an error costs something, or a socket with many of them would have the turn to itself.
+                budget.spend(1, 0);
+                if !ingress.has_more() && budget.is_spent(io.elapsed()) {
+                    return;
+                }
+                continue;
+            };
+
+            let datagrams = arrival.datagrams().count();
+            self.stats.datagrams_received += datagrams as u64;
+            budget.spend(datagrams, arrival.bytes.len());
+            self.core.handle_arrival(now, &arrival, &mut self.packets);
+            let mut report = Report {
+                stats: &mut self.stats,
+                said: &mut self.said,
+                errors,
+            };
+            for packet in self.packets.packets() {
+                self.tun.write(io.tun(), packet, &mut report);
+            }
+            self.packets.clear();
+            if budget.is_spent(io.elapsed()) {
+                return;
+            }
+        }
+    }
+
+    fn take_packets(
+        &mut self,
+        now: Instant,
+        io: &mut impl Io<C>,
+        mut budget: Budget,
+        errors: &mut Errors,
+    ) {
+        loop {
+            for _ in 0..TUN_BATCH {
+                let mut report = Report {
+                    stats: &mut self.stats,
+                    said: &mut self.said,
+                    errors,
+                };
+                match self.tun.read(now, io.tun(), &mut report) {
+                    Read::Packet(packet) => {
+                        budget.spend(1, packet.len());
+                        self.core.handle_packet(now, packet);
+                    }
+                    Read::Failed => budget.spend(1, 0),
+                    Read::Nothing => return,
+                }
+            }
+            if budget.is_spent(io.elapsed()) {
+                return;
+            }
+        }
+    }
+
+    /// Takes out of the core what is for the devices, and writes what they take.
+    fn flush(&mut self, now: Instant, io: &mut impl Io<C>, errors: &mut Errors) {
+        while let Some(train) = self.core.poll_transmit() {
+            let family = Family::of(train.route.dst);
+            self.egress.of_mut(family).push(train, &mut self.stats);
+        }
+
+        let mut report = Report {
+            stats: &mut self.stats,
+            said: &mut self.said,
+            errors,
+        };
+        for family in FAMILIES {
+            let egress = self.egress.of_mut(family);
+            match io.udp(family) {
+                Some(socket) => egress.flush(now, socket, &mut report),
+                None => egress.discard(DropReason::NoSocket, report.stats),
+            }
+        }
+        self.tun.flush(io.tun(), &mut report);
+        while let Some(packet) = self.core.poll_packet() {
+            self.tun.write(io.tun(), &packet, &mut report);
+        }
+    }
+
+    fn deliver(&mut self, now: Instant, io: &mut impl Io<C>) {
+        while io.has_room() {
+            let output = if let Some(event) = self.core.poll_event() {
+                Output::Event(event)
+            } else if let Some(message) = self.core.poll_message() {
+                Output::Message(message)
+            } else if self.reports_owed > 0 {
+                self.reports_owed -= 1;
+                Output::Status(self.core.status(now), self.stats.clone())
+            } else {
+                return;
+            };
+            io.deliver(output);
+        }
+    }
+
+    fn wait(&mut self, now: Instant, io: &mut impl Io<C>, timer_ran: bool, errors: Errors) -> Wait {
+        let mut core_due_at = self.core.poll_timeout();
+        if timer_ran && core_due_at.is_some_and(|at| at <= now) {
+            self.overdue = self.overdue.saturating_add(1);
+        } else {
+            self.overdue = 0;
+        }
+        if self.overdue >= MAX_OVERDUE {
+            core_due_at = Some(now + OVERDUE_PAUSE);
+        }
+
+        let mut interest = Interest {
+            tun: Ready {
+                readable: !self.holds_back(now),
+                writable: !self.tun.is_empty(),
+            },
+            ..Interest::default()
+        };
+        let mut due_at = [core_due_at, self.tun.due_at(), None, None, None, None];
+        for (family, slots) in FAMILIES.into_iter().zip(due_at[2..].chunks_mut(2)) {
+            let (ingress, egress) = (self.ingress.of(family), self.egress.of(family));
+            if let [receive, send] = slots {
+                *receive = ingress.due_at();
+                *send = egress.due_at(now);
+            }
+            if io.udp(family).is_some() {
+                *interest.udp(family) = Ready {
+                    readable: true,
+                    writable: !egress.is_empty(),
+                };
+            }
+        }
+        let is_busy = self.is_busy(now, io);
+        let until = due_at.into_iter().flatten().min();
+
+        Wait {
+            until: if is_busy { Some(now) } else { until },
+            interest,
+            errors,
+        }
+    }
+
+    /// Whether another turn at once would find something to do, the core's own timer not counted.
+    fn is_busy(&mut self, now: Instant, io: &mut impl Io<C>) -> bool {
+        let sources = [Source::Commands, Source::UdpV4, Source::UdpV6, Source::Tun];
+        let can_send = |egress: &Egress, socket: Option<&mut Watched<_>>| {
+            egress.wants_to_flush(now)
+                && socket.is_some_and(|socket: &mut Watched<_>| socket.ready.writable)
+        };
+
+        sources
+            .into_iter()
+            .any(|source| self.is_ready(now, io, source))
+            || can_send(&self.egress.v4, io.udp(Family::V4))
+            || can_send(&self.egress.v6, io.udp(Family::V6))
+            || (!self.tun.is_empty() && io.tun().ready.writable)
+            || (self.reports_owed > 0 && io.has_room())
+    }
+}
+
+impl Interest {
+    fn udp(&mut self, family: Family) -> &mut Ready {
+        match family {
+            Family::V4 => &mut self.udp_v4,
+            Family::V6 => &mut self.udp_v6,
+        }
+    }
+}
+
+/// What a turn serves.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Source {
+    Commands,
+    Timer,
+    UdpV4,
+    UdpV6,
+    Tun,
+}
+
+impl Source {
+    const ALL: [Self; 5] = [
+        Self::Commands,
+        Self::Timer,
+        Self::UdpV4,
+        Self::UdpV6,
+        Self::Tun,
+    ];
+}
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// One of each IP version.
+#[derive(Debug)]
+struct PerFamily<T> {
+    v4: T,
+    v6: T,
+}
+
+impl<T> PerFamily<T> {
+    fn of(&self, family: Family) -> &T {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+
+    fn of_mut(&mut self, family: Family) -> &mut T {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

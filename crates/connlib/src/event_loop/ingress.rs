@@ -1,0 +1,138 @@
+//! What a socket received, and sources that only fail.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use connlib_os::udp::{MAX_TRAIN_BYTES, RecvBatch, Udp};
+use connlib_wire::stun::Family;
+use connlib_wire::train::Arrival;
+
+use super::Watched;
+use super::errors::{Degraded, Error, Errors};
+use super::stats::{Stats, is_lost};
+
+/// The trains of one receive, some of which may be left for the next turn.
+#[derive(Debug)]
+pub(super) struct Ingress {
+    batch: RecvBatch,
+    next: usize,
+    patience: Patience,
+}
+
+/// Trains per receive: enough to make the system call cheap, few enough for two sockets to keep in memory.
+const TRAINS: usize = 16;
+
+impl Ingress {
+    pub(super) fn new() -> Self {
+        Self {
+            batch: RecvBatch::new(TRAINS, MAX_TRAIN_BYTES),
+            next: 0,
+            patience: Patience::default(),
+        }
+    }
+
+    /// Whether there is something to handle without asking the socket.
+    pub(super) fn has_more(&self) -> bool {
+        self.next < self.batch.len()
+    }
+
+    /// Whether a turn at `now` would handle anything.
+    pub(super) fn is_ready(&self, now: Instant, is_readable: bool) -> bool {
+        self.has_more() || (is_readable && self.patience.is_ready(now))
+    }
+
+    /// When to ask a socket again that only fails.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        self.patience.paused_until
+    }
+
+    /// The next train.
+    pub(super) fn take(&mut self) -> Option<Arrival<'_>> {
+        let arrival = self.batch.arrivals().nth(self.next)?;
+        self.next += 1;
+
+        Some(arrival)
+    }
+
+    /// Asks the socket for more; whether it is worth to go on.
+    pub(super) fn receive<U: Udp>(
+        &mut self,
+        now: Instant,
+        socket: &mut Watched<U>,
+        stats: &mut Stats,
+        errors: &mut Errors,
+    ) -> bool {
+        self.next = 0;
+        self.batch.clear();
+        if !socket.ready.readable || !self.patience.is_ready(now) {
+            return false;
+        }
+        let Err(error) = socket.device.recv(&mut self.batch) else {
+            self.patience.succeeded();
+            return true;
+        };
+        if error.kind() == io::ErrorKind::WouldBlock {
+            self.patience.succeeded();
+            socket.ready.readable = false;
+            return false;
+        }
+
+        stats.errors += 1;
+        let family = Family::of(socket.device.local_addr());
+        if is_lost(&error) {
+            socket.ready.readable = false;
+            errors.push(Error::Degraded(Degraded::SocketLost {
+                family,
+                source: error,
+            }));
+            return false;
+        }
+        tracing::debug!(?family, %error, "Nothing was received this time");
+        errors.push(Error::Degraded(Degraded::NotReceived {
+            family,
+            source: error,
+        }));
+
+        self.patience.failed(now)
+    }
+
+    /// Forgets what is left.
+    pub(super) fn clear(&mut self) {
+        self.batch.clear();
+        self.next = 0;
+    }
+}
+
+/// How often in a row a source may fail before it has to wait.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Patience {
+    failures: u32,
+    pub(super) paused_until: Option<Instant>,
+}
+
+/// An error may be one of many that wait in a socket, each told once; but one that stays must not keep the loop busy.
+const MAX_FAILURES: u32 = 8;
+const PAUSE: Duration = Duration::from_millis(10);
+
+impl Patience {
+    pub(super) fn is_ready(&self, now: Instant) -> bool {
+        self.paused_until.is_none_or(|until| until <= now)
+    }
+
+    pub(super) fn succeeded(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Counts a failure; whether it is worth to try again at once.
+    pub(super) fn failed(&mut self, now: Instant) -> bool {
+        self.failures += 1;
+        self.paused_until = None;
+        if self.failures < MAX_FAILURES {
+            return true;
+        }
+        self.failures = 0;
+        self.paused_until = Some(now + PAUSE);
+
+        false
+    }
+}

@@ -1,0 +1,166 @@
+//! What a loop counts.
+
+use std::io;
+
+/// Why a packet or datagram went nowhere, as far as the loop is to blame. Cores count their own reasons.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
+pub enum DropReason {
+    /// The TUN device takes nothing and enough waits for it.
+    TunFull,
+    /// The TUN device refused the packet.
+    TunRefused,
+    /// There is no socket of that IP version.
+    NoSocket,
+    /// The socket takes nothing and enough waits for it.
+    SocketFull,
+    /// The kernel had no memory for it, several times.
+    NoBuffers,
+    /// It is larger than the way carries (EMSGSIZE).
+    TooLarge,
+    /// There is no route, or a router said so (ENETUNREACH, EHOSTUNREACH).
+    Unreachable,
+    /// A firewall or policy of this machine forbids it (EPERM, EACCES).
+    Forbidden,
+    /// The kernel doesn't take it in this form (EINVAL, EADDRNOTAVAIL): its source address went away, for example.
+    Invalid,
+    /// Another error of the kernel.
+    Other,
+}
+
+impl DropReason {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::TunFull,
+        Self::TunRefused,
+        Self::NoSocket,
+        Self::SocketFull,
+        Self::NoBuffers,
+        Self::TooLarge,
+        Self::Unreachable,
+        Self::Forbidden,
+        Self::Invalid,
+        Self::Other,
+    ];
+
+    /// What an error of a send means for its datagram (io.md §8.3).
+    pub(super) fn of_send(error: &io::Error) -> Self {
+        let kind = error.kind();
+        let is_any = |kinds: &[io::ErrorKind]| kinds.contains(&kind);
+
+        if error.raw_os_error() == Some(libc::EMSGSIZE) {
+            Self::TooLarge
+        } else if is_any(&UNREACHABLE) {
+            Self::Unreachable
+        } else if is_any(&[io::ErrorKind::PermissionDenied]) {
+            Self::Forbidden
+        } else if is_any(&[io::ErrorKind::InvalidInput, io::ErrorKind::AddrNotAvailable]) {
+            Self::Invalid
+        } else {
+            Self::Other
+        }
+    }
+}
+
+const UNREACHABLE: [io::ErrorKind; 3] = [
+    io::ErrorKind::NetworkUnreachable,
+    io::ErrorKind::HostUnreachable,
+    io::ErrorKind::NetworkDown,
+];
+
+/// Whether an error says that the descriptor itself is of no use any more.
+pub(super) fn is_lost(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EBADF | libc::EBADFD | libc::ENOTSOCK | libc::ENODEV | libc::EPIPE)
+    )
+}
+
+/// Counters of a loop since it began.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Stats {
+    /// Turns taken.
+    pub turns: u64,
+    /// Packets read from the TUN device.
+    pub packets_read: u64,
+    /// Packets written to the TUN device.
+    pub packets_written: u64,
+    /// Datagrams received.
+    pub datagrams_received: u64,
+    /// Datagrams sent.
+    pub datagrams_sent: u64,
+    /// System calls that failed with anything but "try again later".
+    pub errors: u64,
+    dropped: [u64; DropReason::ALL.len()],
+}
+
+impl Stats {
+    /// How many packets or datagrams were dropped for one reason.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.dropped
+            .get(reason as usize)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    pub(super) fn count_dropped(&mut self, reason: DropReason, count: usize) {
+        if let Some(dropped) = self.dropped.get_mut(reason as usize) {
+            *dropped += count as u64;
+        }
+    }
+}
+
+/// Logs the first of each kind of drop, so that a flood of them is one line.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    said: [bool; DropReason::ALL.len()],
+}
+
+impl Said {
+    pub(super) fn say(&mut self, reason: DropReason, error: &io::Error) {
+        let Some(said) = self.said.get_mut(reason as usize) else {
+            return;
+        };
+        if std::mem::replace(said, true) {
+            return;
+        }
+        if reason == DropReason::Forbidden {
+            tracing::info!(%error, "This machine forbids a datagram to leave; look into its firewall");
+        } else {
+            tracing::debug!(?reason, %error, "Dropped the first of its kind; more are only counted");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_counted_apart() {
+        let mut stats = Stats::default();
+        for (index, reason) in DropReason::ALL.into_iter().enumerate() {
+            stats.count_dropped(reason, index + 1);
+        }
+
+        for (index, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(stats.dropped(reason), index as u64 + 1, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn send_errors_have_their_reasons() {
+        for (errno, reason) in [
+            (libc::EMSGSIZE, DropReason::TooLarge),
+            (libc::ENETUNREACH, DropReason::Unreachable),
+            (libc::EHOSTUNREACH, DropReason::Unreachable),
+            (libc::EPERM, DropReason::Forbidden),
+            (libc::EINVAL, DropReason::Invalid),
+            (libc::EADDRNOTAVAIL, DropReason::Invalid),
+            (libc::EIO, DropReason::Other),
+        ] {
+            let error = io::Error::from_raw_os_error(errno);
+            assert_eq!(DropReason::of_send(&error), reason, "{error}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Devices that take no more.
+
+use std::time::Duration;
+
+use connlib_wire::stun::Family;
+
+use super::super::tun::MAX_WAITING as MAX_TUN_WAITING;
+use super::super::{Command, DropReason, MAX_WAITING};
+use super::*;
+
+#[test]
+fn a_full_socket_keeps_its_trains_in_order_and_resumes_inside_of_one() {
+    let mut rig = Rig::new();
+    rig.core().train_len = 8;
+    rig.io.v4().limit_queue(5);
+    for number in 0..20 {
+        rig.io.tun().inbox.push_back(packet(4, number));
+    }
+
+    let wait = rig.turn();
+    assert_eq!(sent(rig.io.v4()), [0, 1, 2, 3, 4]);
+    assert!(wait.interest.udp_v4.writable);
+    assert!(!wait.interest.udp_v6.writable);
+    assert_ne!(wait.until, Some(rig.now), "nothing can be done now");
+
+    rig.io.v4().limit_queue(usize::MAX);
+    let wait = rig.turn();
+    assert_eq!(sent(rig.io.v4()), (0..20).collect::<Vec<_>>());
+    assert!(!wait.interest.udp_v4.writable);
+}
+
+#[test]
+fn partial_accepts_lose_and_repeat_nothing() {
+    let mut rig = Rig::new();
+    rig.core().train_len = 10;
+    rig.io.v4().limit_accept(3);
+    for number in 0..30 {
+        rig.io.tun().inbox.push_back(packet(4, number));
+    }
+
+    let _ = rig.turn();
+
+    assert_eq!(sent(rig.io.v4()), (0..30).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_stuck_ipv6_does_not_block_ipv4() {
+    let mut rig = Rig::new();
+    rig.io.v6().limit_queue(0);
+    for number in 0..10 {
+        rig.io.tun().inbox.push_back(packet(6, number));
+        rig.io.tun().inbox.push_back(packet(4, number));
+        rig.io.v6().inbox.push_back(arrival(Family::V6, number));
+    }
+
+    let _ = rig.turn();
+
+    assert_eq!(sent(rig.io.v4()), (0..10).collect::<Vec<_>>());
+    assert_eq!(written(&rig.io.tun.device), (0..10).collect::<Vec<_>>());
+    assert_eq!(rig.io.v6().queued(), 0);
+}
+
+#[test]
+fn a_full_tun_does_not_block_the_sockets() {
+    let mut rig = Rig::new();
+    rig.io.tun().limit_outbox(0);
+    for number in 0..10 {
+        rig.io.v4().inbox.push_back(arrival(Family::V4, number));
+        rig.io.tun().inbox.push_back(packet(4, number));
+    }
+
+    let wait = rig.turn();
+    assert_eq!(
+        rig.core().count(|seen| matches!(seen, Seen::Datagram(_))),
+        10
+    );
+    assert_eq!(sent(rig.io.v4()), (0..10).collect::<Vec<_>>());
+    assert!(wait.interest.tun.writable);
+    assert_eq!(wait.until, None);
+
+    rig.io.v4().inbox.push_back(arrival(Family::V4, 10));
+    rig.io.tun().limit_outbox(usize::MAX);
+    let _ = rig.turn();
+    assert_eq!(written(&rig.io.tun.device), (0..=10).collect::<Vec<_>>());
+}
+
+#[test]
+fn packets_for_a_full_tun_are_bounded_and_the_rest_is_counted() {
+    let mut rig = Rig::new();
+    rig.io.tun().limit_outbox(0);
+    let mut train = train_of(Family::V4, [0]);
+    train.bytes.resize(1_280, 0);
+    train.stride = 0;
+    let all = 2 * MAX_TUN_WAITING / 1_280;
+    for _ in 0..all {
+        rig.io.v4().inbox.push_back(train.clone());
+    }
+    while !rig.io.v4().inbox.is_empty() {
+        let _ = rig.turn();
+    }
+
+    rig.io.tun().limit_outbox(usize::MAX);
+    let _ = rig.turn();
+
+    let kept = rig.io.tun().outbox.len();
+    let dropped = rig.event_loop.stats().dropped(DropReason::TunFull);
+    assert_eq!(kept, MAX_TUN_WAITING / 1_280);
+    assert_eq!(kept as u64 + dropped, all as u64);
+}
+
+#[test]
+fn a_full_socket_holds_back_the_tun_but_not_for_ever() {
+    let mut rig = Rig::new();
+    rig.io.v6().limit_queue(0);
+    let mut large = packet(6, 0);
+    large.resize(1_280, 0);
+    for _ in 0..MAX_WAITING * 3 / 1_280 {
+        rig.io.tun().inbox.push_back(large.clone());
+    }
+    rig.io.tun().inbox.push_back(packet(4, 1));
+
+    let wait = loop {
+        let wait = rig.turn();
+        if wait.until != Some(rig.now) {
+            break wait;
+        }
+    };
+    assert!(!rig.io.tun().inbox.is_empty(), "senders are held back");
+    assert!(!wait.interest.tun.readable);
+    assert_eq!(rig.event_loop.stats().dropped(DropReason::SocketFull), 0);
+
+    rig.now = wait.until.unwrap();
+    while !rig.io.tun().inbox.is_empty() {
+        let _ = rig.turn();
+    }
+    assert_eq!(sent(rig.io.v4()), [1], "IPv4 goes on");
+    assert_ne!(rig.event_loop.stats().dropped(DropReason::SocketFull), 0);
+}
+
+#[test]
+fn a_socket_that_moves_again_holds_back_without_loss() {
+    let mut rig = Rig::new();
+    let mut large = packet(4, 0);
+    large.resize(1_280, 0);
+    let all = MAX_WAITING * 3 / 1_280;
+    for _ in 0..all {
+        rig.io.tun().inbox.push_back(large.clone());
+    }
+
+    let mut arrived = 0;
+    while arrived < all {
+        rig.io.v4().limit_queue(100);
+        let _ = rig.turn();
+        arrived += rig.io.v4().queued();
+        rig.io.v4().sent.clear();
+        rig.advance(Duration::from_millis(10));
+    }
+
+    assert_eq!(rig.event_loop.stats().dropped(DropReason::SocketFull), 0);
+}
+
+#[test]
+fn datagrams_for_a_missing_socket_are_counted() {
+    let mut rig = Rig::new();
+    rig.io.v6 = None;
+    rig.io.tun().inbox.push_back(packet(6, 1));
+    rig.io.tun().inbox.push_back(packet(4, 2));
+
+    let wait = rig.turn();
+
+    assert_eq!(rig.event_loop.stats().dropped(DropReason::NoSocket), 1);
+    assert_eq!(sent(rig.io.v4()), [2]);
+    assert!(!wait.interest.udp_v6.readable);
+    assert_eq!(wait.until, None);
+}
+
+#[test]
+fn what_waited_for_the_old_network_is_forgotten_at_a_reset() {
+    let mut rig = Rig::new();
+    rig.io.v4().limit_queue(0);
+    rig.io.tun().inbox.push_back(packet(4, 1));
+    let _ = rig.turn();
+
+    rig.command(Command::Reset);
+    let _ = rig.turn();
+    rig.io.v4().limit_queue(usize::MAX);
+    let _ = rig.turn();
+
+    assert!(rig.core().seen.contains(&Seen::Reset));
+    assert_eq!(rig.io.v4().queued(), 0);
+}
