@@ -176,7 +176,8 @@ pub struct Links {
     peers: BTreeMap<PeerId, Peer>,
     by_tunnel: HashMap<TunnelId, PeerId>,
     by_key: BTreeMap<PublicKey, PeerId>,
-    by_ufrag: BTreeMap<String, PeerId>,
+    /// By the USERNAME of the peer's checks: four characters of one end alone would soon be taken twice.
+    by_username: BTreeMap<String, PeerId>,
     /// Who asked what, so that an answer needs no search.
     checks: schedule::Checks,
     relays: Relays,
@@ -208,7 +209,7 @@ impl Links {
             peers: BTreeMap::new(),
             by_tunnel: HashMap::new(),
             by_key: BTreeMap::new(),
-            by_ufrag: BTreeMap::new(),
+            by_username: BTreeMap::new(),
             checks: schedule::Checks::default(),
             relays: Relays::default(),
             schedule: Schedule::default(),
@@ -277,7 +278,7 @@ impl Links {
         tracing::debug!(peer = %id, role = ?config.role, "Making a link");
         self.by_tunnel.insert(tunnel.id(), id);
         self.by_key.insert(config.public_key, id);
-        self.by_ufrag.insert(config.local.username.clone(), id);
+        self.by_username.insert(config.check_username(), id);
         let mut peer = Peer::new(now, config, tunnel, self.rng.next_u64());
         peer.relay = Some(relay);
         for candidate in self.relays.candidates_for(relay) {
@@ -495,10 +496,10 @@ impl Links {
 
     /// When to call [`handle_timeout`](Self::handle_timeout) next, and what for.
     pub fn poll_timeout(&mut self) -> Option<(Instant, Reason)> {
+        self.reschedule(self.last_now);
         if !self.control.is_empty() || !self.data.is_empty() || !self.events.is_empty() {
             return Some((self.last_now, Reason::Output));
         }
-        self.reschedule(self.last_now);
 
         self.schedule.next()
     }
@@ -696,8 +697,9 @@ impl Links {
         if self.by_key.get(&peer.config.public_key) == Some(&id) {
             self.by_key.remove(&peer.config.public_key);
         }
-        if self.by_ufrag.get(&peer.config.local.username) == Some(&id) {
-            self.by_ufrag.remove(&peer.config.local.username);
+        let username = peer.config.check_username();
+        if self.by_username.get(&username) == Some(&id) {
+            self.by_username.remove(&username);
         }
         self.checks.forget(id);
         self.schedule.set(Due::Peer(id), None);

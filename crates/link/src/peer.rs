@@ -80,6 +80,13 @@ pub struct PeerConfig {
     pub role: Role,
 }
 
+impl PeerConfig {
+    /// The USERNAME of the checks that the peer sends us (connections.md §4.1).
+    pub(crate) fn check_username(&self) -> String {
+        format!("{}:{}", self.local.username, self.remote.username)
+    }
+}
+
 /// What became of a peer after it was driven.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Health {
@@ -216,7 +223,7 @@ impl Peer {
         self.waiting.push_back((packet, ecn));
     }
 
-    /// The address that datagrams for this peer arrive at when a relay of ours brings them.
+    /// Whether the link can still come up, or go on.
     pub(crate) fn health(&self, now: Instant) -> Health {
         if self.candidates_due_at.is_some_and(|at| at <= now) {
             return Health::Failed("the peer told no candidate");

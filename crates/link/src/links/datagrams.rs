@@ -131,8 +131,7 @@ impl Links {
         let peer = match message.class() {
             Class::Request => message
                 .username()
-                .and_then(|name| name.split(':').next())
-                .and_then(|ufrag| self.by_ufrag.get(ufrag).copied()),
+                .and_then(|username| self.by_username.get(username).copied()),
             Class::Success | Class::Error => self.checks.answered(message.transaction_id()),
             Class::Indication => None,
         };
