@@ -25,22 +25,19 @@ mod budget;
 mod egress;
 mod errors;
 mod ingress;
+mod io;
+pub mod relay;
 mod roles;
 mod stats;
 mod tun;
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
-use connlib_os::tun::Tun;
-use connlib_os::udp::Udp;
-use connlib_tunnel::PortalState;
-use connlib_wire::buffer::Buffer;
 use connlib_wire::stun::Family;
-use connlib_wire::train::{Arrival, Transmit};
 
 pub use budget::{MAX_BYTES, MAX_PACKETS, MAX_TIME};
 pub use errors::{Degraded, Error, Errors, Fatal, PerPacket};
+pub use io::{Command, Core, Interest, Io, Output, PacketBatch, Ready, Wait, Watched};
 pub use stats::{DropReason, Stats};
 
 use budget::Budget;
@@ -48,174 +45,6 @@ use egress::{Egress, Report};
 use ingress::Ingress;
 use stats::Said;
 use tun::{Read, TunQueue};
-
-/// A state machine that a loop can drive. The doors are those of [`connlib_tunnel`]'s roles.
-#[expect(
-    missing_docs,
-    reason = "connlib_tunnel documents the doors; the names are theirs"
-)]
-pub trait Core {
-    /// What the portal says.
-    type FromPortal;
-    /// What the portal is told.
-    type ToPortal;
-    /// What the operating system or a person should know.
-    type Event;
-    /// A description of the state.
-    type Status;
-    /// Packets on their way to the TUN device.
-    type Packets: PacketBatch;
-
-    fn handle_message(&mut self, now: Instant, message: Self::FromPortal);
-    fn handle_portal_state(&mut self, now: Instant, state: PortalState);
-    fn handle_packet(&mut self, now: Instant, packet: &[u8]);
-    fn handle_arrival(&mut self, now: Instant, arrival: &Arrival<'_>, packets: &mut Self::Packets);
-    fn handle_timeout(&mut self, now: Instant);
-    fn reset(&mut self, now: Instant);
-    fn shut_down(&mut self, now: Instant);
-    fn poll_transmit(&mut self) -> Option<Transmit>;
-    fn poll_packet(&mut self) -> Option<Buffer>;
-    fn poll_message(&mut self) -> Option<Self::ToPortal>;
-    fn poll_event(&mut self) -> Option<Self::Event>;
-    fn poll_timeout(&mut self) -> Option<Instant>;
-    fn status(&self, now: Instant) -> Self::Status;
-}
-
-/// Packets that a [`Core`] has taken out of datagrams.
-pub trait PacketBatch: Default {
-    /// The packets, in order of arrival.
-    fn packets(&self) -> impl Iterator<Item = &[u8]>;
-
-    /// Forgets them.
-    fn clear(&mut self);
-}
-
-/// What the outside gives a loop: sockets, a device, commands, a clock for its budget.
-pub trait Io<C: Core> {
-    /// Its sockets.
-    type Udp: Udp;
-    /// Its TUN device.
-    type Tun: Tun;
-
-    /// The socket of one IP version, if the machine has it.
-    fn udp(&mut self, family: Family) -> Option<&mut Watched<Self::Udp>>;
-
-    /// The TUN device.
-    fn tun(&mut self) -> &mut Watched<Self::Tun>;
-
-    /// Whether [`next_command`](Self::next_command) has one.
-    fn has_commands(&self) -> bool;
-
-    /// Takes the next command.
-    fn next_command(&mut self) -> Option<Command<C::FromPortal>>;
-
-    /// Whether there is room for an [`Output`]. While there is none the loop keeps them; a turn must follow when there is
-    /// some again.
-    fn has_room(&self) -> bool;
-
-    /// Takes an output. Called only while there is room.
-    fn deliver(&mut self, output: Output<C>);
-
-    /// How long the turn has taken. The loop's budget of time is measured with it; a simulation may say zero always.
-    fn elapsed(&self) -> Duration;
-}
-
-/// Something to do, from outside.
-#[derive(Debug)]
-pub enum Command<Message> {
-    /// The portal said something.
-    Portal(Message),
-    /// The portal's channel was joined or lost.
-    PortalState(PortalState),
-    /// The network changed, and the sockets are new.
-    Reset,
-    /// Say goodbye to everybody.
-    ShutDown,
-    /// Describe the state.
-    Status,
-}
-
-/// Something for the outside.
-pub enum Output<C: Core> {
-    /// For the portal.
-    Message(C::ToPortal),
-    /// For the operating system or a person.
-    Event(C::Event),
-    /// The answer to [`Command::Status`]; answers come in the order of the commands.
-    Status(C::Status, Stats),
-}
-
-impl<C: Core> fmt::Debug for Output<C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Message(_) => "Message",
-            Self::Event(_) => "Event",
-            Self::Status(..) => "Status",
-        })
-    }
-}
-
-/// A device and what is known about its readiness.
-///
-/// Flags are set by whoever waits for the device, when it tells; the loop clears them when the device would block. A new
-/// device may be ready for anything.
-#[derive(Debug)]
-pub struct Watched<T> {
-    /// The device.
-    pub device: T,
-    /// What it is ready for.
-    pub ready: Ready,
-}
-
-impl<T> Watched<T> {
-    /// A device that nothing is known about yet.
-    pub fn new(device: T) -> Self {
-        Self {
-            device,
-            ready: Ready::BOTH,
-        }
-    }
-}
-
-/// Two directions of a device.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Ready {
-    /// From the device.
-    pub readable: bool,
-    /// To the device.
-    pub writable: bool,
-}
-
-impl Ready {
-    /// Both directions.
-    pub const BOTH: Self = Self {
-        readable: true,
-        writable: true,
-    };
-}
-
-/// What ends a wait early, besides commands and room for outputs.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Interest {
-    /// The IPv4 socket.
-    pub udp_v4: Ready,
-    /// The IPv6 socket.
-    pub udp_v6: Ready,
-    /// The TUN device.
-    pub tun: Ready,
-}
-
-/// What to do between two turns.
-#[derive(Debug)]
-#[must_use = "it says when to come back, and what went wrong"]
-pub struct Wait {
-    /// The latest time of the next turn; a time that has come means at once, `None` that only `interest` counts.
-    pub until: Option<Instant>,
-    /// What makes the next turn worthwhile before that.
-    pub interest: Interest,
-    /// What went wrong in this turn.
-    pub errors: Errors,
-}
 
 /// Drives a state machine. See the [module](self).
 #[derive(Debug)]
@@ -539,15 +368,6 @@ impl<C: Core> EventLoop<C> {
             || can_send(&self.egress.v6, io.udp(Family::V6))
             || (!self.tun.is_empty() && io.tun().ready.writable)
             || (self.reports_owed > 0 && io.has_room())
-    }
-}
-
-impl Interest {
-    fn udp(&mut self, family: Family) -> &mut Ready {
-        match family {
-            Family::V4 => &mut self.udp_v4,
-            Family::V6 => &mut self.udp_v6,
-        }
     }
 }
 

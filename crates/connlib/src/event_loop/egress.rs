@@ -5,7 +5,6 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use connlib_os::udp::Udp;
-use connlib_wire::stun::Family;
 use connlib_wire::train::Transmit;
 
 use super::Watched;
@@ -161,7 +160,7 @@ impl Egress {
             // What waits is for the next socket.
             socket.ready.writable = false;
             report.errors.push(Error::Degraded(Degraded::SocketLost {
-                family: Family::of(socket.device.local_addr()),
+                addr: socket.device.local_addr(),
                 source: error,
             }));
             return;

@@ -1,6 +1,7 @@
 //! What went wrong in one turn: all of it, because an error never ends a batch.
 
 use std::io;
+use std::net::SocketAddr;
 use std::thread;
 
 use connlib_wire::stun::Family;
@@ -39,10 +40,10 @@ pub enum Fatal {
 #[non_exhaustive]
 pub enum Degraded {
     /// A socket no longer works: bind a new one.
-    #[error("the {family:?} socket is lost ({source}); it has to be bound anew")]
+    #[error("the UDP socket {addr} is lost ({source}); it has to be bound anew")]
     SocketLost {
-        /// Which one.
-        family: Family,
+        /// Where it was bound to.
+        addr: SocketAddr,
         /// What the kernel answered.
         source: io::Error,
     },

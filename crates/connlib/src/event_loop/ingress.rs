@@ -78,15 +78,16 @@ impl Ingress {
         }
 
         stats.errors += 1;
-        let family = Family::of(socket.device.local_addr());
+        let addr = socket.device.local_addr();
         if is_lost(&error) {
             socket.ready.readable = false;
             errors.push(Error::Degraded(Degraded::SocketLost {
-                family,
+                addr,
                 source: error,
             }));
             return false;
         }
+        let family = Family::of(addr);
         tracing::debug!(?family, %error, "Nothing was received this time");
         errors.push(Error::Degraded(Degraded::NotReceived {
             family,

@@ -110,13 +110,7 @@ fn a_lost_socket_is_told_once_and_its_trains_wait_for_the_next_one() {
     let mut wait = rig.turn_with_errors();
     let errors: Vec<_> = wait.errors.drain().collect();
     assert!(
-        matches!(
-            errors[..],
-            [Error::Degraded(Degraded::SocketLost {
-                family: Family::V4,
-                ..
-            })]
-        ),
+        matches!(errors[..], [Error::Degraded(Degraded::SocketLost { .. })]),
         "{errors:?}"
     );
     assert_eq!(sent(rig.io.v4()), [0]);

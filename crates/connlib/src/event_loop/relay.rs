@@ -1,0 +1,481 @@
+//! The loop of a relay: many sockets, no TUN device.
+//!
+//! The same shape as the [other loop](super): each turn serves the timer, both listen sockets and the allocations' sockets
+//! within budgets of their own, starting with another one each time; the allocations take turns among themselves. Each
+//! socket has a queue of its own, so that a full or broken one holds up nobody else.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::io;
+use std::time::{Duration, Instant};
+
+use connlib_os::udp::{MAX_TRAIN_BYTES, RecvBatch, Udp};
+use connlib_relay::{AllocationPort, Command, Forward, Server, Verdict, Via, runs};
+use connlib_wire::buffer::Pool;
+use connlib_wire::channel;
+use connlib_wire::stun::Family;
+use connlib_wire::train::{Arrival, Transmit, max_len};
+
+use super::budget::Budget;
+use super::egress::{Egress, Report};
+use super::errors::{Degraded, Error, Errors};
+use super::ingress::Ingress;
+use super::io::Watched;
+use super::stats::{DropReason, Said, Stats, is_lost};
+use super::{FAMILIES, PerFamily};
+
+/// What the outside gives a relay's loop.
+pub trait RelayIo {
+    /// Its sockets.
+    type Udp: Udp;
+
+    /// A socket that is open. Those of the listen port always are, unless the machine lacks that IP version.
+    fn socket(&mut self, via: Via) -> Option<&mut Watched<Self::Udp>>;
+
+    /// Binds the socket of an allocation's port.
+    ///
+    /// # Errors
+    ///
+    /// It can't be bound; the relay does without.
+    fn open(&mut self, port: AllocationPort, family: Family) -> io::Result<()>;
+
+    /// Closes the socket of an allocation's port, if it is open.
+    fn close(&mut self, port: AllocationPort, family: Family);
+
+    /// Takes a socket whose flags were set since the last turn; each once. A socket that was just opened is one.
+    fn next_ready(&mut self) -> Option<Via>;
+
+    /// The time of day, as what has passed since 1970.
+    fn unix(&self) -> Duration;
+
+    /// How long the turn has taken.
+    fn elapsed(&self) -> Duration;
+}
+
+/// What to do between two turns of a relay's loop.
+#[derive(Debug)]
+#[must_use = "it says when to come back, and what went wrong"]
+pub struct Wait {
+    /// The latest time of the next turn; a time that has come means at once. A socket that becomes ready ends the wait.
+    pub until: Option<Instant>,
+    /// What went wrong in this turn.
+    pub errors: Errors,
+}
+
+/// Drives a [`Server`]. See the [module](self).
+#[derive(Debug)]
+pub struct RelayLoop {
+    exchange: Exchange,
+    listen: PerFamily<Ingress>,
+    /// What an allocation's socket received; handled whole.
+    batch: RecvBatch,
+    first: usize,
+}
+
+impl RelayLoop {
+    /// Creates a loop around `server`.
+    pub fn new(server: Server) -> Self {
+        Self {
+            exchange: Exchange {
+                server,
+                pool: Pool::new(usize::from(u16::MAX), 64),
+                readable: VecDeque::new(),
+                listed: BTreeSet::new(),
+                egress: HashMap::new(),
+                waiting: BTreeSet::new(),
+                stats: Stats::default(),
+                said: Said::default(),
+            },
+            listen: PerFamily {
+                v4: Ingress::new(),
+                v6: Ingress::new(),
+            },
+            batch: RecvBatch::new(ALLOCATION_TRAINS, MAX_TRAIN_BYTES),
+            first: 0,
+        }
+    }
+
+    /// The state machine.
+    pub fn server(&self) -> &Server {
+        &self.exchange.server
+    }
+
+    /// What was counted.
+    pub fn stats(&self) -> &Stats {
+        &self.exchange.stats
+    }
+
+    /// Takes one turn; `now` must never go back.
+    pub fn turn(&mut self, now: Instant, io: &mut impl RelayIo) -> Wait {
+        let mut errors = Errors::new();
+        self.exchange.stats.turns += 1;
+        while let Some(via) = io.next_ready() {
+            if let Via::Allocation(port, family) = via {
+                self.exchange.list(port, family);
+            }
+        }
+        self.exchange.flush(now, io, &mut errors);
+
+        let first = self.first;
+        self.first = (first + 1) % Source::ALL.len();
+        let rotated = Source::ALL.into_iter().cycle().skip(first);
+        for (left, source) in (1..=Source::ALL.len()).rev().zip(rotated) {
+            let budget = Budget::share(io.elapsed(), left);
+            match source {
+                Source::Timer => self.exchange.take_timeout(now),
+                Source::ListenV4 => self.take_clients(now, io, Family::V4, budget, &mut errors),
+                Source::ListenV6 => self.take_clients(now, io, Family::V6, budget, &mut errors),
+                Source::Allocations => self.take_peers(now, io, budget, &mut errors),
+            }
+            self.exchange.carry_out(now, io, &mut errors);
+        }
+
+        Wait {
+            until: self.due_at(now, io),
+            errors,
+        }
+    }
+
+    fn take_clients(
+        &mut self,
+        now: Instant,
+        io: &mut impl RelayIo,
+        family: Family,
+        mut budget: Budget,
+        errors: &mut Errors,
+    ) {
+        let unix = io.unix();
+        let ingress = self.listen.of_mut(family);
+        loop {
+            if let Some(arrival) = ingress.take() {
+                budget.spend(arrival.datagrams().count(), arrival.bytes.len());
+                self.exchange.handle_client(now, unix, io, &arrival, errors);
+            } else {
+                let Some(socket) = io.socket(Via::Listen(family)) else {
+                    return;
+                };
+                let stats = &mut self.exchange.stats;
+                if !ingress.receive(now, socket, stats, errors) {
+                    return;
+                }
+                // Also an error costs something, or a socket with many of them would have the turn to itself.
+                budget.spend(1, 0);
+                if ingress.has_more() {
+                    continue;
+                }
+            }
+            if budget.is_spent(io.elapsed()) {
+                return;
+            }
+        }
+    }
+
+    /// One receive of each allocation's socket, around and around.
+    fn take_peers(
+        &mut self,
+        now: Instant,
+        io: &mut impl RelayIo,
+        mut budget: Budget,
+        errors: &mut Errors,
+    ) {
+        let exchange = &mut self.exchange;
+        while let Some((port, family)) = exchange.next_listed() {
+            let Some(socket) = io.socket(Via::Allocation(port, family)) else {
+                continue;
+            };
+            if !socket.ready.readable {
+                continue;
+            }
+            budget.spend(1, 0);
+            match socket.device.recv(&mut self.batch) {
+                Ok(_) => {
+                    for arrival in self.batch.arrivals() {
+                        budget.spend(arrival.datagrams().count(), arrival.bytes.len());
+                        exchange.handle_peer(now, io, port, &arrival, errors);
+                    }
+                    exchange.list(port, family);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    socket.ready.readable = false;
+                }
+                Err(error) => exchange.handle_peer_error(now, io, (port, family), error, errors),
+            }
+            if budget.is_spent(io.elapsed()) {
+                return;
+            }
+        }
+    }
+
+    fn due_at(&self, now: Instant, io: &mut impl RelayIo) -> Option<Instant> {
+        if self.exchange.is_busy(now, io) {
+            return Some(now);
+        }
+        for family in FAMILIES {
+            let socket = io.socket(Via::Listen(family));
+            let is_readable = socket.is_some_and(|socket| socket.ready.readable);
+            if self.listen.of(family).is_ready(now, is_readable) {
+                return Some(now);
+            }
+        }
+        let pauses = FAMILIES
+            .into_iter()
+            .filter_map(|family| self.listen.of(family).due_at());
+
+        self.exchange.due_at(now).into_iter().chain(pauses).min()
+    }
+}
+
+/// What is between the sockets: all but the memory that received trains lie in.
+#[derive(Debug)]
+struct Exchange {
+    server: Server,
+    pool: Pool,
+    /// Allocations' sockets that may have something to read, in the order of their turns, each once.
+    readable: VecDeque<(AllocationPort, Family)>,
+    listed: BTreeSet<(AllocationPort, Family)>,
+    /// Looked up, never iterated.
+    egress: HashMap<Via, Egress>,
+    /// The sockets that something waits for.
+    waiting: BTreeSet<Via>,
+    stats: Stats,
+    said: Said,
+}
+
+/// The most bytes that should wait for a listen socket, which all clients share, and for an allocation's; twice that
+/// many never do.
+const MAX_LISTEN_WAITING: usize = 1024 * 1024;
+const MAX_ALLOCATION_WAITING: usize = 128 * 1024;
+
+/// Trains per receive of an allocation's socket: one budget's worth of full ones.
+const ALLOCATION_TRAINS: usize = 4;
+
+impl Exchange {
+    fn take_timeout(&mut self, now: Instant) {
+        if self.server.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            self.server.handle_timeout(now);
+        }
+    }
+
+    fn handle_client(
+        &mut self,
+        now: Instant,
+        unix: Duration,
+        io: &mut impl RelayIo,
+        arrival: &Arrival<'_>,
+        errors: &mut Errors,
+    ) {
+        self.stats.datagrams_received += arrival.datagrams().count() as u64;
+        match self.server.handle_client(now, unix, arrival) {
+            Verdict::Forward(forward) => self.forward(now, io, arrival, &forward, errors),
+            Verdict::Mixed => {
+                for run in runs(arrival) {
+                    // A run is never mixed.
+                    if let Verdict::Forward(forward) = self.server.handle_client(now, unix, &run) {
+                        self.forward(now, io, &run, &forward, errors);
+                    }
+                }
+            }
+            Verdict::Handled | Verdict::Drop(_) => {}
+        }
+        // Before the next train, which may be for a port that was asked for just now.
+        self.carry_out(now, io, errors);
+    }
+
+    fn handle_peer(
+        &mut self,
+        now: Instant,
+        io: &mut impl RelayIo,
+        port: AllocationPort,
+        arrival: &Arrival<'_>,
+        errors: &mut Errors,
+    ) {
+        self.stats.datagrams_received += arrival.datagrams().count() as u64;
+        if let Verdict::Forward(forward) = self.server.handle_peer(now, port, arrival) {
+            self.forward(now, io, arrival, &forward, errors);
+        }
+    }
+
+    fn handle_peer_error(
+        &mut self,
+        now: Instant,
+        io: &mut impl RelayIo,
+        (port, family): (AllocationPort, Family),
+        source: io::Error,
+        errors: &mut Errors,
+    ) {
+        self.stats.errors += 1;
+        if is_lost(&source) {
+            // The allocation ends, and its client makes another one.
+            self.close(io, port, family);
+            self.server.handle_port_failed(now, port, family);
+        } else {
+            // One of possibly many that wait in the socket.
+            self.list(port, family);
+        }
+        errors.push(Error::Degraded(Degraded::NotReceived { family, source }));
+    }
+
+    fn list(&mut self, port: AllocationPort, family: Family) {
+        if self.listed.insert((port, family)) {
+            self.readable.push_back((port, family));
+        }
+    }
+
+    fn next_listed(&mut self) -> Option<(AllocationPort, Family)> {
+        let listed = self.readable.pop_front()?;
+        self.listed.remove(&listed);
+
+        Some(listed)
+    }
+
+    /// Opens and closes ports, then sends the server's answers.
+    fn carry_out(&mut self, now: Instant, io: &mut impl RelayIo, errors: &mut Errors) {
+        while let Some(command) = self.server.poll_command() {
+            match command {
+                Command::OpenPort { port, family } => match io.open(port, family) {
+                    Ok(()) => self.server.handle_port_opened(now, port, family),
+                    Err(error) => {
+                        tracing::debug!(%port, ?family, %error, "An allocation's port can't be opened");
+                        self.server.handle_port_failed(now, port, family);
+                    }
+                },
+                Command::ClosePort { port, family } => self.close(io, port, family),
+            }
+        }
+        while let Some(answer) = self.server.poll_transmit() {
+            let via = Via::Listen(Family::of(answer.route.dst));
+            self.send(now, io, via, answer, errors);
+        }
+    }
+
+    fn close(&mut self, io: &mut impl RelayIo, port: AllocationPort, family: Family) {
+        io.close(port, family);
+        self.egress.remove(&Via::Allocation(port, family));
+        self.waiting.remove(&Via::Allocation(port, family));
+    }
+
+    /// Sends data on, in trains like the one it came in.
+    fn forward(
+        &mut self,
+        now: Instant,
+        io: &mut impl RelayIo,
+        arrival: &Arrival<'_>,
+        forward: &Forward,
+        errors: &mut Errors,
+    ) {
+        let header_len = forward.channel.map_or(0, |_| channel::HEADER_LEN);
+        let segment_size = (forward.segment_size + header_len).max(1);
+        let limit = max_len(forward.to, segment_size).min(self.pool.buffer_size());
+        let mut train: Option<Transmit> = None;
+
+        for payload in forward.payloads(arrival) {
+            let len = header_len + payload.len();
+            if let Some(full) = train.take_if(|train| train.payload.len() + len > limit) {
+                self.send(now, io, forward.via, full, errors);
+            }
+            let train = train.get_or_insert_with(|| Transmit {
+                route: forward.route(),
+                segment_size,
+                payload: self.pool.take(0),
+            });
+            let Some(room) = train.payload.extend(len) else {
+                continue;
+            };
+            let (front, rest) = room.split_at_mut(header_len);
+            if let Some(header) = forward.header(payload) {
+                front.copy_from_slice(&header);
+            }
+            rest.copy_from_slice(payload);
+        }
+        if let Some(train) = train {
+            self.send(now, io, forward.via, train, errors);
+        }
+    }
+
+    fn send(
+        &mut self,
+        now: Instant,
+        io: &mut impl RelayIo,
+        via: Via,
+        train: Transmit,
+        errors: &mut Errors,
+    ) {
+        let egress = self.egress.entry(via).or_insert_with(|| {
+            Egress::new(match via {
+                Via::Listen(_) => MAX_LISTEN_WAITING,
+                Via::Allocation(..) => MAX_ALLOCATION_WAITING,
+            })
+        });
+        egress.push(train, &mut self.stats);
+        self.flush_one(now, io, via, errors);
+    }
+
+    fn flush(&mut self, now: Instant, io: &mut impl RelayIo, errors: &mut Errors) {
+        let waiting: Vec<_> = self.waiting.iter().copied().collect();
+        for via in waiting {
+            self.flush_one(now, io, via, errors);
+        }
+    }
+
+    fn flush_one(&mut self, now: Instant, io: &mut impl RelayIo, via: Via, errors: &mut Errors) {
+        let Some(egress) = self.egress.get_mut(&via) else {
+            return;
+        };
+        let mut report = Report {
+            stats: &mut self.stats,
+            said: &mut self.said,
+            errors,
+        };
+        match io.socket(via) {
+            Some(socket) => egress.flush(now, socket, &mut report),
+            None => egress.discard(DropReason::NoSocket, report.stats),
+        }
+        if egress.is_empty() {
+            self.waiting.remove(&via);
+        } else {
+            self.waiting.insert(via);
+        }
+    }
+
+    fn is_busy(&self, now: Instant, io: &mut impl RelayIo) -> bool {
+        let can_flush = |via: &Via| {
+            let wants_to = self
+                .egress
+                .get(via)
+                .is_some_and(|egress| egress.wants_to_flush(now));
+            wants_to && io.socket(*via).is_some_and(|socket| socket.ready.writable)
+        };
+
+        !self.readable.is_empty() || self.waiting.iter().any(can_flush)
+    }
+
+    fn due_at(&self, now: Instant) -> Option<Instant> {
+        let timer = self.server.poll_timeout().map(|(at, _)| at);
+        let retries = self
+            .waiting
+            .iter()
+            .filter_map(|via| self.egress.get(via)?.due_at(now));
+
+        timer.into_iter().chain(retries).min()
+    }
+}
+
+/// What a turn serves.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Timer,
+    ListenV4,
+    ListenV6,
+    Allocations,
+}
+
+impl Source {
+    const ALL: [Self; 4] = [
+        Self::Timer,
+        Self::ListenV4,
+        Self::ListenV6,
+        Self::Allocations,
+    ];
+}
+
+#[cfg(test)]
+mod tests;
