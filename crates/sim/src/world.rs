@@ -9,10 +9,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use connlib::event_loop::{Command, Output};
-use connlib_os::fake::FakeTrain;
+use connlib_os::fake::{FakeTrain, SentTrain};
 use connlib_tunnel::client::Client;
 use connlib_tunnel::gateway::Gateway;
 use connlib_tunnel::{PortalState, Settings};
+use connlib_wire::MAX_DATAGRAM;
+use connlib_wire::ecn::Ecn;
 use connlib_wire::portal::{client as client_portal, gateway as gateway_portal};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -201,7 +203,7 @@ impl World {
             self.heap.keys().next().map(|(at, _)| *at),
             self.client.due_at,
             self.gateway.due_at,
-            self.relay.due_at(),
+            self.relay.due_at,
         ];
         let Some(next) = due.into_iter().flatten().min() else {
             self.violate("nothing is ever going to happen");
@@ -218,7 +220,9 @@ impl World {
         }
         for turn in 0.. {
             let now = self.now;
-            let (client, gateway) = (self.client.wants_turn(now), self.gateway.wants_turn(now));
+            let client = self.client.wants_turn(now);
+            let gateway = self.gateway.wants_turn(now);
+            let relay = self.relay.wants_turn(now);
             if client {
                 let turned = self.client.turn(now);
                 self.after_client(turned);
@@ -227,7 +231,10 @@ impl World {
                 let turned = self.gateway.turn(now);
                 self.after_gateway(turned);
             }
-            if !client && !gateway {
+            if relay {
+                self.turn_relay();
+            }
+            if !client && !gateway && !relay {
                 break;
             }
             if turn >= MAX_TURNS_AT_ONCE {
@@ -235,19 +242,13 @@ impl World {
                 return;
             }
         }
-        self.relay.handle_timeout(self.now);
-        self.drain_relay();
     }
 
     fn let_happen(&mut self, happening: Happening) {
         match happening {
             Happening::Arrives(HostId::Client, train) => self.client.receive(train),
             Happening::Arrives(HostId::Gateway, train) => self.gateway.receive(train),
-            Happening::Arrives(HostId::Relay, train) => {
-                let unix = UNIX + self.elapsed();
-                self.relay.receive(self.now, unix, &train);
-                self.drain_relay();
-            }
+            Happening::Arrives(HostId::Relay, train) => self.relay.receive(train),
             Happening::PortalSays(says) => match *says {
                 Says::ToClient(message) => self.client.command(Command::Portal(message)),
                 Says::ToGateway(message) => self.gateway.command(Command::Portal(message)),
@@ -336,15 +337,11 @@ impl World {
     fn after(
         &mut self,
         host: HostId,
-        trains: Vec<(SocketAddr, connlib_os::fake::SentTrain)>,
+        trains: Vec<(SocketAddr, SentTrain)>,
         fatal: Option<String>,
         is_stalled: bool,
     ) {
-        for (local, train) in trains {
-            let from = train.route.src.unwrap_or(local);
-            let datagrams: Vec<&[u8]> = train.datagrams().collect();
-            self.launch(host, from, train.route.dst, train.route.ecn, &datagrams);
-        }
+        self.launch_all(host, trains);
         if is_stalled {
             self.post(STALL, Happening::Unstall(host));
         }
@@ -353,12 +350,20 @@ impl World {
         }
     }
 
+    fn launch_all(&mut self, host: HostId, trains: Vec<(SocketAddr, SentTrain)>) {
+        for (local, train) in trains {
+            let from = train.route.src.unwrap_or(local);
+            let datagrams: Vec<&[u8]> = train.datagrams().collect();
+            self.launch(host, from, train.route.dst, train.route.ecn, &datagrams);
+        }
+    }
+
     fn launch(
         &mut self,
         host: HostId,
         from: SocketAddr,
         to: SocketAddr,
-        ecn: connlib_wire::ecn::Ecn,
+        ecn: Ecn,
         datagrams: &[&[u8]],
     ) {
         for datagram in datagrams {
@@ -366,7 +371,7 @@ impl World {
             self.datagrams += 1;
             let is_quiet = (app::QUIET_FROM..app::QUIET_UNTIL).contains(&self.elapsed());
             self.datagrams_when_quiet += u64::from(is_quiet && host != HostId::Relay);
-            if datagram.len() > connlib_wire::MAX_DATAGRAM {
+            if datagram.len() > MAX_DATAGRAM {
                 self.violate(format!("a datagram of {} bytes", datagram.len()));
             }
         }
@@ -375,10 +380,11 @@ impl World {
         }
     }
 
-    fn drain_relay(&mut self) {
-        for sent in self.relay.take_sent(self.now) {
-            let datagrams: Vec<&[u8]> = sent.datagrams.iter().map(Vec::as_slice).collect();
-            self.launch(HostId::Relay, sent.from, sent.to, sent.ecn, &datagrams);
+    fn turn_relay(&mut self) {
+        let unix = UNIX + self.elapsed();
+        match self.relay.turn(self.now, unix) {
+            Ok(trains) => self.launch_all(HostId::Relay, trains),
+            Err(fatal) => self.violate(format!("a fatal error: {fatal}")),
         }
     }
 

@@ -1,18 +1,18 @@
-//! The relay's host: the shipped server, and sockets that are only numbers.
+//! The relay's host: the shipped server and loop over the fakes of `os`.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use connlib_os::fake::FakeTrain;
-use connlib_relay::{
-    AllocationPort, Command, Config, Credentials, LoopbackPeers, Server, Verdict, Via, runs,
-};
+use connlib::event_loop::relay::{RelayIo, RelayLoop};
+use connlib::event_loop::{Error, Watched};
+use connlib_os::fake::{FakeTrain, FakeUdp, SentTrain};
+use connlib_os::udp::Udp as _;
+use connlib_relay::{AllocationPort, Config, Credentials, LoopbackPeers, Server, Via};
 use connlib_wire::buffer::Pool;
-use connlib_wire::ecn::Ecn;
 use connlib_wire::secret::Secret;
 use connlib_wire::stun::Family;
-use connlib_wire::train::Arrival;
 
 use crate::portal::RELAY_SECRET;
 
@@ -20,18 +20,10 @@ use crate::portal::RELAY_SECRET;
 pub(super) const PORT: u16 = 3_478;
 
 pub(super) struct RelayHost {
-    server: Server,
-    addr: SocketAddr,
-    open: BTreeSet<u16>,
-    sent: VecDeque<Sent>,
-}
-
-/// A train that leaves the relay.
-pub(super) struct Sent {
-    pub(super) from: SocketAddr,
-    pub(super) to: SocketAddr,
-    pub(super) ecn: Ecn,
-    pub(super) datagrams: Vec<Vec<u8>>,
+    event_loop: RelayLoop,
+    io: FakeIo,
+    pub(super) due_at: Option<Instant>,
+    has_work: bool,
 }
 
 impl RelayHost {
@@ -48,95 +40,131 @@ impl RelayHost {
             credentials: Credentials::Stamped(Secret::from(RELAY_SECRET)),
             loopback_peers: LoopbackPeers::Refused,
         };
+        let server = Server::new(config, seed, Pool::new(2_048, 64));
 
         Self {
-            server: Server::new(config, seed, Pool::new(2_048, 64)),
-            addr,
-            open: BTreeSet::new(),
-            sent: VecDeque::new(),
+            event_loop: RelayLoop::new(server),
+            io: FakeIo {
+                listen: Watched::new(FakeUdp::new(addr)),
+                allocations: BTreeMap::new(),
+                ready: VecDeque::new(),
+                unix: Duration::ZERO,
+            },
+            due_at: None,
+            has_work: true,
         }
     }
 
     pub(super) fn addr(&self) -> SocketAddr {
-        self.addr
+        self.io.listen.device.local_addr()
     }
 
-    pub(super) fn due_at(&self) -> Option<Instant> {
-        self.server.poll_timeout().map(|(at, _)| at)
-    }
-
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
-        self.server.handle_timeout(now);
-    }
-
-    pub(super) fn receive(&mut self, now: Instant, unix: Duration, train: &FakeTrain) {
-        let whole = Arrival {
-            from: train.from,
-            to: train.to,
-            ecn: train.ecn,
-            stride: train.stride,
-            bytes: &train.bytes,
+    /// A train for a port that nobody holds goes nowhere.
+    pub(super) fn receive(&mut self, train: FakeTrain) {
+        let via = self.io.via(train.to.port());
+        let Some(socket) = self.io.socket(via) else {
+            return;
         };
-        let mut arrivals = vec![whole];
-        while let Some(arrival) = arrivals.pop() {
-            let port = arrival.to.port();
-            let verdict = if port == self.addr.port() {
-                self.server.handle_client(now, unix, &arrival)
-            } else if self.open.contains(&port) {
-                self.server.handle_peer(now, AllocationPort(port), &arrival)
-            } else {
-                continue;
-            };
-            match verdict {
-                Verdict::Mixed => {
-                    arrivals.extend(runs(&arrival).collect::<Vec<_>>().into_iter().rev())
-                }
-                Verdict::Forward(forward) => {
-                    let from = match forward.via {
-                        Via::Listen(_) => self.addr,
-                        Via::Allocation(port, _) => SocketAddr::new(self.addr.ip(), port.0),
-                    };
-                    let datagrams = forward.payloads(&arrival).map(|payload| {
-                        let header = forward.header(payload);
-                        [header.as_ref().map_or(&[][..], |header| header), payload].concat()
-                    });
-                    self.sent.push_back(Sent {
-                        from,
-                        to: forward.to,
-                        ecn: forward.ecn,
-                        datagrams: datagrams.collect(),
-                    });
-                }
-                Verdict::Handled | Verdict::Drop(_) => {}
+        socket.device.inbox.push_back(train);
+        socket.ready.readable = true;
+        self.io.ready.push_back(via);
+        self.has_work = true;
+    }
+
+    pub(super) fn wants_turn(&self, now: Instant) -> bool {
+        self.has_work || self.due_at.is_some_and(|at| at <= now)
+    }
+
+    /// The trains that leave, each with the address it leaves from, or what went wrong and can't be mended.
+    pub(super) fn turn(
+        &mut self,
+        now: Instant,
+        unix: Duration,
+    ) -> Result<Vec<(SocketAddr, SentTrain)>, String> {
+        self.io.unix = unix;
+        let mut wait = self.event_loop.turn(now, &mut self.io);
+        self.due_at = wait.until;
+        self.has_work = false;
+        let mut fatal = None;
+        for error in wait.errors.drain() {
+            if let Error::Fatal(error) = error {
+                fatal.get_or_insert_with(|| error.to_string());
             }
+        }
+        if let Some(fatal) = fatal {
+            return Err(fatal);
+        }
+
+        let sockets = self.io.allocations.values_mut();
+        let trains = std::iter::once(&mut self.io.listen).chain(sockets);
+        Ok(trains
+            .flat_map(|socket| {
+                let local = socket.device.local_addr();
+                let sent = std::mem::take(&mut socket.device.sent);
+                sent.into_iter().map(move |train| (local, train))
+            })
+            .collect())
+    }
+}
+
+struct FakeIo {
+    listen: Watched<FakeUdp>,
+    allocations: BTreeMap<u16, Watched<FakeUdp>>,
+    ready: VecDeque<Via>,
+    unix: Duration,
+}
+
+impl FakeIo {
+    fn family(&self) -> Family {
+        Family::of(self.listen.device.local_addr())
+    }
+
+    fn via(&self, port: u16) -> Via {
+        if port == self.listen.device.local_addr().port() {
+            Via::Listen(self.family())
+        } else {
+            Via::Allocation(AllocationPort(port), self.family())
+        }
+    }
+}
+
+impl RelayIo for FakeIo {
+    type Udp = FakeUdp;
+
+    fn socket(&mut self, via: Via) -> Option<&mut Watched<FakeUdp>> {
+        let ours = self.family();
+        match via {
+            Via::Listen(family) if family == ours => Some(&mut self.listen),
+            Via::Allocation(port, family) if family == ours => self.allocations.get_mut(&port.0),
+            Via::Listen(_) | Via::Allocation(..) => None,
         }
     }
 
-    /// What leaves now: forwarded data and answers.
-    pub(super) fn take_sent(&mut self, now: Instant) -> Vec<Sent> {
-        while let Some(command) = self.server.poll_command() {
-            match command {
-                Command::OpenPort { port, family } if family == Family::of(self.addr) => {
-                    self.open.insert(port.0);
-                    self.server.handle_port_opened(now, port, family);
-                }
-                Command::OpenPort { port, family } => {
-                    self.server.handle_port_failed(now, port, family)
-                }
-                Command::ClosePort { port, .. } => {
-                    self.open.remove(&port.0);
-                }
-            }
+    fn open(&mut self, port: AllocationPort, family: Family) -> io::Result<()> {
+        if family != self.family() {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
         }
-        while let Some(transmit) = self.server.poll_transmit() {
-            self.sent.push_back(Sent {
-                from: self.addr,
-                to: transmit.route.dst,
-                ecn: transmit.route.ecn,
-                datagrams: transmit.datagrams().map(<[u8]>::to_vec).collect(),
-            });
-        }
+        let addr = SocketAddr::new(self.listen.device.local_addr().ip(), port.0);
+        self.allocations
+            .insert(port.0, Watched::new(FakeUdp::new(addr)));
+        self.ready.push_back(Via::Allocation(port, family));
 
-        self.sent.drain(..).collect()
+        Ok(())
+    }
+
+    fn close(&mut self, port: AllocationPort, _: Family) {
+        self.allocations.remove(&port.0);
+    }
+
+    fn next_ready(&mut self) -> Option<Via> {
+        self.ready.pop_front()
+    }
+
+    fn unix(&self) -> Duration {
+        self.unix
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::ZERO
     }
 }
