@@ -15,6 +15,8 @@
 
 pub mod derive;
 pub mod model;
+pub mod policy;
+pub mod token;
 pub mod topology;
 
 #[cfg(test)]
