@@ -16,6 +16,7 @@
 pub mod derive;
 pub mod model;
 pub mod policy;
+pub mod state;
 pub mod token;
 pub mod topology;
 

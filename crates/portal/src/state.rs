@@ -1,0 +1,405 @@
+//! What is going on: who is connected, what was asked, who has which relays.
+//!
+//! [`State`] is the portal without its edges. Sockets are numbers, messages are texts, time comes in as an argument.
+//! Each call may leave something to do behind; drain [`State::poll_edit`] first and store the edits, then
+//! [`State::poll_event`], and call [`State::handle_timeout`] when [`State::poll_timeout`] says so.
+
+mod access;
+mod change;
+mod client;
+mod connect;
+mod gateway;
+mod relays;
+mod render;
+mod requests;
+mod session;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use connlib_wire::id::{ClientId, GatewayId};
+use connlib_wire::portal::phoenix::{self, Envelope};
+use connlib_wire::portal::{ParseError, client as client_socket, gateway as gateway_socket};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use uuid::{Builder, Uuid};
+
+pub use connect::{Connect, Refused, Role};
+pub use relays::RelayPresence;
+pub use session::{Goodbye, SocketId};
+
+use crate::model::{Directory, Edit};
+use crate::policy::{Fate, fate};
+use relays::Relays;
+use requests::Requests;
+use session::{ClientSession, GatewaySession, Socket, Who};
+
+/// How long a socket may say nothing before it is closed. Peers of any age send a heartbeat every 30 s.
+const IDLE_AFTER: Duration = Duration::from_secs(60);
+
+/// How often grants that are over are swept out. Nothing depends on it: a grant that is over counts as none.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// The portal without its edges.
+#[derive(Debug)]
+pub struct State {
+    clock: Clock,
+    random: StdRng,
+    directory: Directory,
+    sockets: BTreeMap<SocketId, Socket>,
+    clients: BTreeMap<ClientId, ClientSession>,
+    gateways: BTreeMap<GatewayId, GatewaySession>,
+    relays: Relays,
+    requests: Requests,
+    token_ends: BTreeSet<(u64, SocketId)>,
+    idle_check_at: Option<Instant>,
+    sweep_at: Option<Instant>,
+    events: VecDeque<Event>,
+    edits: VecDeque<Edit>,
+}
+
+/// Something for the edge to do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// Send a text.
+    Send {
+        /// To whom.
+        socket: SocketId,
+        /// One message.
+        text: String,
+    },
+    /// Close a socket, after what was to be sent before. It need not be reported as disconnected.
+    Close {
+        /// Which.
+        socket: SocketId,
+        /// Why.
+        why: Goodbye,
+    },
+}
+
+/// What [`State::poll_timeout`] waits for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Edits or events wait to be drained.
+    Output,
+    /// A gateway has not acknowledged a grant.
+    Request,
+    /// Relays came or went, and then it was quiet.
+    Relays,
+    /// A token ends whose owner is connected.
+    TokenEnd,
+    /// A socket may have been silent for too long.
+    Idle,
+    /// Grants that are over may wait to be swept out.
+    Sweep,
+}
+
+/// Who is connected, for people to see.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Presence {
+    /// The clients that joined.
+    pub clients: BTreeSet<ClientId>,
+    /// The gateways that joined.
+    pub gateways: BTreeSet<GatewayId>,
+    /// The relays that joined.
+    pub relays: Vec<RelayPresence>,
+}
+
+/// The latest time that came in.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    now: Instant,
+    unix: u64,
+}
+
+impl State {
+    /// A portal with nobody connected; `unix` is the wall clock's seconds, `seed` is secret.
+    ///
+    /// Grants in `directory` that are over or no longer stand fall at once.
+    pub fn new(now: Instant, unix: u64, directory: Directory, seed: [u8; 32]) -> Self {
+        let mut state = Self {
+            clock: Clock { now, unix },
+            random: StdRng::from_seed(seed),
+            directory,
+            sockets: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            gateways: BTreeMap::new(),
+            relays: Relays::default(),
+            requests: Requests::default(),
+            token_ends: BTreeSet::new(),
+            idle_check_at: None,
+            sweep_at: None,
+            events: VecDeque::new(),
+            edits: VecDeque::new(),
+        };
+        state.sweep();
+
+        state
+    }
+
+    /// Takes a message of `socket`. Whatever the text is, the socket stays.
+    pub fn handle_message(&mut self, now: Instant, unix: u64, socket: SocketId, text: &str) {
+        self.clock = Clock { now, unix };
+        let Some(entry) = self.sockets.get_mut(&socket) else {
+            return;
+        };
+        entry.last_heard_at = now;
+        let envelope = match Envelope::parse(text) {
+            Ok(envelope) => envelope,
+            Err(error) => {
+                tracing::debug!(?socket, %error, "Ignoring a text");
+                return;
+            }
+        };
+
+        let who = entry.who;
+        if envelope.topic == phoenix::HEARTBEAT_TOPIC {
+            match envelope.event.as_str() {
+                phoenix::HEARTBEAT => self.reply_ok(socket, &envelope),
+                _ => self.reply_error(socket, &envelope, "unknown_message"),
+            }
+        } else if envelope.topic != who.topic() {
+            self.reply_error(socket, &envelope, "unmatched topic");
+        } else if envelope.event == phoenix::JOIN {
+            match who {
+                Who::Client(client) => self.join_client(socket, client, &envelope),
+                Who::Gateway(gateway) => self.join_gateway(socket, gateway, &envelope),
+                Who::Relay(addresses, _) => self.join_relay(socket, addresses, &envelope),
+            }
+        } else if !self.has_joined(who) {
+            self.reply_error(socket, &envelope, "unmatched topic");
+        } else {
+            self.handle_joined(socket, who, &envelope);
+        }
+    }
+
+    /// `socket` is gone.
+    pub fn handle_disconnect(&mut self, now: Instant, unix: u64, socket: SocketId) {
+        self.clock = Clock { now, unix };
+        self.forget(socket);
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Instant, unix: u64) {
+        self.clock = Clock { now, unix };
+
+        while let Some((ends_at, socket)) = self.token_ends.first().copied() {
+            if ends_at > unix {
+                break;
+            }
+            self.token_ends.pop_first();
+            self.end_session(socket);
+        }
+        for request in self.requests.take_due(now) {
+            self.give_up(request);
+        }
+        if self.relays.handle_timeout(now) {
+            self.update_relays();
+        }
+        if self.idle_check_at.is_some_and(|at| at <= now) {
+            self.close_idle();
+        }
+        if self.sweep_at.is_some_and(|at| at <= now) {
+            self.sweep();
+        }
+    }
+
+    /// The next edit to store, in order. Already part of [`State::directory`].
+    pub fn poll_edit(&mut self) -> Option<Edit> {
+        self.edits.pop_front()
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When to call [`State::handle_timeout`] at the latest, and for what.
+    pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
+        let is_waiting = !self.events.is_empty() || !self.edits.is_empty();
+        let token_end = self.token_ends.first().and_then(|(ends_at, _)| {
+            let left = Duration::from_secs(ends_at.saturating_sub(self.clock.unix));
+            self.clock.now.checked_add(left)
+        });
+
+        [
+            (is_waiting.then_some(self.clock.now), Reason::Output),
+            (self.requests.poll_timeout(), Reason::Request),
+            (self.relays.poll_timeout(), Reason::Relays),
+            (token_end, Reason::TokenEnd),
+            (self.idle_check_at, Reason::Idle),
+            (self.sweep_at, Reason::Sweep),
+        ]
+        .into_iter()
+        .filter_map(|(at, reason)| Some((at?, reason)))
+        .min_by_key(|(at, _)| *at)
+    }
+
+    /// Everything that is kept.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Who is connected.
+    pub fn presence(&self) -> Presence {
+        let clients = self.clients.iter().filter(|(_, session)| session.joined);
+        let gateways = self.gateways.iter().filter(|(_, session)| session.joined);
+
+        Presence {
+            clients: clients.map(|(id, _)| *id).collect(),
+            gateways: gateways.map(|(id, _)| *id).collect(),
+            relays: self.relays.presence(),
+        }
+    }
+
+    /// A fresh random id, for what is added from outside.
+    pub fn new_id(&mut self) -> Uuid {
+        let mut bytes = [0; 16];
+        self.random.fill_bytes(&mut bytes);
+
+        Builder::from_random_bytes(bytes).into_uuid()
+    }
+
+    /// The generator that ids and secrets are drawn from.
+    pub fn random(&mut self) -> &mut StdRng {
+        &mut self.random
+    }
+
+    fn has_joined(&self, who: Who) -> bool {
+        match who {
+            Who::Client(id) => self.clients.get(&id).is_some_and(|session| session.joined),
+            Who::Gateway(id) => self.gateways.get(&id).is_some_and(|session| session.joined),
+            Who::Relay(_, id) => id.is_some(),
+        }
+    }
+
+    fn handle_joined(&mut self, socket: SocketId, who: Who, envelope: &Envelope<'_>) {
+        let (event, payload) = (envelope.event.as_str(), envelope.payload());
+        let handled = match who {
+            Who::Client(client) => client_socket::ToPortal::parse(event, payload)
+                .map(|message| self.handle_client(client, message)),
+            Who::Gateway(gateway) => gateway_socket::ToPortal::parse(event, payload)
+                .map(|message| self.handle_gateway(socket, gateway, envelope, message)),
+            Who::Relay(..) => Err(ParseError::UnknownEvent {
+                event: event.to_owned(),
+            }),
+        };
+        let Err(error) = handled else {
+            return;
+        };
+
+        tracing::debug!(?socket, %error, "Refusing a message");
+        let reason = match error {
+            ParseError::UnknownEvent { .. } => "unknown_message",
+            ParseError::Malformed { .. } | ParseError::NotAnEnvelope(_) | _ => "invalid_payload",
+        };
+        self.reply_error(socket, envelope, reason);
+    }
+
+    /// Takes `socket` out of everything. What waits to be sent is sent.
+    fn forget(&mut self, socket: SocketId) {
+        let Some(entry) = self.sockets.remove(&socket) else {
+            return;
+        };
+        if let Some(ends_at) = entry.token_ends_at {
+            self.token_ends.remove(&(ends_at, socket));
+        }
+        match entry.who {
+            Who::Client(id) => {
+                self.clients.remove(&id);
+                self.requests.forget_client(id);
+                tracing::info!(client = %id, "Client disconnected");
+            }
+            Who::Gateway(id) => {
+                // Its requests wait: a gateway that comes back in time is asked again.
+                self.gateways.remove(&id);
+                tracing::info!(gateway = %id, "Gateway disconnected");
+            }
+            Who::Relay(_, Some(id)) => {
+                self.relays.leave(self.clock.now, id, socket);
+                tracing::info!(relay = %id, "Relay disconnected");
+            }
+            Who::Relay(_, None) => {}
+        }
+    }
+
+    fn close(&mut self, socket: SocketId, why: Goodbye) {
+        self.forget(socket);
+        self.events.push_back(Event::Close { socket, why });
+    }
+
+    /// Ends the session of a socket whose token can't be used any longer.
+    fn end_session(&mut self, socket: SocketId) {
+        let Some(Socket { who, .. }) = self.sockets.get(&socket) else {
+            return;
+        };
+        // A relay isn't told: it finds out by the 401 when it comes back (portal-protocol.md §10.2).
+        if !matches!(who, Who::Relay(..)) {
+            let text = phoenix::disconnect_token_expired(who.topic());
+            self.send(socket, text);
+        }
+        self.close(socket, Goodbye::TokenEnded);
+    }
+
+    fn close_idle(&mut self) {
+        let limit = self.clock.now;
+        let idle: Vec<SocketId> = (self.sockets.iter())
+            .filter(|(_, entry)| entry.last_heard_at + IDLE_AFTER <= limit)
+            .map(|(socket, _)| *socket)
+            .collect();
+        for socket in idle {
+            self.close(socket, Goodbye::Idle);
+        }
+
+        let oldest = self.sockets.values().map(|entry| entry.last_heard_at).min();
+        self.idle_check_at = oldest.map(|last_heard_at| last_heard_at + IDLE_AFTER);
+    }
+
+    /// Takes out grants that are over or stand no longer. Gateways enforce expiry themselves and hear nothing.
+    fn sweep(&mut self) {
+        let edits: Vec<Edit> = (self.directory.grants().values())
+            .filter_map(|grant| {
+                let token = self.directory.tokens().get(&grant.token);
+                let is_good = grant.is_live(self.clock.unix)
+                    && token.is_some_and(|token| token.is_usable(self.clock.unix));
+                match fate(&self.directory, grant) {
+                    Fate::Stands if is_good => None,
+                    Fate::Renewed(grant) if is_good => Some(Edit::PutGrant(grant)),
+                    Fate::Stands | Fate::Renewed(_) | Fate::Falls => {
+                        Some(Edit::DropGrant(grant.key))
+                    }
+                }
+            })
+            .collect();
+        for edit in edits {
+            self.edit(edit);
+        }
+
+        let has_grants = !self.directory.grants().is_empty();
+        self.sweep_at = has_grants.then(|| self.clock.now + SWEEP_EVERY);
+    }
+
+    /// Changes what is kept, here and in the store.
+    fn edit(&mut self, edit: Edit) {
+        self.directory.apply(&edit);
+        self.edits.push_back(edit);
+    }
+
+    fn send(&mut self, socket: SocketId, text: String) {
+        self.events.push_back(Event::Send { socket, text });
+    }
+
+    fn reply_ok(&mut self, socket: SocketId, envelope: &Envelope<'_>) {
+        let text = phoenix::reply_ok(&envelope.topic, envelope.reference);
+        self.send(socket, text);
+    }
+
+    fn reply_error(&mut self, socket: SocketId, envelope: &Envelope<'_>, reason: &str) {
+        let text = phoenix::reply_error(&envelope.topic, envelope.reference, reason);
+        self.send(socket, text);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+//! The client's socket (portal-protocol.md §5).
+
+use std::collections::BTreeMap;
+
+use connlib_wire::id::{ClientId, GatewayId, ResourceId};
+use connlib_wire::portal::client::{
+    ConfigChanged, FromPortal, GatewayCandidates, Init, Interface, TOPIC, ToPortal,
+};
+use connlib_wire::portal::phoenix::{self, Envelope};
+use connlib_wire::portal::resource::Resource;
+use connlib_wire::portal::{RelaysPresence, gateway};
+
+use super::relays::Among;
+use super::session::{ClientSession, SocketId};
+use super::{State, render};
+use crate::derive::FAR_FUTURE;
+use crate::policy;
+
+impl State {
+    pub(super) fn join_client(&mut self, socket: SocketId, id: ClientId, envelope: &Envelope<'_>) {
+        let view = self.view_of(id);
+        let Some(((interface, resources), session)) = view.zip(self.clients.get_mut(&id)) else {
+            self.reply_error(socket, envelope, "unmatched topic");
+            return;
+        };
+        session.joined = true;
+        session.interface = Some(interface.clone());
+        session.resources.clone_from(&resources);
+        session.relays = self.relays.choose(
+            id.0,
+            &session.relays,
+            Among::All,
+            &session.key,
+            session.token_ends_at.unwrap_or(FAR_FUTURE),
+        );
+        let init = Init {
+            interface,
+            resources: resources.into_values().collect(),
+            relays: session.relays.clone(),
+            authorizations: vec![],
+            flow_logs: render::no_flow_logs(),
+        };
+
+        self.reply_ok(socket, envelope);
+        self.tell_client(id, &FromPortal::Init(init));
+        tracing::info!(client = %id, "Client joined");
+    }
+
+    pub(super) fn handle_client(&mut self, id: ClientId, message: ToPortal) {
+        match message {
+            ToPortal::RequestAuthorization(request) => self.authorize(id, &request),
+            ToPortal::NewIceCandidates(candidates) => {
+                self.forward_to_gateway(id, candidates, gateway::FromPortal::IceCandidates);
+            }
+            ToPortal::InvalidateIceCandidates(candidates) => {
+                let event = gateway::FromPortal::InvalidateIceCandidates;
+                self.forward_to_gateway(id, candidates, event);
+            }
+            ToPortal::NoRelays(_) => self.answer_no_relays_of_client(id),
+            // No connection of this version does without ICE, whatever its ends can do.
+            ToPortal::SetCapabilities(_) => {}
+            // The enum may grow; a message that is parsed and not handled is worth nothing to anyone.
+            message => tracing::debug!(client = %id, event = message.event(), "Ignoring a message"),
+        }
+    }
+
+    /// Tells a client what changed since it was told last: first what is gone, then what is new.
+    pub(super) fn update_client(&mut self, id: ClientId) {
+        let view = self.view_of(id);
+        let session = (self.clients.get_mut(&id)).filter(|session| session.joined);
+        let Some(((interface, resources), session)) = view.zip(session) else {
+            return;
+        };
+        let old_interface = session.interface.replace(interface.clone());
+        let old_resources = std::mem::replace(&mut session.resources, resources.clone());
+
+        if old_interface.as_ref() != Some(&interface) {
+            let message = FromPortal::ConfigChanged(ConfigChanged { interface });
+            self.tell_client(id, &message);
+        }
+        for gone in old_resources.keys() {
+            if !resources.contains_key(gone) {
+                self.tell_client(id, &FromPortal::ResourceDeleted(*gone));
+            }
+        }
+        for (resource, now) in resources {
+            if old_resources.get(&resource) != Some(&now) {
+                self.tell_client(id, &FromPortal::ResourceCreatedOrUpdated(now));
+            }
+        }
+    }
+
+    pub(super) fn tell_client(&mut self, id: ClientId, message: &FromPortal) {
+        let session = self.clients.get(&id).filter(|session| session.joined);
+        if let Some(ClientSession { socket, .. }) = session {
+            let text = phoenix::push(TOPIC, message.event(), message, None);
+            self.send(*socket, text);
+        }
+    }
+
+    /// What the client is to know of: its interface and its resources.
+    fn view_of(&self, id: ClientId) -> Option<(Interface, BTreeMap<ResourceId, Resource>)> {
+        let client = self.directory.clients().get(&id)?;
+        let interface = render::interface(&self.directory, client.device.addresses);
+        let resources = policy::reachable(&self.directory, client.actor)
+            .into_iter()
+            .map(|(id, decision)| (id, render::resource(&self.directory, decision.resource)))
+            .collect();
+
+        Some((interface, resources))
+    }
+
+    fn forward_to_gateway(
+        &mut self,
+        client_id: ClientId,
+        candidates: GatewayCandidates,
+        message: fn(gateway::ClientCandidates) -> gateway::FromPortal,
+    ) {
+        let GatewayCandidates {
+            gateway_id,
+            candidates,
+        } = candidates;
+        if !self.share_a_grant(client_id, gateway_id) {
+            tracing::debug!(client = %client_id, gateway = %gateway_id, "Dropping candidates between strangers");
+            return;
+        }
+
+        let candidates = gateway::ClientCandidates {
+            client_id,
+            candidates,
+        };
+        self.tell_gateway(gateway_id, &message(candidates));
+    }
+
+    fn answer_no_relays_of_client(&mut self, id: ClientId) {
+        let Some(session) = self.clients.get_mut(&id) else {
+            return;
+        };
+        let expires_at = session.token_ends_at.unwrap_or(FAR_FUTURE);
+        session.relays =
+            (self.relays).choose(id.0, &[], Among::Connected, &session.key, expires_at);
+        let presence = RelaysPresence {
+            disconnected_ids: vec![],
+            connected: session.relays.clone(),
+        };
+
+        self.tell_client(id, &FromPortal::RelaysPresence(presence));
+    }
+
+    /// Whether the client may hear of the gateway and the other way round: a grant is in force between them, and the
+    /// gateway acknowledged it.
+    pub(super) fn share_a_grant(&self, client: ClientId, gateway: GatewayId) -> bool {
+        self.directory.grants_of(client).any(|grant| {
+            grant.key.gateway == gateway
+                && grant.is_live(self.clock.unix)
+                && !self.requests.is_first(grant.key)
+        })
+    }
+}

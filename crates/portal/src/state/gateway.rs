@@ -1,0 +1,138 @@
+//! The gateway's socket (portal-protocol.md §6).
+
+use std::collections::BTreeSet;
+
+use connlib_wire::id::{ClientId, GatewayId};
+use connlib_wire::portal::gateway::{
+    BroadcastCandidates, FromPortal, Init, MasqueradeConfig, TOPIC, ToPortal,
+};
+use connlib_wire::portal::phoenix::{self, Envelope};
+use connlib_wire::portal::{Authorization, RelaysPresence, client};
+
+use super::relays::Among;
+use super::session::{GatewaySession, SocketId};
+use super::{State, render};
+use crate::derive::FAR_FUTURE;
+
+impl State {
+    pub(super) fn join_gateway(
+        &mut self,
+        socket: SocketId,
+        id: GatewayId,
+        envelope: &Envelope<'_>,
+    ) {
+        let gateway = self.directory.gateways().get(&id);
+        let addresses = gateway.map(|gateway| gateway.device.addresses);
+        let Some((interface, session)) = addresses.zip(self.gateways.get_mut(&id)) else {
+            self.reply_error(socket, envelope, "unmatched topic");
+            return;
+        };
+        session.joined = true;
+        session.relays =
+            self.relays
+                .choose(id.0, &session.relays, Among::All, &session.key, FAR_FUTURE);
+        let relays = session.relays.clone();
+        let init = Init {
+            interface,
+            config: MasqueradeConfig::default(),
+            account_slug: Some(self.directory.account().slug.clone()),
+            relays,
+            authorizations: self.live_grants_of(id),
+            flow_logs: render::no_flow_logs(),
+        };
+
+        self.reply_ok(socket, envelope);
+        self.tell_gateway(id, &FromPortal::Init(init));
+        tracing::info!(gateway = %id, "Gateway joined");
+        self.repeat_requests(id);
+    }
+
+    pub(super) fn handle_gateway(
+        &mut self,
+        socket: SocketId,
+        id: GatewayId,
+        envelope: &Envelope<'_>,
+        message: ToPortal,
+    ) {
+        match message {
+            ToPortal::AuthorizationCreated(acknowledged) => {
+                let request = (self.requests).take_acknowledged(id, &acknowledged.reference);
+                match request {
+                    Some(request) => {
+                        self.reply_ok(socket, envelope);
+                        self.confirm(request);
+                    }
+                    None => self.reply_error(socket, envelope, "invalid_ref"),
+                }
+            }
+            ToPortal::BroadcastIceCandidates(candidates) => {
+                self.forward_to_clients(id, &candidates, client::FromPortal::IceCandidates);
+            }
+            ToPortal::BroadcastInvalidatedIceCandidates(candidates) => {
+                let event = client::FromPortal::InvalidateIceCandidates;
+                self.forward_to_clients(id, &candidates, event);
+            }
+            ToPortal::NoRelays(_) => self.answer_no_relays_of_gateway(id),
+            // No connection of this version does without ICE, whatever its ends can do.
+            ToPortal::SetCapabilities(_) => {}
+            // The enum may grow; a message that is parsed and not handled is worth nothing to anyone.
+            message => {
+                tracing::debug!(gateway = %id, event = message.event(), "Ignoring a message");
+            }
+        }
+    }
+
+    pub(super) fn tell_gateway(&mut self, id: GatewayId, message: &FromPortal) {
+        let session = self.gateways.get(&id).filter(|session| session.joined);
+        if let Some(GatewaySession { socket, .. }) = session {
+            let text = phoenix::push(TOPIC, message.event(), message, None);
+            self.send(*socket, text);
+        }
+    }
+
+    /// Every grant that is in force: a gateway revokes what it isn't told here.
+    fn live_grants_of(&self, id: GatewayId) -> Vec<Authorization> {
+        (self.directory.grants().values())
+            .filter(|grant| grant.key.gateway == id && grant.is_live(self.clock.unix))
+            .map(|grant| Authorization {
+                client_id: grant.key.client,
+                resource_id: grant.key.resource,
+                expires_at: grant.expires_at,
+            })
+            .collect()
+    }
+
+    fn forward_to_clients(
+        &mut self,
+        gateway_id: GatewayId,
+        broadcast: &BroadcastCandidates,
+        message: fn(client::GatewayCandidates) -> client::FromPortal,
+    ) {
+        let clients: BTreeSet<ClientId> = broadcast.client_ids.iter().copied().collect();
+        for id in clients {
+            if !self.share_a_grant(id, gateway_id) {
+                tracing::debug!(client = %id, gateway = %gateway_id, "Dropping candidates between strangers");
+                continue;
+            }
+            let candidates = client::GatewayCandidates {
+                gateway_id,
+                candidates: broadcast.candidates.clone(),
+            };
+            self.tell_client(id, &message(candidates));
+        }
+    }
+
+    fn answer_no_relays_of_gateway(&mut self, id: GatewayId) {
+        let Some(session) = self.gateways.get_mut(&id) else {
+            return;
+        };
+        session.relays =
+            (self.relays).choose(id.0, &[], Among::Connected, &session.key, FAR_FUTURE);
+        let presence = RelaysPresence {
+            disconnected_ids: vec![],
+            connected: session.relays.clone(),
+        };
+
+        self.tell_gateway(id, &FromPortal::RelaysPresence(presence));
+    }
+}

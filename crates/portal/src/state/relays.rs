@@ -1,0 +1,291 @@
+//! Which relays are there, and who is given which (portal-protocol.md §7, §10.5; relay.md §16).
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use connlib_wire::id::RelayId;
+use connlib_wire::key::PublicKey;
+use connlib_wire::portal::phoenix::{self, Envelope};
+use connlib_wire::portal::relay::{FromPortal, Join, TOPIC};
+use connlib_wire::portal::{Empty, RelaysPresence, client, gateway, turn};
+use connlib_wire::secret::Secret;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::session::{Goodbye, RelayAddresses, SocketId, Who};
+use super::{Event, State};
+use crate::derive;
+
+/// How many relays a peer is given.
+const PER_PEER: usize = 2;
+
+/// How long it must be quiet before peers hear of relays that came or went: sockets flap, while TURN goes on.
+const QUIET_FOR: Duration = Duration::from_secs(1);
+
+/// How long the first change waits at the most, however unquiet it is.
+const SETTLE_WITHIN: Duration = Duration::from_secs(5);
+
+/// The longest stamp secret, in bytes; a relay's own has 64.
+const MAX_SECRET: usize = 255;
+
+/// A relay that is connected, for people to see.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RelayPresence {
+    /// Its id.
+    pub id: RelayId,
+    /// Where it listens.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// All relays that are connected, or were a moment ago.
+#[derive(Debug, Default)]
+pub(super) struct Relays {
+    known: BTreeMap<RelayId, Relay>,
+    settling: Option<Settling>,
+}
+
+#[derive(Debug)]
+struct Relay {
+    /// `None` for one that left a moment ago and may come back.
+    socket: Option<SocketId>,
+    addresses: Vec<SocketAddr>,
+    stamp_secret: Secret,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Settling {
+    began_at: Instant,
+    due_at: Instant,
+}
+
+/// Which relays may be chosen.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Among {
+    /// Those too that left a moment ago: most come back.
+    All,
+    /// Only those that are connected.
+    Connected,
+}
+
+impl Relays {
+    /// A relay is there. Returns the socket that it had before.
+    fn join(
+        &mut self,
+        now: Instant,
+        socket: SocketId,
+        addresses: RelayAddresses,
+        stamp_secret: Secret,
+    ) -> (RelayId, Option<SocketId>) {
+        let id = derive::relay_id(&stamp_secret);
+        let RelayAddresses { ipv4, ipv6, port } = addresses;
+        let ipv4 = ipv4.map(|address| SocketAddr::from((address, port)));
+        let ipv6 = ipv6.map(|address| SocketAddr::from((address, port)));
+        let relay = Relay {
+            socket: Some(socket),
+            addresses: ipv4.into_iter().chain(ipv6).collect(),
+            stamp_secret,
+        };
+        let old = self.known.insert(id, relay).and_then(|old| old.socket);
+        self.settle(now);
+
+        (id, old.filter(|old| *old != socket))
+    }
+
+    /// A relay's socket is gone.
+    pub(super) fn leave(&mut self, now: Instant, id: RelayId, socket: SocketId) {
+        let Some(relay) = self.known.get_mut(&id) else {
+            return;
+        };
+        // Another socket of the same relay may have taken over.
+        if relay.socket == Some(socket) {
+            relay.socket = None;
+            self.settle(now);
+        }
+    }
+
+    /// Whether relays came or went, and then it was quiet. Those that went are forgotten.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> bool {
+        if self.settling.is_none_or(|settling| now < settling.due_at) {
+            return false;
+        }
+        self.settling = None;
+        self.known.retain(|_, relay| relay.socket.is_some());
+
+        true
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.settling.map(|settling| settling.due_at)
+    }
+
+    pub(super) fn presence(&self) -> Vec<RelayPresence> {
+        (self.known.iter())
+            .filter(|(_, relay)| relay.socket.is_some())
+            .map(|(id, relay)| RelayPresence {
+                id: *id,
+                addresses: relay.addresses.clone(),
+            })
+            .collect()
+    }
+
+    /// What a peer is given: the relays of `held` that are still there, filled up with others.
+    ///
+    /// Each peer ranks the relays in its own way, which is always the same: the load spreads, and a peer that
+    /// reconnects gets what it had. Credentials depend on `key` and `expires_at` alone.
+    pub(super) fn choose(
+        &self,
+        peer: Uuid,
+        held: &[turn::Relay],
+        among: Among,
+        key: &PublicKey,
+        expires_at: u64,
+    ) -> Vec<turn::Relay> {
+        let place = |id: RelayId| {
+            let place = held.iter().position(|entry| relay_of(entry) == id);
+            place.unwrap_or(usize::MAX)
+        };
+        let mut ranked: Vec<(usize, [u8; 32], RelayId, &Relay)> = (self.known.iter())
+            .filter(|(_, relay)| among == Among::All || relay.socket.is_some())
+            .map(|(id, relay)| (place(*id), rank(peer, *id), *id, relay))
+            .collect();
+        ranked.sort_by_key(|(place, rank, id, _)| (*place, *rank, *id));
+
+        (ranked.into_iter().take(PER_PEER))
+            .flat_map(|(_, _, id, relay)| entries(id, relay, key, expires_at))
+            .collect()
+    }
+
+    fn settle(&mut self, now: Instant) {
+        let began_at = self.settling.map_or(now, |settling| settling.began_at);
+        let due_at = (now + QUIET_FOR).min(began_at + SETTLE_WITHIN);
+        self.settling = Some(Settling { began_at, due_at });
+    }
+}
+
+impl State {
+    pub(super) fn join_relay(
+        &mut self,
+        socket: SocketId,
+        addresses: RelayAddresses,
+        envelope: &Envelope<'_>,
+    ) {
+        let join = serde_json::from_str::<Join>(envelope.payload().get()).ok();
+        let secret = join.map(|join| join.stamp_secret);
+        let is_usable = |secret: &Secret| (1..=MAX_SECRET).contains(&secret.expose().len());
+        let Some(secret) = secret.filter(is_usable) else {
+            self.reply_error(socket, envelope, "invalid_payload");
+            return;
+        };
+
+        let now = self.clock.now;
+        let previous = match self.sockets.get(&socket).map(|entry| entry.who) {
+            Some(Who::Relay(_, previous)) => previous,
+            Some(Who::Client(_) | Who::Gateway(_)) | None => None,
+        };
+        let (id, old) = self.relays.join(now, socket, addresses, secret);
+        if let Some(previous) = previous.filter(|previous| *previous != id) {
+            self.relays.leave(now, previous, socket);
+        }
+        if let Some(entry) = self.sockets.get_mut(&socket) {
+            entry.who = Who::Relay(addresses, Some(id));
+        }
+        if let Some(old) = old {
+            self.close(old, Goodbye::Replaced);
+        }
+
+        self.reply_ok(socket, envelope);
+        let init = FromPortal::Init(Empty {});
+        let text = phoenix::push(TOPIC, init.event(), &init, None);
+        self.send(socket, text);
+        tracing::info!(relay = %id, "Relay joined");
+    }
+
+    /// Tells everyone whose relays are not those they were told of.
+    pub(super) fn update_relays(&mut self) {
+        for (id, session) in self
+            .clients
+            .iter_mut()
+            .filter(|(_, session)| session.joined)
+        {
+            let expires_at = session.token_ends_at.unwrap_or(derive::FAR_FUTURE);
+            let chosen =
+                (self.relays).choose(id.0, &session.relays, Among::All, &session.key, expires_at);
+            if let Some(presence) = difference(&mut session.relays, chosen) {
+                let message = client::FromPortal::RelaysPresence(presence);
+                let text = phoenix::push(client::TOPIC, message.event(), &message, None);
+                let socket = session.socket;
+                self.events.push_back(Event::Send { socket, text });
+            }
+        }
+        for (id, session) in self
+            .gateways
+            .iter_mut()
+            .filter(|(_, session)| session.joined)
+        {
+            let expires_at = derive::FAR_FUTURE;
+            let chosen =
+                (self.relays).choose(id.0, &session.relays, Among::All, &session.key, expires_at);
+            if let Some(presence) = difference(&mut session.relays, chosen) {
+                let message = gateway::FromPortal::RelaysPresence(presence);
+                let text = phoenix::push(gateway::TOPIC, message.event(), &message, None);
+                let socket = session.socket;
+                self.events.push_back(Event::Send { socket, text });
+            }
+        }
+    }
+}
+
+/// Replaces what a peer holds by what it is to hold. `None` if they are the same.
+fn difference(held: &mut Vec<turn::Relay>, chosen: Vec<turn::Relay>) -> Option<RelaysPresence> {
+    if *held == chosen {
+        return None;
+    }
+    let is_chosen = |id: &RelayId| chosen.iter().any(|entry| relay_of(entry) == *id);
+    let mut disconnected_ids: Vec<RelayId> = held.iter().map(relay_of).collect();
+    disconnected_ids.dedup();
+    disconnected_ids.retain(|id| !is_chosen(id));
+    held.clone_from(&chosen);
+
+    Some(RelaysPresence {
+        disconnected_ids,
+        connected: chosen,
+    })
+}
+
+/// One entry for each address family, next to each other.
+fn entries(
+    id: RelayId,
+    relay: &Relay,
+    key: &PublicKey,
+    expires_at: u64,
+) -> impl Iterator<Item = turn::Relay> {
+    let credentials = derive::turn_credentials(key, &relay.stamp_secret, expires_at);
+
+    relay.addresses.iter().map(move |addr| {
+        turn::Relay::Turn(turn::Turn {
+            id,
+            addr: *addr,
+            username: credentials.username.clone(),
+            password: credentials.password.clone(),
+            expires_at,
+        })
+    })
+}
+
+fn relay_of(entry: &turn::Relay) -> RelayId {
+    match entry {
+        turn::Relay::Turn(turn) => turn.id,
+        turn::Relay::Stun { id, .. } => *id,
+        // The portal makes entries of the first kind alone.
+        _ => RelayId(Uuid::nil()),
+    }
+}
+
+fn rank(peer: Uuid, relay: RelayId) -> [u8; 32] {
+    Sha256::new()
+        .chain_update(peer.as_bytes())
+        .chain_update(relay.0.as_bytes())
+        .finalize()
+        .into()
+}

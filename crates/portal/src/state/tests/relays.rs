@@ -1,0 +1,251 @@
+use super::*;
+
+#[test]
+fn peers_are_given_relays_with_credentials_of_their_own() {
+    let mut portal = Portal::new();
+    let relay = portal.relay(SECRET);
+    let token = portal.gateway_token("hq");
+    let gateway = portal.join(&device(Role::Gateway, &token, "gw", 2));
+
+    let init = portal.messages(gateway)[1].1.clone();
+
+    let relays = init["relays"].as_array().unwrap();
+    assert_eq!(relays.len(), 2);
+    assert_eq!(relays[0]["addr"], "192.0.2.10:3478");
+    assert_eq!(relays[1]["addr"], "[2001:db8::10]:3478");
+    for entry in relays {
+        assert_eq!(entry["type"], "turn");
+        assert_eq!(entry["id"], "6c86c6aa-c5fb-44bc-b5d9-939cb7d7d564");
+        assert_eq!(entry["expires_at"], 2_145_916_800_u64);
+        assert!(
+            entry["username"]
+                .as_str()
+                .unwrap()
+                .starts_with("2145916800:")
+        );
+    }
+    assert_eq!(portal.state.presence().relays.len(), 1);
+    assert_eq!(portal.closed(relay), None);
+}
+
+#[test]
+fn a_clients_credentials_end_with_its_token() {
+    let mut portal = Portal::new();
+    portal.relay(SECRET);
+    let actor = portal.state.directory().actor_named("alice").unwrap().id;
+    let (_, token) = portal.token(TokenKind::Client(actor), Some(1_893_456_000));
+
+    let client = portal.join(&device(Role::Client, &token, "laptop", 1));
+
+    let init = portal.messages(client)[1].1.clone();
+    assert_eq!(init["relays"][0]["expires_at"], 1_893_456_000);
+}
+
+#[test]
+fn relays_that_come_are_told_after_a_second_of_quiet() {
+    let mut portal = Portal::new();
+    let (client, _) = portal.client("alice");
+    let (gateway, _) = portal.gateway("hq", "gw");
+
+    portal.relay(SECRET);
+    portal.pass(Duration::from_millis(900));
+    portal.relay(&secret(2));
+    portal.pass(Duration::from_millis(999));
+    assert_eq!(portal.events(client), [] as [&str; 0]);
+    portal.pass(Duration::from_millis(1));
+
+    for peer in [client, gateway] {
+        let presence = portal.only(peer, "relays_presence");
+        assert_eq!(presence["disconnected_ids"], json!([]));
+        assert_eq!(presence["connected"].as_array().unwrap().len(), 4);
+    }
+}
+
+#[test]
+fn relays_that_never_settle_are_told_all_the_same() {
+    let mut portal = Portal::new();
+    let (client, _) = portal.client("alice");
+    portal.relay(SECRET);
+
+    for _ in 0..6 {
+        let flapping = portal.relay(&secret(2));
+        portal.pass(Duration::from_millis(900));
+        portal.disconnect(flapping);
+    }
+
+    assert!(
+        portal
+            .events(client)
+            .contains(&"relays_presence".to_owned())
+    );
+}
+
+#[test]
+fn a_relay_that_flaps_disturbs_nobody() {
+    let mut portal = Portal::new();
+    let relay = portal.relay(SECRET);
+    let (client, _) = portal.client("alice");
+    portal.pass(Duration::from_secs(2));
+    portal.messages(client);
+
+    portal.disconnect(relay);
+    portal.pass(Duration::from_millis(900));
+    portal.relay(SECRET);
+    portal.pass(Duration::from_secs(5));
+
+    assert_eq!(portal.events(client), [] as [&str; 0]);
+}
+
+#[test]
+fn a_client_that_joins_while_its_relay_flaps_gets_it_all_the_same() {
+    let mut portal = Portal::new();
+    let relay = portal.relay(SECRET);
+    portal.pass(Duration::from_secs(2));
+    portal.disconnect(relay);
+
+    let token = portal.client_token("alice");
+    let client = portal.join(&device(Role::Client, &token, "laptop", 1));
+    let init = portal.messages(client)[1].1.clone();
+    assert_eq!(init["relays"].as_array().unwrap().len(), 2);
+
+    portal.pass(Duration::from_secs(1));
+    let presence = portal.only(client, "relays_presence");
+    assert_eq!(
+        presence["disconnected_ids"],
+        json!(["6c86c6aa-c5fb-44bc-b5d9-939cb7d7d564"])
+    );
+    assert_eq!(presence["connected"], json!([]));
+}
+
+#[test]
+fn a_relay_with_another_secret_is_another_relay() {
+    let mut portal = Portal::new();
+    let relay = portal.relay(SECRET);
+    let (client, _) = portal.client("alice");
+    portal.pass(Duration::from_secs(2));
+    portal.messages(client);
+
+    portal.disconnect(relay);
+    portal.relay(&secret(2));
+    portal.pass(Duration::from_secs(1));
+
+    let presence = portal.only(client, "relays_presence");
+    assert_eq!(
+        presence["disconnected_ids"],
+        json!(["6c86c6aa-c5fb-44bc-b5d9-939cb7d7d564"])
+    );
+    let new = crate::derive::relay_id(&secret(2).into());
+    assert_eq!(presence["connected"][0]["id"], json!(new));
+}
+
+#[test]
+fn nobody_has_more_than_two_relays_or_is_moved_without_need() {
+    let mut portal = Portal::new();
+    let first: Vec<Peer> = (1..=2)
+        .map(|number| portal.relay(&secret(number)))
+        .collect();
+    portal.pass(Duration::from_secs(2));
+    let token = portal.client_token("alice");
+    let client = portal.join(&device(Role::Client, &token, "laptop", 1));
+    let init = portal.messages(client)[1].1.clone();
+    assert_eq!(init["relays"].as_array().unwrap().len(), 4);
+
+    for number in 3..=9 {
+        portal.relay(&secret(number));
+    }
+    portal.pass(Duration::from_secs(2));
+    assert_eq!(portal.events(client), [] as [&str; 0]);
+
+    portal.disconnect(first[0]);
+    portal.pass(Duration::from_secs(2));
+    let presence = portal.only(client, "relays_presence");
+    let gone = crate::derive::relay_id(&secret(1).into());
+    assert_eq!(presence["disconnected_ids"], json!([gone]));
+    let connected = presence["connected"].as_array().unwrap();
+    assert_eq!(connected.len(), 4);
+    let kept = json!(crate::derive::relay_id(&secret(2).into()));
+    assert_eq!(connected[0]["id"], kept);
+    assert_ne!(connected[2]["id"], kept);
+}
+
+#[test]
+fn a_reconnecting_client_gets_the_same_relays() {
+    let mut portal = Portal::new();
+    for number in 1..=9 {
+        portal.relay(&secret(number));
+    }
+    portal.pass(Duration::from_secs(2));
+    let token = portal.client_token("alice");
+    let connect = device(Role::Client, &token, "laptop", 1);
+
+    let mut given = || {
+        let client = portal.join(&connect);
+        portal.messages(client)[1].1["relays"].clone()
+    };
+
+    assert_eq!(given(), given());
+}
+
+#[test]
+fn who_lost_all_relays_is_given_those_that_are_connected() {
+    let mut portal = Portal::new();
+    let relay = portal.relay(SECRET);
+    let (client, _) = portal.client("alice");
+    let (gateway, _) = portal.gateway("hq", "gw");
+    portal.pass(Duration::from_secs(2));
+    for peer in [client, gateway] {
+        portal.say(peer, "no_relays", json!({}));
+        let presence = portal.only(peer, "relays_presence");
+        assert_eq!(presence["disconnected_ids"], json!([]));
+        assert_eq!(presence["connected"].as_array().unwrap().len(), 2);
+    }
+
+    portal.disconnect(relay);
+    portal.say(client, "no_relays", json!({}));
+    let presence = portal.only(client, "relays_presence");
+    assert_eq!(presence["connected"], json!([]));
+
+    portal.relay(SECRET);
+    portal.pass(Duration::from_secs(2));
+    let presence = portal.only(client, "relays_presence");
+    assert_eq!(presence["connected"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn the_newer_socket_of_a_relay_replaces_the_older() {
+    let mut portal = Portal::new();
+    let older = portal.relay(SECRET);
+
+    let newer = portal.relay(SECRET);
+
+    assert_eq!(portal.closed(older), Some(Goodbye::Replaced));
+    portal.disconnect(older);
+    portal.pass(Duration::from_secs(2));
+    assert_eq!(portal.state.presence().relays.len(), 1);
+    assert_eq!(portal.closed(newer), None);
+}
+
+#[test]
+fn a_relay_joins_with_a_secret_or_not_at_all() {
+    let mut portal = Portal::new();
+    let token = portal.token(TokenKind::Relay, None).1;
+    let peer = portal.connect(&relay(&token)).unwrap();
+
+    for payload in [
+        Value::Null,
+        json!({}),
+        json!({"stamp_secret": ""}),
+        json!({"stamp_secret": 7}),
+        json!({"stamp_secret": "x".repeat(256)}),
+    ] {
+        portal.say(peer, "phx_join", payload);
+        let reply = portal.only(peer, "phx_reply");
+        assert_eq!(reply["status"], "error");
+    }
+    assert_eq!(portal.state.presence().relays, []);
+
+    portal.join_relay(peer, SECRET);
+    portal.say(peer, "anything", json!({}));
+    let reply = portal.only(peer, "phx_reply");
+    assert_eq!(reply["response"]["reason"], "unknown_message");
+}
