@@ -17,6 +17,7 @@ pub mod derive;
 pub mod model;
 pub mod policy;
 pub mod state;
+pub mod store;
 pub mod token;
 pub mod topology;
 

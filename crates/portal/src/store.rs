@@ -1,0 +1,90 @@
+//! Where the directory outlives the process.
+
+pub mod memory;
+#[cfg(feature = "server")]
+pub mod sqlite;
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use crate::model::{Directory, Edit};
+
+/// Keeps a directory.
+///
+/// What [`Store::load`] gives after any edits equals a directory that had the same edits applied.
+pub trait Store: Send {
+    /// Everything that is kept.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`], if what is kept can't be read or makes no sense.
+    fn load(&mut self) -> Result<Directory, StoreError>;
+
+    /// Makes all edits, in order, or none. They are safe from a loss of power when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`], if they can't be written.
+    fn write(&mut self, edits: &[Edit]) -> Result<(), StoreError>;
+}
+
+/// What is wrong with a store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The operating system doesn't let us.
+    #[error("can't open the database {}: {source}; check that the directory exists and that this user may write there", file.display())]
+    Unopenable {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// There is no such file, and this call doesn't make one.
+    #[error("there is no database {}; `portal serve` or `portal apply` makes one", file.display())]
+    Missing {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Another process works with the file.
+    #[error("the database {} is in use by another process; if that is `portal serve`, talk to its admin socket", file.display())]
+    InUse {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The file belongs to another program.
+    #[error("{} is not a connlib database; name another file", file.display())]
+    NotOurs {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A newer version of this program wrote the file.
+    #[error("the database {} has version {found}, this program knows versions up to {known}; update this program", file.display())]
+    Newer {
+        /// The file.
+        file: PathBuf,
+        /// The file's version.
+        found: i64,
+        /// The newest version that this program knows.
+        known: i64,
+    },
+    /// The file is damaged.
+    #[error("the database {} is damaged: {source}; restore it from a backup", file.display())]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// Edits can't be written; none of them was.
+    #[error("can't write to the database {}: {source}; check that its disk isn't full", file.display())]
+    Unwritable {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+}

@@ -1,0 +1,376 @@
+use std::os::unix::fs::PermissionsExt as _;
+
+use connlib_wire::id::{ClientId, GatewayId, ResourceId, SiteId};
+use connlib_wire::portal::resource::IpStack;
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{
+    Actor, ActorId, Address, Client, Device, Gateway, Grant, GrantId, GrantKey, Network, Policy,
+    PolicyId, PskBase, Resource, Site, Token, TokenId, TokenKind, parse_filter,
+};
+use crate::store::memory::Memory;
+use crate::tests::{account, ids};
+
+#[test]
+fn what_was_written_is_there_after_reopening() {
+    let (_dir, file) = temporary();
+    let mut written = Directory::new(account());
+    let mut store = open(&file).unwrap();
+    for op in (0..14).flat_map(|kind| (0..3).map(move |a| (kind, a, (a + 1) % 3, a % 2))) {
+        let Some(edit) = edit(&written, op) else {
+            continue;
+        };
+        if matches!(
+            edit,
+            Edit::DropSite(_) | Edit::DropActor(_) | Edit::DropResource(_) | Edit::DropPolicy(_)
+        ) {
+            continue;
+        }
+        written.apply(&edit);
+        store.write(&[edit]).unwrap();
+    }
+    drop(store);
+
+    let other_account = Account {
+        id: ids(1),
+        ..account()
+    };
+    let mut store = Sqlite::open(&file, IfMissing::Fail, &other_account).unwrap();
+
+    let read = store.load().unwrap();
+    assert!(!read.grants().is_empty() && !read.tokens().is_empty());
+    assert_eq!(read, written);
+}
+
+#[test]
+fn edits_are_made_together_or_not_at_all() {
+    let (_dir, file) = temporary();
+    let mut store = open(&file).unwrap();
+    let nobodys = Policy {
+        id: PolicyId(ids(1)),
+        group: "g".to_owned(),
+        resource: ResourceId(ids(404)),
+    };
+    let site = Site {
+        id: SiteId(ids(1)),
+        name: "hq".to_owned(),
+    };
+
+    let error = store.write(&[Edit::PutSite(site), Edit::PutPolicy(nobodys)]);
+
+    assert!(
+        matches!(error, Err(StoreError::Unwritable { .. })),
+        "{error:?}"
+    );
+    assert_eq!(store.load().unwrap(), Directory::new(account()));
+}
+
+#[test]
+fn a_file_is_made_only_where_that_is_wanted_and_for_its_owner_alone() {
+    let (_dir, file) = temporary();
+
+    let missing = Sqlite::open(&file, IfMissing::Fail, &account());
+    assert!(matches!(missing, Err(StoreError::Missing { .. })));
+    assert!(!file.exists());
+
+    let store = open(&file).unwrap();
+    let wal = PathBuf::from(format!("{}-wal", file.display()));
+    for file in [&file, &wal] {
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", file.display());
+    }
+    drop(store);
+
+    let nowhere = file.parent().unwrap().join("no/such/directory.sqlite");
+    let unopenable = open(&nowhere);
+    assert!(matches!(unopenable, Err(StoreError::Unopenable { .. })));
+}
+
+#[test]
+fn a_file_is_opened_once_at_a_time() {
+    let (_dir, file) = temporary();
+    let store = open(&file).unwrap();
+
+    let second = open(&file);
+    assert!(
+        matches!(second, Err(StoreError::InUse { .. })),
+        "{second:?}"
+    );
+
+    drop(store);
+    open(&file).unwrap();
+}
+
+#[test]
+fn a_file_of_a_newer_version_is_refused() {
+    let (_dir, file) = temporary();
+    drop(open(&file).unwrap());
+    let connection = Connection::open(&file).unwrap();
+    connection.pragma_update(None, "user_version", 99).unwrap();
+    drop(connection);
+
+    let error = open(&file).unwrap_err();
+
+    assert!(
+        matches!(
+            error,
+            StoreError::Newer {
+                found: 99,
+                known: 1,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("99"), "{error}");
+}
+
+#[test]
+fn a_file_of_another_program_is_refused_and_left_alone() {
+    let (_dir, file) = temporary();
+    let connection = Connection::open(&file).unwrap();
+    connection.execute_batch("CREATE TABLE theirs (x)").unwrap();
+    drop(connection);
+    let before = std::fs::read(&file).unwrap();
+
+    let error = open(&file).unwrap_err();
+    assert!(matches!(error, StoreError::NotOurs { .. }), "{error:?}");
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+
+    std::fs::write(
+        &file,
+        "not a database at all, but long enough to be looked at ".repeat(40),
+    )
+    .unwrap();
+    let error = open(&file).unwrap_err();
+    assert!(matches!(error, StoreError::NotOurs { .. }), "{error:?}");
+}
+
+#[test]
+fn a_damaged_file_is_refused() {
+    let (_dir, file) = temporary();
+    drop(open(&file).unwrap());
+    let mut bytes = std::fs::read(&file).unwrap();
+    let second_page = bytes.get_mut(4096..).unwrap();
+    second_page.fill(0xa5);
+    std::fs::write(&file, bytes).unwrap();
+
+    let error = open(&file).unwrap_err();
+
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+    assert!(error.to_string().contains("backup"), "{error}");
+}
+
+#[test]
+fn a_row_that_makes_no_sense_is_told_and_does_not_panic() {
+    let (_dir, file) = temporary();
+    drop(open(&file).unwrap());
+    let connection = Connection::open(&file).unwrap();
+    connection
+        .execute_batch("INSERT INTO sites VALUES ('nobody', 'hq')")
+        .unwrap();
+    drop(connection);
+
+    let error = open(&file).unwrap().load().unwrap_err();
+
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn both_stores_keep_the_same(
+        ops in proptest::collection::vec((0..14_u8, 0..3_u8, 0..3_u8, 0..2_u8), 0..80),
+    ) {
+        let mut directory = Directory::new(account());
+        let mut memory = Memory::new(account());
+        let mut sqlite = Sqlite::in_memory(&account()).unwrap();
+        for op in ops {
+            let Some(edit) = edit(&directory, op) else {
+                continue;
+            };
+            directory.apply(&edit);
+            memory.write(std::slice::from_ref(&edit)).unwrap();
+            sqlite.write(&[edit]).unwrap();
+        }
+
+        prop_assert_eq!(&memory.load().unwrap(), &directory);
+        prop_assert_eq!(&sqlite.load().unwrap(), &directory);
+    }
+}
+
+/// An edit whose references are there.
+fn edit(directory: &Directory, (kind, a, b, c): (u8, u8, u8, u8)) -> Option<Edit> {
+    match kind {
+        0..9 => topology_edit(directory, (kind, a, b, c)),
+        9 => Some(Edit::PutToken(token(directory, a, b, c))),
+        _ => session_edit(directory, (kind, a, b, c)),
+    }
+}
+
+fn topology_edit(directory: &Directory, (kind, a, b, c): (u8, u8, u8, u8)) -> Option<Edit> {
+    let (site, other_site) = (SiteId(number(10, a)), SiteId(number(10, b)));
+    let (actor, resource) = (ActorId(number(20, a)), ResourceId(number(30, a)));
+    let policy = PolicyId(number(40, a * 3 + b));
+    let sites = directory.sites();
+    let mut resources = directory.resources().values();
+
+    Some(match kind {
+        0 => Edit::SetNetwork(Network {
+            do53: vec![[9, 9, 9, a].into(), "fd00::53".parse().unwrap()],
+            doh: vec![format!("https://dns{b}.example/"); usize::from(c)],
+            search_domain: (c == 0).then(|| format!("corp{a}.test")),
+        }),
+        1 => Edit::PutSite(Site {
+            id: site,
+            name: format!("site {a}"),
+        }),
+        2 if !resources.any(|resource| resource.sites.contains(&site)) => Edit::DropSite(site),
+        3 => Edit::PutActor(Actor {
+            id: actor,
+            name: format!("actor {a}"),
+            groups: (0..b).map(|group| format!("group {group}")).collect(),
+        }),
+        4 => Edit::DropActor(actor),
+        5 if sites.contains_key(&site) && sites.contains_key(&other_site) => {
+            Edit::PutResource(Resource {
+                id: resource,
+                name: format!("resource {a}"),
+                address: address(b, c),
+                sites: match site == other_site {
+                    true => vec![site],
+                    false => vec![other_site, site],
+                },
+                filters: (["tcp/80-443", "udp", "icmp"].iter())
+                    .take(usize::from(b))
+                    .map(|filter| parse_filter(filter).unwrap())
+                    .collect(),
+            })
+        }
+        6 => Edit::DropResource(resource),
+        7 if directory.resources().contains_key(&resource) => Edit::PutPolicy(Policy {
+            id: policy,
+            group: format!("group {b}"),
+            resource,
+        }),
+        8 => Edit::DropPolicy(policy),
+        _ => return None,
+    })
+}
+
+fn session_edit(directory: &Directory, (kind, a, b, c): (u8, u8, u8, u8)) -> Option<Edit> {
+    let (actor, site) = (ActorId(number(20, a)), SiteId(number(10, a)));
+    let client = ClientId(number(50, a * 3 + b));
+    let gateway = GatewayId(number(60, a * 3 + b));
+
+    Some(match kind {
+        10 if directory.actors().contains_key(&actor) => {
+            let known = directory.clients().get(&client);
+            let device = device(directory, known.map(|known| &known.device), b, c)?;
+            Edit::PutClient(Client {
+                id: client,
+                actor,
+                device,
+            })
+        }
+        11 if directory.sites().contains_key(&site) => {
+            let known = directory.gateways().get(&gateway);
+            let device = device(directory, known.map(|known| &known.device), b, c)?;
+            Edit::PutGateway(Gateway {
+                id: gateway,
+                site,
+                device,
+            })
+        }
+        12 | 13 => {
+            let client = directory.clients().values().nth(usize::from(a))?;
+            let policy = directory.policies().values().nth(usize::from(b))?;
+            let gateway = directory.gateways().keys().nth(usize::from(c))?;
+            let token = (directory.tokens().values())
+                .find(|token| token.kind == TokenKind::Client(client.actor))?;
+            let key = GrantKey {
+                client: client.id,
+                resource: policy.resource,
+                gateway: *gateway,
+            };
+            if kind == 13 && c == 1 {
+                return Some(Edit::DropGrant(key));
+            }
+            Edit::PutGrant(Grant {
+                id: GrantId(number(80, a)),
+                key,
+                policy: policy.id,
+                token: token.id,
+                created_at: 6,
+                expires_at: token.expires_at,
+            })
+        }
+        _ => return None,
+    })
+}
+
+fn token(directory: &Directory, a: u8, b: u8, c: u8) -> Token {
+    let (actor, site) = (ActorId(number(20, a)), SiteId(number(10, a)));
+    // A token's kind never changes, so the kind is a part of the number.
+    let (kind, kind_number) = match c {
+        0 if directory.actors().contains_key(&actor) => (TokenKind::Client(actor), 0),
+        1 if directory.sites().contains_key(&site) => (TokenKind::Gateway(site), 3),
+        _ => (TokenKind::Relay, 6),
+    };
+
+    Token {
+        id: TokenId(number(70, a + kind_number)),
+        kind,
+        hash: [a; 32],
+        salt: [b; 16],
+        created_at: 5,
+        expires_at: (b == 1).then_some(1_893_456_000),
+        revoked_at: (b == 2).then_some(7),
+    }
+}
+
+fn number(base: u128, index: u8) -> uuid::Uuid {
+    ids(base + u128::from(index))
+}
+
+fn address(b: u8, c: u8) -> Address {
+    match (b, c) {
+        (0, _) => Address::Cidr("10.20.0.0/16".parse().unwrap()),
+        (1, 0) => Address::Cidr("fd00::1/128".parse().unwrap()),
+        (1, _) => Address::Internet,
+        (_, 0) => Address::Dns {
+            pattern: "*.corp.test".to_owned(),
+            ip_stack: IpStack::Ipv6Only,
+        },
+        (_, _) => Address::Dns {
+            pattern: "wiki.test".to_owned(),
+            ip_stack: IpStack::Dual,
+        },
+    }
+}
+
+fn device(directory: &Directory, known: Option<&Device>, b: u8, c: u8) -> Option<Device> {
+    let addresses = match known {
+        Some(known) => known.addresses,
+        None => directory.free_addresses()?,
+    };
+
+    Some(Device {
+        external_id: format!("device {b}"),
+        name: format!("name {c}"),
+        addresses,
+        psk_base: PskBase::new([b; 32]),
+    })
+}
+
+fn temporary() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("portal.sqlite");
+    (dir, file)
+}
+
+fn open(file: &Path) -> Result<Sqlite, StoreError> {
+    Sqlite::open(file, IfMissing::Create, &account())
+}
