@@ -253,17 +253,19 @@ impl State {
         }
     }
 
-    /// A fresh random id, for what is added from outside.
-    pub fn new_id(&mut self) -> Uuid {
+    /// A generator of its own for whoever adds something from outside.
+    pub fn fork_random(&mut self) -> StdRng {
+        let mut seed = [0; 32];
+        self.random.fill_bytes(&mut seed);
+
+        StdRng::from_seed(seed)
+    }
+
+    fn new_id(&mut self) -> Uuid {
         let mut bytes = [0; 16];
         self.random.fill_bytes(&mut bytes);
 
         Builder::from_random_bytes(bytes).into_uuid()
-    }
-
-    /// The generator that ids and secrets are drawn from.
-    pub fn random(&mut self) -> &mut StdRng {
-        &mut self.random
     }
 
     fn has_joined(&self, who: Who) -> bool {

@@ -2,6 +2,7 @@
 
 mod access;
 mod changes;
+mod recording;
 mod relays;
 mod sessions;
 mod texts;
@@ -112,7 +113,7 @@ impl Portal {
     }
 
     fn token(&mut self, kind: TokenKind, expires_at: Option<u64>) -> (TokenId, Secret) {
-        let (token, text) = token::mint(self.state.random(), kind, self.unix, expires_at);
+        let (token, text) = token::mint(&mut self.state.random, kind, self.unix, expires_at);
         let id = token.id;
         self.edit(&[Edit::PutToken(token)]);
         (id, text)
