@@ -13,6 +13,7 @@
 //! All of that is pure: time, randomness and texts come in as arguments, texts go out. The feature `server` puts
 //! WebSockets, TLS, an admin socket and an SQLite file around it.
 
+pub mod admin;
 pub mod derive;
 pub mod model;
 pub mod policy;

@@ -1,0 +1,202 @@
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use super::*;
+use crate::tests::{World, ids};
+
+const FILE: &str = r#"
+[[site]]
+name = "hq"
+[[actor]]
+name = "alice"
+groups = ["staff"]
+[[resource]]
+name = "lan"
+address = "10.20.0.0/16"
+sites = ["hq"]
+filters = ["tcp/80-443"]
+[[policy]]
+group = "staff"
+resource = "lan"
+"#;
+
+#[test]
+fn a_dry_run_says_the_same_and_does_nothing() {
+    let directory = World::new("").directory;
+
+    let (dry_edits, dry) = ask(&directory, &apply(FILE, true)).unwrap();
+    let (edits, wet) = ask(&directory, &apply(FILE, false)).unwrap();
+
+    assert_eq!(dry_edits, []);
+    assert!(!edits.is_empty());
+    let (Response::Applied { changes: dry, .. }, Response::Applied { changes: wet, .. }) =
+        (dry, wet)
+    else {
+        panic!("not applied");
+    };
+    assert_eq!(dry, wet);
+    let added: Vec<String> = wet.added.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        added,
+        [
+            "site `hq`",
+            "actor `alice`",
+            "resource `lan`",
+            "policy `staff -> lan`"
+        ]
+    );
+}
+
+#[test]
+fn a_wrong_topology_fails_with_its_place() {
+    let directory = World::new("").directory;
+
+    let failure = ask(&directory, &apply("[[site]]\nnmae = \"hq\"", false)).unwrap_err();
+
+    let Failure::Topology(error) = &failure else {
+        panic!("{failure:?}");
+    };
+    assert_eq!((error.line, error.key.as_str()), (2, "nmae"));
+}
+
+#[test]
+fn tokens_are_made_for_what_exists() {
+    let directory = World::new(FILE).directory;
+    let kind = |kind| Request::CreateToken {
+        kind,
+        expires: Some(Duration::from_secs(60)),
+    };
+    let of = |name: &str| name.to_owned();
+
+    let (edits, response) =
+        ask(&directory, &kind(TokenFor::Client { actor: of("alice") })).unwrap();
+    let Response::TokenCreated {
+        id,
+        token,
+        expires_at,
+    } = response
+    else {
+        panic!("{response:?}");
+    };
+    assert_eq!(expires_at, Some(1060));
+    assert!(token.expose().starts_with('.'));
+    let [Edit::PutToken(stored)] = &edits[..] else {
+        panic!("{edits:?}");
+    };
+    assert_eq!(stored.id, id);
+
+    let unknown = ask(&directory, &kind(TokenFor::Client { actor: of("bob") }));
+    assert_eq!(unknown, Err(Failure::UnknownActor { name: of("bob") }));
+    let unknown = ask(&directory, &kind(TokenFor::Gateway { site: of("branch") }));
+    assert_eq!(unknown, Err(Failure::UnknownSite { name: of("branch") }));
+    ask(&directory, &kind(TokenFor::Gateway { site: of("hq") })).unwrap();
+
+    let eternal = Request::CreateToken {
+        kind: TokenFor::Relay,
+        expires: Some(Duration::MAX),
+    };
+    let (_, response) = ask(&directory, &eternal).unwrap();
+    let Response::TokenCreated { expires_at, .. } = response else {
+        panic!("{response:?}");
+    };
+    assert_eq!(expires_at, Some(LAST_EXPIRY));
+}
+
+#[test]
+fn revoking_is_final_and_can_be_repeated() {
+    let mut directory = World::new(FILE).directory;
+    let relay = Request::CreateToken {
+        kind: TokenFor::Relay,
+        expires: None,
+    };
+    let (edits, response) = ask(&directory, &relay).unwrap();
+    directory.apply(&edits[0]);
+    let Response::TokenCreated { id, .. } = response else {
+        panic!("{response:?}");
+    };
+
+    let (edits, response) = ask(&directory, &Request::RevokeToken { id }).unwrap();
+    assert_eq!(response, Response::TokenRevoked { id });
+    directory.apply(&edits[0]);
+    assert!(!directory.tokens()[&id].is_usable(1000));
+    let (edits, _) = ask(&directory, &Request::RevokeToken { id }).unwrap();
+    assert_eq!(edits, []);
+
+    let id = TokenId(ids(404));
+    let unknown = ask(&directory, &Request::RevokeToken { id });
+    assert_eq!(unknown, Err(Failure::UnknownToken { id }));
+}
+
+#[test]
+fn what_is_shown_has_names_and_no_secrets() {
+    let mut directory = World::new(FILE).directory;
+    let request = Request::CreateToken {
+        kind: TokenFor::Gateway {
+            site: "hq".to_owned(),
+        },
+        expires: None,
+    };
+    let (edits, response) = ask(&directory, &request).unwrap();
+    directory.apply(&edits[0]);
+    let Response::TokenCreated { token, .. } = response else {
+        panic!("{response:?}");
+    };
+
+    let (edits, response) = ask(&directory, &Request::Show).unwrap();
+
+    assert_eq!(edits, []);
+    let text = serde_json::to_string(&response).unwrap();
+    let secret = token.expose().rsplit('.').next().unwrap();
+    assert!(!text.contains(secret));
+    let shown: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(shown["sites"][0]["name"], "hq");
+    assert_eq!(shown["resources"][0]["type"], "cidr");
+    assert_eq!(shown["resources"][0]["sites"][0], "hq");
+    assert_eq!(shown["resources"][0]["filters"][0], "tcp/80-443");
+    assert_eq!(shown["policies"][0]["resource"], "lan");
+    assert_eq!(shown["tokens"][0]["kind"], "gateway");
+    assert_eq!(shown["tokens"][0]["owner"], "hq");
+    assert_eq!(shown["tokens"][0]["usable"], true);
+}
+
+#[test]
+fn requests_and_answers_survive_the_socket() {
+    let directory = World::new(FILE).directory;
+    for request in [
+        apply(FILE, true),
+        Request::CreateToken {
+            kind: TokenFor::Client {
+                actor: "alice".to_owned(),
+            },
+            expires: Some(Duration::from_secs(5)),
+        },
+        Request::RevokeToken {
+            id: TokenId(ids(404)),
+        },
+        Request::Show,
+        apply("[[site]]", false),
+    ] {
+        let line = serde_json::to_string(&request).unwrap();
+        assert!(!line.contains('\n'));
+        assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), request);
+
+        let answer = ask(&directory, &request).map(|(_, response)| response);
+        let line = serde_json::to_string(&answer).unwrap();
+        assert!(!line.contains('\n'));
+        let read: Result<Response, Failure> = serde_json::from_str(&line).unwrap();
+        assert_eq!(read, answer);
+    }
+}
+
+fn apply(text: &str, dry_run: bool) -> Request {
+    Request::Apply {
+        text: text.to_owned(),
+        file_name: "t.toml".to_owned(),
+        dry_run,
+    }
+}
+
+fn ask(directory: &Directory, request: &Request) -> Result<(Vec<Edit>, Response), Failure> {
+    let mut random = StdRng::from_seed([5; 32]);
+    perform(directory, &Presence::default(), request, 1000, &mut random)
+}
