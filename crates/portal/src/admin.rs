@@ -3,6 +3,8 @@
 //! [`perform`] is pure: it turns a request into an answer and the edits that make it true. A running portal and a
 //! process that opens the database itself use the same one, so their answers are the same.
 
+#[cfg(feature = "server")]
+mod call;
 mod show;
 
 use std::time::Duration;
@@ -12,6 +14,8 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 use uuid::{Builder, Uuid};
 
+#[cfg(feature = "server")]
+pub use call::{AdminError, Target, call};
 pub use show::{
     Show, ShownActor, ShownClient, ShownGateway, ShownGrant, ShownNetwork, ShownPolicy, ShownRelay,
     ShownResource, ShownSite, ShownToken,

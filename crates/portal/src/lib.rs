@@ -17,6 +17,8 @@ pub mod admin;
 pub mod derive;
 pub mod model;
 pub mod policy;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod state;
 pub mod store;
 pub mod token;

@@ -1,0 +1,338 @@
+//! The one task that owns the state and the store.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::clock;
+use crate::admin::{Failure, Request, Response, perform};
+use crate::model::Edit;
+use crate::state::{Connect, Event, Refused, SocketId, State};
+use crate::store::Store;
+
+/// How many commands wait for the core before those who send them wait.
+const COMMANDS: usize = 1024;
+
+/// How many commands are taken before their edits are stored together.
+const BATCH: usize = 64;
+
+/// How many messages wait for a socket before it is closed as too slow.
+const OUTGOING: usize = 1024;
+
+/// How soon to try again what could not be stored.
+const STORE_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// The close code of a portal that restarts (RFC 6455's registry).
+const SERVICE_RESTART: u16 = 1012;
+
+/// What the core is told.
+#[derive(Debug)]
+enum Command {
+    Check {
+        connect: Connect,
+        answer: oneshot::Sender<Result<(), Rejected>>,
+    },
+    Connect {
+        connect: Connect,
+        answer: oneshot::Sender<Result<Opened, Rejected>>,
+    },
+    Message {
+        socket: SocketId,
+        text: String,
+    },
+    Disconnected {
+        socket: SocketId,
+    },
+    Admin {
+        request: Request,
+        answer: oneshot::Sender<Result<Response, Failure>>,
+    },
+    Stop {
+        answer: oneshot::Sender<()>,
+    },
+}
+
+/// A socket that the state knows.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) socket: SocketId,
+    /// What the peer is to be told. The end of it is the end of the socket.
+    pub(super) outgoing: mpsc::Receiver<Outgoing>,
+}
+
+/// What a peer is told.
+#[derive(Debug)]
+pub(super) enum Outgoing {
+    Text(String),
+    Close { code: u16, reason: &'static str },
+}
+
+/// Why a socket isn't opened.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Rejected {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The store doesn't work, or the portal stops.
+    #[error("The portal can't take connections now")]
+    Unavailable,
+}
+
+/// The way to the core. The core ends when all are gone.
+#[derive(Clone, Debug)]
+pub(super) struct CoreHandle {
+    commands: mpsc::Sender<Command>,
+}
+
+impl CoreHandle {
+    /// Whether the token of `connect` is good.
+    pub(super) async fn check(&self, connect: Connect) -> Result<(), Rejected> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Command::Check { connect, answer }).await;
+
+        answered.await.unwrap_or(Err(Rejected::Unavailable))
+    }
+
+    /// Opens a socket. Whoever gets one reports its end.
+    pub(super) async fn connect(&self, connect: Connect) -> Result<Opened, Rejected> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Command::Connect { connect, answer }).await;
+
+        answered.await.unwrap_or(Err(Rejected::Unavailable))
+    }
+
+    pub(super) async fn message(&self, socket: SocketId, text: String) {
+        self.tell(Command::Message { socket, text }).await;
+    }
+
+    pub(super) async fn disconnected(&self, socket: SocketId) {
+        self.tell(Command::Disconnected { socket }).await;
+    }
+
+    /// Asks what an admin asks. `None` if the portal stops.
+    pub(super) async fn admin(&self, request: Request) -> Option<Result<Response, Failure>> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Command::Admin { request, answer }).await;
+
+        answered.await.ok()
+    }
+
+    /// Ends the core, and waits until it said goodbye.
+    pub(super) async fn stop(&self) {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Command::Stop { answer }).await;
+        // The core may have ended before; it is ended either way.
+        let _ = answered.await;
+    }
+
+    async fn tell(&self, command: Command) {
+        if self.commands.send(command).await.is_err() {
+            tracing::debug!("The portal has stopped");
+        }
+    }
+}
+
+/// The state, the store, and the ways to the sockets.
+pub(super) struct Core {
+    state: State,
+    store: Box<dyn Store>,
+    commands: mpsc::Receiver<Command>,
+    sockets: BTreeMap<SocketId, mpsc::Sender<Outgoing>>,
+    last_socket: u64,
+    /// What the state has and the store hasn't, in order.
+    unwritten: Vec<Edit>,
+}
+
+impl Core {
+    pub(super) fn new(state: State, store: Box<dyn Store>) -> (Self, CoreHandle) {
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        let core = Self {
+            state,
+            store,
+            commands,
+            sockets: BTreeMap::new(),
+            last_socket: 0,
+            unwritten: vec![],
+        };
+
+        (core, CoreHandle { commands: sender })
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            self.settle();
+            let wake_at = self.wake_at();
+            let asleep = async {
+                match wake_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+
+            tokio::select! {
+                count = self.commands.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        return;
+                    }
+                }
+                () = asleep => {}
+            }
+            for command in batch.drain(..) {
+                if let Command::Stop { answer } = command {
+                    self.say_goodbye();
+                    // Nobody may be waiting any longer.
+                    let _ = answer.send(());
+                    return;
+                }
+                self.handle(command);
+            }
+            let (now, unix) = (clock::now(), clock::unix());
+            if self.state.poll_timeout().is_some_and(|(at, _)| at <= now) {
+                self.state.handle_timeout(now, unix);
+            }
+        }
+    }
+
+    fn handle(&mut self, command: Command) {
+        let (now, unix) = (clock::now(), clock::unix());
+        match command {
+            Command::Check { connect, answer } => {
+                let result = self.state.check_token(unix, &connect);
+                let _ = answer.send(result.map_err(Rejected::from));
+            }
+            Command::Connect { connect, answer } => {
+                let result = self.connect(&connect);
+                let socket = result.as_ref().map(|opened| opened.socket).ok();
+                let is_heard = answer.send(result).is_ok();
+                // The peer left while it waited.
+                if let Some(socket) = socket.filter(|_| !is_heard) {
+                    self.disconnect(socket);
+                }
+            }
+            Command::Message { socket, text } => {
+                self.state.handle_message(now, unix, socket, &text);
+            }
+            Command::Disconnected { socket } => self.disconnect(socket),
+            Command::Admin { request, answer } => {
+                let result = self.administer(&request);
+                let _ = answer.send(result);
+            }
+            // Taken care of before.
+            Command::Stop { .. } => {}
+        }
+    }
+
+    fn connect(&mut self, connect: &Connect) -> Result<Opened, Rejected> {
+        if !self.unwritten.is_empty() {
+            return Err(Rejected::Unavailable);
+        }
+        self.last_socket += 1;
+        let socket = SocketId(self.last_socket);
+        self.state
+            .handle_connect(clock::now(), clock::unix(), socket, connect)?;
+        let (sender, outgoing) = mpsc::channel(OUTGOING);
+        self.sockets.insert(socket, sender);
+
+        Ok(Opened { socket, outgoing })
+    }
+
+    fn disconnect(&mut self, socket: SocketId) {
+        self.sockets.remove(&socket);
+        self.state
+            .handle_disconnect(clock::now(), clock::unix(), socket);
+    }
+
+    /// Stores first, then tells: what an admin was told is true after a loss of power too.
+    fn administer(&mut self, request: &Request) -> Result<Response, Failure> {
+        let not_stored = |problem: String| Failure::NotStored { problem };
+        // What the state did before comes before in the store.
+        self.store_edits();
+        if !self.unwritten.is_empty() {
+            let problem = "earlier changes could not be stored either".to_owned();
+            return Err(not_stored(problem));
+        }
+        let unix = clock::unix();
+        let mut random = self.state.fork_random();
+        let presence = self.state.presence();
+        let (edits, response) = perform(
+            self.state.directory(),
+            &presence,
+            request,
+            unix,
+            &mut random,
+        )?;
+        if !edits.is_empty() {
+            (self.store.write(&edits)).map_err(|error| not_stored(error.to_string()))?;
+            self.state.handle_edits(clock::now(), unix, &edits);
+        }
+
+        Ok(response)
+    }
+
+    /// Stores and sends what waits.
+    fn settle(&mut self) {
+        self.store_edits();
+        while let Some(event) = self.state.poll_event() {
+            match event {
+                Event::Send { socket, text } => self.send(socket, Outgoing::Text(text)),
+                Event::Close { socket, why } => {
+                    let (code, reason) = (why.code(), why.text());
+                    self.send(socket, Outgoing::Close { code, reason });
+                    self.sockets.remove(&socket);
+                }
+            }
+        }
+        // A socket that was too slow may have left edits behind.
+        self.store_edits();
+    }
+
+    fn send(&mut self, socket: SocketId, message: Outgoing) {
+        let Some(sender) = self.sockets.get(&socket) else {
+            return;
+        };
+        if sender.try_send(message).is_err() {
+            tracing::debug!(?socket, "Closing a socket that is too slow or gone");
+            self.disconnect(socket);
+        }
+    }
+
+    /// Stores what the state did. What can't be stored stays, and keeps new peers out: a device that is forgotten
+    /// would come back as another.
+    fn store_edits(&mut self) {
+        while let Some(edit) = self.state.poll_edit() {
+            self.unwritten.push(edit);
+        }
+        if self.unwritten.is_empty() {
+            return;
+        }
+        match self.store.write(&self.unwritten) {
+            Ok(()) => self.unwritten.clear(),
+            Err(error) => tracing::error!(%error, "Can't store; will try again"),
+        }
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let timeout = self
+            .state
+            .poll_timeout()
+            .map(|(at, _)| Instant::from_std(at));
+        let again = (!self.unwritten.is_empty()).then(|| Instant::now() + STORE_AGAIN_AFTER);
+
+        timeout.into_iter().chain(again).min()
+    }
+
+    fn say_goodbye(&mut self) {
+        self.settle();
+        let close = || Outgoing::Close {
+            code: SERVICE_RESTART,
+            reason: "the portal stops",
+        };
+        for sender in self.sockets.values() {
+            // One that is too slow for this loses its connection without a word.
+            let _ = sender.try_send(close());
+        }
+        self.sockets.clear();
+    }
+}

@@ -1,0 +1,165 @@
+//! The paths that peers ask for (portal-protocol.md §1.1, §12).
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{ConnectInfo, Query, State};
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use axum::routing::get;
+use connlib_wire::secret::Secret;
+use serde::Deserialize;
+use tokio::sync::watch;
+
+use super::accept::{Incoming, Upgrade};
+use super::core::{CoreHandle, Rejected};
+use super::problem::problem;
+use super::socket;
+use crate::state::{Connect, Role};
+
+/// The largest message that a peer may send, in bytes.
+const MAX_MESSAGE: usize = 1024 * 1024;
+
+/// The header that a token comes in (portal-protocol.md §1.3).
+const AUTHORIZATION: &str = "x-authorization";
+
+type Answer = Response<Body>;
+
+/// What a peer says in the query.
+#[derive(Deserialize)]
+struct Parameters {
+    token: Option<Secret>,
+    external_id: Option<String>,
+    name: Option<String>,
+    public_key: Option<String>,
+    ipv4: Option<String>,
+    ipv6: Option<String>,
+    port: Option<String>,
+}
+
+/// Serves connections until `stop` says so.
+pub(super) async fn serve(incoming: Incoming, core: CoreHandle, mut stop: watch::Receiver<bool>) {
+    let stopped = async move {
+        // A sender that is gone stops us too.
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    let app = router(core).into_make_service_with_connect_info::<Upgrade>();
+    let served = axum::serve(incoming, app)
+        .with_graceful_shutdown(stopped)
+        .await;
+
+    if let Err(error) = served {
+        tracing::error!(%error, "Can't serve any longer");
+    }
+}
+
+fn router(core: CoreHandle) -> Router {
+    let role = |role: Role| {
+        get(
+            move |state: State<CoreHandle>,
+                  upgrade: ConnectInfo<Upgrade>,
+                  headers: HeaderMap,
+                  parameters: Result<Query<Parameters>, QueryRejection>,
+                  websocket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>| {
+                open(role, state.0, upgrade.0, headers, parameters, websocket)
+            },
+        )
+    };
+
+    Router::new()
+        .route("/client/v2/websocket", role(Role::Client))
+        .route("/gateway/v2/websocket", role(Role::Gateway))
+        .route("/relay/websocket", role(Role::Relay))
+        .route("/client/websocket", get(async || unversioned()))
+        .route("/gateway/websocket", get(async || unversioned()))
+        .route("/healthz", get(async || "ok\n"))
+        .fallback(async || {
+            let detail = "There is nothing at this path";
+            problem(StatusCode::NOT_FOUND, "not_found", detail)
+        })
+        .with_state(core)
+}
+
+async fn open(
+    role: Role,
+    core: CoreHandle,
+    upgrade: Upgrade,
+    headers: HeaderMap,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+    websocket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Answer {
+    let Ok(Query(parameters)) = parameters else {
+        let detail = "The query is not a list of different names with values";
+        return problem(StatusCode::BAD_REQUEST, "invalid_connect_params", detail);
+    };
+    let connect = Connect {
+        role,
+        token: bearer(&headers).or(parameters.token),
+        external_id: parameters.external_id,
+        name: parameters.name,
+        public_key: parameters.public_key,
+        ipv4: parameters.ipv4,
+        ipv6: parameters.ipv6,
+        port: parameters.port,
+    };
+    let websocket = match websocket {
+        Ok(websocket) => websocket,
+        // Nobody is replaced by who doesn't even ask for a WebSocket.
+        Err(rejection) => {
+            return match core.check(connect).await {
+                Ok(()) => problem(
+                    rejection.status(),
+                    "not_a_websocket",
+                    &rejection.body_text(),
+                ),
+                Err(rejected) => rejection_of(&rejected),
+            };
+        }
+    };
+    let opened = match core.connect(connect).await {
+        Ok(opened) => opened,
+        Err(rejected) => return rejection_of(&rejected),
+    };
+
+    let (socket, core_for_failure) = (opened.socket, core.clone());
+    websocket
+        .max_message_size(MAX_MESSAGE)
+        .max_frame_size(MAX_MESSAGE)
+        .on_failed_upgrade(move |error| {
+            tracing::debug!(?socket, %error, "The peer left before it was connected");
+            tokio::spawn(async move { core_for_failure.disconnected(socket).await });
+        })
+        .on_upgrade(move |websocket| {
+            upgrade.done();
+            socket::serve(websocket, opened, core)
+        })
+}
+
+fn bearer(headers: &HeaderMap) -> Option<Secret> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+
+    value.strip_prefix("Bearer ").map(Secret::from)
+}
+
+fn rejection_of(rejected: &Rejected) -> Answer {
+    let (status, code) = match rejected {
+        Rejected::Refused(refused) => (refused.status(), refused.code()),
+        Rejected::Unavailable => (503, "unavailable"),
+    };
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+
+    let mut response = problem(status, code, &rejected.to_string());
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        let one_second = HeaderValue::from_static("1");
+        response.headers_mut().insert(RETRY_AFTER, one_second);
+    }
+    response
+}
+
+fn unversioned() -> Answer {
+    let detail = "Protocol v1 is not in this version; ask for the path with `v2`";
+
+    problem(StatusCode::BAD_REQUEST, "unsupported_version", detail)
+}

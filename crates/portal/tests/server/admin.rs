@@ -1,0 +1,209 @@
+use std::os::unix::fs::PermissionsExt as _;
+
+use connlib_portal::admin::{AdminError, Failure, Request, Response, Show, Target, TokenFor, call};
+use connlib_portal::store::StoreError;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+
+use crate::FILE;
+use crate::peers::Portal;
+
+#[tokio::test]
+async fn a_running_portal_answers_over_its_socket() {
+    let portal = Portal::start().await;
+    let target = portal.target();
+    let mode = portal.dir.path().join("admin.sock").metadata().unwrap();
+    assert_eq!(mode.permissions().mode() & 0o777, 0o600);
+
+    let again = call(&target, apply(FILE, false)).await.unwrap();
+    let Response::Applied { changes, .. } = again else {
+        panic!("{again:?}");
+    };
+    assert!(changes.is_empty(), "{changes:?}");
+
+    let (_, _) = portal.gateway().await;
+    let (_client, init) = portal.client("alice").await;
+    let shown = show(&target).await;
+    assert_eq!(shown.sites[0].name, "hq");
+    assert!(shown.clients[0].online);
+    let ipv4 = json!(shown.clients[0].ipv4);
+    assert_eq!(ipv4, init["interface"]["ipv4"]);
+    assert_eq!(shown.tokens.len(), 2);
+}
+
+#[tokio::test]
+async fn changes_reach_those_who_are_connected() {
+    let portal = Portal::start().await;
+    let (mut client, _) = portal.client("alice").await;
+    let more = format!(
+        "{FILE}\n[[resource]]\nname = \"vault\"\naddress = \"10.30.0.1\"\nsites = [\"hq\"]\n[[policy]]\ngroup = \"staff\"\nresource = \"vault\""
+    );
+
+    portal.apply(&more).await;
+    let created = client.hear("resource_created_or_updated").await;
+    assert_eq!(created["address"], "10.30.0.1/32");
+
+    let dry = call(&portal.target(), apply(FILE, true)).await.unwrap();
+    let Response::Applied { changes, .. } = dry else {
+        panic!("{dry:?}");
+    };
+    assert_eq!(changes.removed.len(), 2);
+    assert!(client.is_alive().await);
+
+    portal.apply(FILE).await;
+    assert_eq!(client.hear("resource_deleted").await, created["id"]);
+}
+
+#[tokio::test]
+async fn a_revoked_token_ends_the_session() {
+    let portal = Portal::start().await;
+    let (mut client, _) = portal.client("alice").await;
+    let id = show(&portal.target()).await.tokens[0].id;
+
+    call(&portal.target(), Request::RevokeToken { id })
+        .await
+        .unwrap();
+
+    let disconnect = client.hear("disconnect").await;
+    assert_eq!(disconnect, json!({"reason": "token_expired"}));
+    assert_eq!(client.closed().await, 1008);
+    assert!(!show(&portal.target()).await.tokens[0].usable);
+}
+
+#[tokio::test]
+async fn failures_come_back_as_what_they_are() {
+    let portal = Portal::start().await;
+
+    let wrong = call(&portal.target(), apply("[[site]]\nnmae = \"hq\"", false)).await;
+    let Err(AdminError::Failed(Failure::Topology(error))) = wrong else {
+        panic!("{wrong:?}");
+    };
+    assert_eq!((error.line, error.key.as_str()), (2, "nmae"));
+    assert_eq!(show(&portal.target()).await.actors.len(), 2);
+
+    let kind = TokenFor::Client {
+        actor: "nobody".to_owned(),
+    };
+    let unknown = Request::CreateToken {
+        kind,
+        expires: None,
+    };
+    let unknown = call(&portal.target(), unknown).await;
+    assert!(matches!(
+        unknown,
+        Err(AdminError::Failed(Failure::UnknownActor { .. }))
+    ));
+}
+
+#[tokio::test]
+async fn a_database_at_rest_answers_the_same() {
+    let portal = Portal::start().await;
+    let (_, _) = portal.gateway().await;
+    let file = Target::File(portal.file());
+    let busy = call(&file, Request::Show).await;
+    assert!(
+        matches!(busy, Err(AdminError::Store(StoreError::InUse { .. }))),
+        "{busy:?}"
+    );
+    let mut running = show(&portal.target()).await;
+
+    portal.server.stop().await;
+    for gateway in &mut running.gateways {
+        gateway.online = false;
+    }
+    assert_eq!(show(&file).await, running);
+
+    let more = FILE.replace("\"bob\"", "\"carol\"");
+    let applied = call(&file, apply(&more, false)).await.unwrap();
+    let Response::Applied { changes, .. } = applied else {
+        panic!("{applied:?}");
+    };
+    assert_eq!(changes.added[0].to_string(), "actor `carol`");
+    assert_eq!(show(&file).await.actors[1].name, "carol");
+}
+
+#[tokio::test]
+async fn a_file_is_made_by_what_adds_to_it_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("new.sqlite");
+    let file = Target::File(path.clone());
+
+    let missing = call(&file, Request::Show).await;
+    assert!(matches!(
+        missing,
+        Err(AdminError::Store(StoreError::Missing { .. }))
+    ));
+    let dry = call(&file, apply(FILE, true)).await.unwrap();
+    assert!(matches!(dry, Response::Applied { dry_run: true, .. }));
+    assert!(!path.exists());
+
+    call(&file, apply(FILE, false)).await.unwrap();
+    assert_eq!(show(&file).await.resources.len(), 1);
+}
+
+#[tokio::test]
+async fn calls_at_the_same_time_wait_for_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = Target::File(dir.path().join("new.sqlite"));
+    call(&file, apply(FILE, false)).await.unwrap();
+    let token = || Request::CreateToken {
+        kind: TokenFor::Relay,
+        expires: None,
+    };
+
+    let (first, second, third) = tokio::join!(
+        call(&file, token()),
+        call(&file, token()),
+        call(&file, token())
+    );
+
+    for answer in [first, second, third] {
+        answer.unwrap();
+    }
+    assert_eq!(show(&file).await.tokens.len(), 3);
+}
+
+#[tokio::test]
+async fn nobody_there_is_told_as_such() {
+    let dir = tempfile::tempdir().unwrap();
+    let nowhere = Target::Socket(dir.path().join("admin.sock"));
+
+    let error = call(&nowhere, Request::Show).await;
+
+    assert!(
+        matches!(error, Err(AdminError::NotRunning { .. })),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn nonsense_at_the_socket_costs_only_its_connection() {
+    let portal = Portal::start().await;
+    let socket = portal.dir.path().join("admin.sock");
+    for nonsense in ["\n", "{}\n", "{\"request\":\"fly\"}\n", "\u{0}\u{ffff}\n"] {
+        let mut stream = UnixStream::connect(&socket).await.unwrap();
+        stream.write_all(nonsense.as_bytes()).await.unwrap();
+        let mut answer = vec![];
+        stream.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"");
+    }
+
+    show(&portal.target()).await;
+}
+
+fn apply(text: &str, dry_run: bool) -> Request {
+    Request::Apply {
+        text: text.to_owned(),
+        file_name: "t.toml".to_owned(),
+        dry_run,
+    }
+}
+
+async fn show(target: &Target) -> Show {
+    let response = call(target, Request::Show).await.unwrap();
+    let Response::Shown(show) = response else {
+        panic!("{response:?}");
+    };
+    *show
+}
