@@ -1,6 +1,7 @@
 //! Conversations with the state, in virtual time.
 
 mod access;
+mod agreement;
 mod changes;
 mod recording;
 mod relays;

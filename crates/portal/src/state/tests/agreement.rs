@@ -1,0 +1,237 @@
+//! Whatever happens, no gateway lets in anyone whom the portal doesn't.
+
+use std::collections::BTreeMap;
+
+use connlib_wire::id::ResourceId;
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::Token;
+
+const FILES: [&str; 4] = [
+    FILE,
+    "",
+    "[[site]]\nname = \"hq\"\n[[site]]\nname = \"branch\"\n[[actor]]\nname = \"alice\"\ngroups = [\"staff\"]\n[[actor]]\nname = \"bob\"\ngroups = [\"staff\"]\n[[resource]]\nname = \"lan\"\naddress = \"10.21.0.0/16\"\nsites = [\"hq\", \"branch\"]\n[[policy]]\ngroup = \"staff\"\nresource = \"lan\"",
+    "[[site]]\nname = \"hq\"\n[[site]]\nname = \"branch\"\n[[actor]]\nname = \"alice\"\ngroups = [\"guests\"]\n[[resource]]\nname = \"lan\"\naddress = \"10.20.0.0/16\"\nsites = [\"branch\"]\n[[policy]]\ngroup = \"guests\"\nresource = \"lan\"",
+];
+
+const ACTORS: [&str; 2] = ["alice", "bob"];
+const SITES: [&str; 2] = ["hq", "branch"];
+
+/// Something that happens.
+#[derive(Clone, Debug)]
+enum Step {
+    Ask(usize, &'static str),
+    ConnectClient(usize),
+    ConnectGateway(usize, usize),
+    Disconnect(usize),
+    Hang(usize),
+    Apply(usize),
+    Revoke(usize),
+    Wait(u64),
+    Restart,
+}
+
+/// The portal, and gateways that do what they are told.
+struct Scene {
+    portal: Portal,
+    clients: BTreeMap<SocketId, Peer>,
+    gateways: BTreeMap<SocketId, (Peer, GatewayId)>,
+    /// Whom each gateway lets in, whether connected or not.
+    admitted: BTreeMap<GatewayId, BTreeSet<(ClientId, ResourceId)>>,
+    acknowledged: BTreeSet<(GatewayId, ResourceId)>,
+    /// Gateways that install grants and never acknowledge.
+    hung: BTreeSet<GatewayId>,
+}
+
+proptest! {
+    #[test]
+    fn gateways_never_let_in_more_than_the_portal(
+        steps in proptest::collection::vec(step(), 1..60),
+    ) {
+        let mut scene = Scene::new();
+        for step in steps {
+            scene.take(&step);
+            scene.talk();
+            scene.check();
+        }
+
+        // All gateways that come back learn what they missed.
+        scene.portal.pass(Duration::from_secs(20));
+        scene.talk();
+        scene.check();
+    }
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self {
+            portal: Portal::new(),
+            clients: BTreeMap::new(),
+            gateways: BTreeMap::new(),
+            admitted: BTreeMap::new(),
+            acknowledged: BTreeSet::new(),
+            hung: BTreeSet::new(),
+        }
+    }
+
+    fn take(&mut self, step: &Step) {
+        let portal = &mut self.portal;
+        match step {
+            Step::Ask(client, resource) => {
+                let known = portal.state.directory().resources().values();
+                let id = known.clone().find(|known| known.name == *resource);
+                let asking = self.clients.values().nth(*client).copied();
+                if let (Some(peer), Some(id)) = (asking, id.map(|resource| resource.id)) {
+                    let ask = json!({"resource_id": id, "connected_gateway_ids": []});
+                    portal.say(peer, "request_authorization", ask);
+                }
+            }
+            Step::ConnectClient(actor) => {
+                let actor = ACTORS[*actor];
+                if portal.state.directory().actor_named(actor).is_some() {
+                    let token = portal.client_token(actor);
+                    let peer = portal.join(&device(Role::Client, &token, actor, 1));
+                    self.clients.insert(peer.socket, peer);
+                }
+            }
+            Step::ConnectGateway(site, name) => {
+                let site = SITES[*site];
+                if portal.state.directory().site_named(site).is_some() {
+                    let token = portal.gateway_token(site);
+                    let connect = device(Role::Gateway, &token, &name.to_string(), 2);
+                    if let Ok(peer) = portal.connect(&connect) {
+                        portal.say(peer, "phx_join", Value::Null);
+                        let id = portal.gateway_id(peer);
+                        self.gateways.insert(peer.socket, (peer, id));
+                    }
+                }
+            }
+            Step::Disconnect(index) => {
+                let gateways = self.gateways.values().map(|(peer, _)| *peer);
+                let all: Vec<Peer> = self.clients.values().copied().chain(gateways).collect();
+                if let Some(peer) = all.get(*index) {
+                    portal.disconnect(*peer);
+                }
+            }
+            Step::Hang(index) => {
+                let id = self.gateways.values().nth(*index).map(|(_, id)| *id);
+                self.hung.extend(id);
+            }
+            Step::Apply(file) => portal.apply(FILES[*file]),
+            Step::Revoke(index) => {
+                let token = portal.state.directory().tokens().values().nth(*index);
+                if let Some(token) = token.cloned() {
+                    let grants = portal.state.directory().grants().values();
+                    let fallen: Vec<Edit> = grants
+                        .filter(|grant| grant.token == token.id)
+                        .map(|grant| Edit::DropGrant(grant.key))
+                        .collect();
+                    let revoked_at = Some(portal.unix);
+                    portal.edit(&[Edit::PutToken(Token {
+                        revoked_at,
+                        ..token
+                    })]);
+                    portal.edit(&fallen);
+                }
+            }
+            Step::Wait(secs) => portal.pass(Duration::from_secs(*secs)),
+            Step::Restart => {
+                portal.settle();
+                let stored = portal.stored.clone();
+                portal.state = State::new(portal.now, portal.unix, stored, [9; 32]);
+                self.clients.clear();
+                self.gateways.clear();
+                portal.waiting.clear();
+            }
+        }
+    }
+
+    /// Lets all gateways read and answer until nobody has anything to say.
+    fn talk(&mut self) {
+        loop {
+            self.portal.settle();
+            let mut said = false;
+            for (peer, id) in self.gateways.clone().into_values() {
+                for (event, payload) in self.portal.messages(peer) {
+                    said |= self.obey(peer, id, &event, &payload);
+                }
+            }
+            for peer in self.clients.clone().into_values() {
+                for (event, payload) in self.portal.messages(peer) {
+                    if event == "authorization_created" {
+                        let gateway: GatewayId = read(&payload["gateway_id"]);
+                        let resource: ResourceId = read(&payload["resource_id"]);
+                        assert!(self.acknowledged.contains(&(gateway, resource)));
+                    }
+                }
+            }
+            if !said {
+                return;
+            }
+        }
+    }
+
+    /// Does what a gateway does. Returns whether it said something.
+    fn obey(&mut self, peer: Peer, id: GatewayId, event: &str, payload: &Value) -> bool {
+        let admitted = self.admitted.entry(id).or_default();
+        let pair = |entry: &Value| (read(&entry["client_id"]), read(&entry["resource_id"]));
+        match event {
+            "init" => {
+                let listed = payload["authorizations"].as_array().unwrap();
+                let listed: BTreeSet<(ClientId, ResourceId)> = listed.iter().map(pair).collect();
+                admitted.retain(|pair| listed.contains(pair));
+            }
+            "create_authorization" => {
+                let resource = read(&payload["resource"]["id"]);
+                admitted.insert((read(&payload["client"]["id"]), resource));
+                if self.hung.contains(&id) {
+                    return false;
+                }
+                self.acknowledged.insert((id, resource));
+                let acknowledgement = json!({"ref": payload["ref"]});
+                self.portal
+                    .say(peer, "authorization_created", acknowledgement);
+                return true;
+            }
+            "reject_access" => {
+                admitted.remove(&pair(payload));
+            }
+            _ => {}
+        }
+        false
+    }
+
+    fn check(&self) {
+        let connected: BTreeSet<GatewayId> = self.portal.state.gateways.keys().copied().collect();
+        for (gateway, admitted) in &self.admitted {
+            if !connected.contains(gateway) {
+                continue;
+            }
+            let granted: BTreeSet<(ClientId, ResourceId)> = (self.portal.stored.grants().keys())
+                .filter(|key| key.gateway == *gateway)
+                .map(|key| (key.client, key.resource))
+                .collect();
+            assert!(admitted.is_subset(&granted), "{admitted:?} {granted:?}");
+        }
+    }
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..3_usize, prop_oneof![Just("lan"), Just("wiki"), Just("everything")])
+            .prop_map(|(client, resource)| Step::Ask(client, resource)),
+        2 => (0..2_usize).prop_map(Step::ConnectClient),
+        2 => (0..2_usize, 0..2_usize).prop_map(|(site, name)| Step::ConnectGateway(site, name)),
+        1 => (0..6_usize).prop_map(Step::Disconnect),
+        1 => (0..3_usize).prop_map(Step::Hang),
+        1 => (0..4_usize).prop_map(Step::Apply),
+        1 => (0..8_usize).prop_map(Step::Revoke),
+        2 => (1..30_u64).prop_map(Step::Wait),
+        1 => Just(Step::Restart),
+    ]
+}
+
+fn read<T: std::str::FromStr<Err: std::fmt::Debug>>(value: &Value) -> T {
+    value.as_str().unwrap().parse().unwrap()
+}
