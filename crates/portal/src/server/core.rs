@@ -1,6 +1,8 @@
 //! The one task that owns the state and the store.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -20,6 +22,9 @@ const BATCH: usize = 64;
 
 /// How many messages wait for a socket before it is closed as too slow.
 const OUTGOING: usize = 1024;
+
+/// How many bytes of messages wait for a socket before another closes it as too slow.
+const OUTGOING_BYTES: usize = 8 * 1024 * 1024;
 
 /// How soon to try again what could not be stored.
 const STORE_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -58,15 +63,63 @@ enum Command {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) socket: SocketId,
-    /// What the peer is to be told. The end of it is the end of the socket.
-    pub(super) outgoing: mpsc::Receiver<Outgoing>,
+    /// What the peer is to be told.
+    pub(super) outgoing: OutgoingReceiver,
 }
+
+/// What a peer is to be told. The end of it is the end of the socket.
+#[derive(Debug)]
+pub(super) struct OutgoingReceiver {
+    messages: mpsc::Receiver<Outgoing>,
+    waiting_bytes: Arc<AtomicUsize>,
+}
+
+impl OutgoingReceiver {
+    pub(super) async fn recv(&mut self) -> Option<Outgoing> {
+        let message = self.messages.recv().await?;
+        self.waiting_bytes
+            .fetch_sub(message.size(), Ordering::Relaxed);
+
+        Some(message)
+    }
+}
+
+/// The way to a socket.
+struct OutgoingSender {
+    messages: mpsc::Sender<Outgoing>,
+    waiting_bytes: Arc<AtomicUsize>,
+}
+
+impl OutgoingSender {
+    /// Queues a message, or says that too much waits already. A message alone may be of any size.
+    fn try_send(&self, message: Outgoing) -> Result<(), TooSlow> {
+        if self.waiting_bytes.load(Ordering::Relaxed) > OUTGOING_BYTES {
+            return Err(TooSlow);
+        }
+        self.waiting_bytes
+            .fetch_add(message.size(), Ordering::Relaxed);
+
+        self.messages.try_send(message).map_err(|_| TooSlow)
+    }
+}
+
+/// A socket does not read, or is gone.
+struct TooSlow;
 
 /// What a peer is told.
 #[derive(Debug)]
 pub(super) enum Outgoing {
     Text(String),
     Close { code: u16, reason: &'static str },
+}
+
+impl Outgoing {
+    fn size(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Close { reason, .. } => reason.len(),
+        }
+    }
 }
 
 /// Why a socket isn't opened.
@@ -138,7 +191,7 @@ pub(super) struct Core {
     state: State,
     store: Box<dyn Store>,
     commands: mpsc::Receiver<Command>,
-    sockets: BTreeMap<SocketId, mpsc::Sender<Outgoing>>,
+    sockets: BTreeMap<SocketId, OutgoingSender>,
     last_socket: u64,
     /// What the state has and the store hasn't, in order.
     unwritten: Vec<Edit>,
@@ -232,7 +285,16 @@ impl Core {
         let socket = SocketId(self.last_socket);
         self.state
             .handle_connect(clock::now(), clock::unix(), socket, connect)?;
-        let (sender, outgoing) = mpsc::channel(OUTGOING);
+        let (sender, messages) = mpsc::channel(OUTGOING);
+        let waiting_bytes = Arc::new(AtomicUsize::new(0));
+        let outgoing = OutgoingReceiver {
+            messages,
+            waiting_bytes: Arc::clone(&waiting_bytes),
+        };
+        let sender = OutgoingSender {
+            messages: sender,
+            waiting_bytes,
+        };
         self.sockets.insert(socket, sender);
 
         Ok(Opened { socket, outgoing })
@@ -336,3 +398,6 @@ impl Core {
         self.sockets.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+use std::sync::atomic::AtomicBool;
+
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use super::*;
+use crate::admin::TokenFor;
+use crate::model::{Directory, TokenKind};
+use crate::state::Role;
+use crate::store::StoreError;
+use crate::store::memory::Memory;
+use crate::tests::account;
+use crate::token;
+
+/// A store whose disk may be full.
+struct Moody {
+    memory: Memory,
+    is_full: Arc<AtomicBool>,
+}
+
+impl Store for Moody {
+    fn load(&mut self) -> Result<Directory, StoreError> {
+        self.memory.load()
+    }
+
+    fn write(&mut self, edits: &[Edit]) -> Result<(), StoreError> {
+        if self.is_full.load(Ordering::Relaxed) {
+            return Err(StoreError::Unwritable {
+                file: "moody".into(),
+                source: "no space left".into(),
+            });
+        }
+        self.memory.write(edits)
+    }
+}
+
+#[tokio::test]
+async fn what_can_not_be_stored_is_not_done_and_keeps_peers_out() {
+    let is_full = Arc::new(AtomicBool::new(false));
+    let mut store = Moody {
+        memory: Memory::new(account()),
+        is_full: Arc::clone(&is_full),
+    };
+    let mut random = StdRng::from_seed([1; 32]);
+    let (relay, relay_token) = token::mint(&mut random, TokenKind::Relay, 0, None);
+    store.write(&[Edit::PutToken(relay)]).unwrap();
+    let state = State::new(clock::now(), clock::unix(), store.load().unwrap(), [2; 32]);
+    let (core, handle) = Core::new(state, Box::new(store));
+    let running = tokio::spawn(core.run());
+    let create = Request::CreateToken {
+        kind: TokenFor::Relay,
+        expires: None,
+    };
+    let connect = Connect {
+        role: Role::Relay,
+        token: Some(relay_token),
+        external_id: None,
+        name: None,
+        public_key: None,
+        ipv4: Some("192.0.2.1".to_owned()),
+        ipv6: None,
+        port: None,
+    };
+
+    is_full.store(true, Ordering::Relaxed);
+    let failed = handle.admin(create.clone()).await.unwrap();
+    let Err(Failure::NotStored { problem }) = failed else {
+        panic!("{failed:?}");
+    };
+    assert!(problem.contains("no space left"), "{problem}");
+    let shown = handle.admin(Request::Show).await.unwrap().unwrap();
+    let Response::Shown(shown) = shown else {
+        panic!("{shown:?}");
+    };
+    assert_eq!(shown.tokens.len(), 1, "what failed is not shown");
+    let _opened = handle.connect(connect.clone()).await.unwrap();
+
+    is_full.store(false, Ordering::Relaxed);
+    handle.admin(create).await.unwrap().unwrap();
+    handle.stop().await;
+    running.await.unwrap();
+    let gone = handle.connect(connect).await;
+    assert!(matches!(gone, Err(Rejected::Unavailable)), "{gone:?}");
+}
+
+#[tokio::test]
+async fn a_device_that_can_not_be_stored_keeps_the_next_one_out_until_it_is() {
+    let is_full = Arc::new(AtomicBool::new(false));
+    let world = crate::tests::World::new("[[site]]\nname = \"hq\"");
+    let site = world.directory.site_named("hq").unwrap().clone();
+    let mut random = StdRng::from_seed([1; 32]);
+    let (token, text) = token::mint(&mut random, TokenKind::Gateway(site.id), 0, None);
+    let mut store = Moody {
+        memory: Memory::new(account()),
+        is_full: Arc::clone(&is_full),
+    };
+    store
+        .write(&[Edit::PutSite(site), Edit::PutToken(token)])
+        .unwrap();
+    let state = State::new(clock::now(), clock::unix(), store.load().unwrap(), [2; 32]);
+    let (mut core, _handle) = Core::new(state, Box::new(store));
+    let gateway = |name: &str| Connect {
+        role: Role::Gateway,
+        token: Some(text.clone()),
+        external_id: Some(name.to_owned()),
+        name: Some(name.to_owned()),
+        public_key: Some(connlib_wire::key::PublicKey([1; 32]).to_string()),
+        ipv4: None,
+        ipv6: None,
+        port: None,
+    };
+
+    is_full.store(true, Ordering::Relaxed);
+    core.connect(&gateway("first")).unwrap();
+    core.settle();
+    let rejected = core.connect(&gateway("second"));
+    assert!(matches!(rejected, Err(Rejected::Unavailable)));
+    assert!(core.wake_at().is_some(), "it will try again by itself");
+
+    is_full.store(false, Ordering::Relaxed);
+    core.settle();
+    core.connect(&gateway("second")).unwrap();
+    core.settle();
+    assert_eq!(core.store.load().unwrap().gateways().len(), 2);
+}
+
+#[tokio::test]
+async fn a_socket_that_holds_too_many_bytes_is_closed() {
+    let (sender, messages) = mpsc::channel(OUTGOING);
+    let waiting_bytes = Arc::new(AtomicUsize::new(0));
+    let mut receiver = OutgoingReceiver {
+        messages,
+        waiting_bytes: Arc::clone(&waiting_bytes),
+    };
+    let sender = OutgoingSender {
+        messages: sender,
+        waiting_bytes,
+    };
+    let text = |size: usize| Outgoing::Text("x".repeat(size));
+
+    assert!(sender.try_send(text(OUTGOING_BYTES + 1)).is_ok());
+    assert!(sender.try_send(text(1)).is_err());
+    receiver.recv().await.unwrap();
+    assert!(sender.try_send(text(1)).is_ok());
+}
