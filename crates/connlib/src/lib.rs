@@ -1,3 +1,10 @@
 //! A connectivity library: client, gateway, relay and portal, and the event loop that drives them.
 
+#[cfg(feature = "net")]
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "the roles' handles, which come next, hold them"
+)]
+mod data_plane;
 pub mod event_loop;
