@@ -8,3 +8,11 @@
 )]
 mod data_plane;
 pub mod event_loop;
+#[cfg(feature = "net")]
+#[expect(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "the control plane, which comes next, holds it"
+)]
+mod uplink;

@@ -1,0 +1,286 @@
+use serde_json::json;
+use serde_json::value::to_raw_value;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn the_join_comes_first_byte_for_byte() {
+    let mut rig = Rig::new();
+
+    assert_eq!(
+        rig.written(),
+        [r#"{"topic":"client","event":"phx_join","payload":null,"ref":0}"#]
+    );
+}
+
+#[test]
+fn nothing_but_heartbeats_is_said_before_the_join_is_answered() {
+    let mut rig = Rig::new();
+    rig.written();
+
+    assert!(!rig.channel.send("no_relays", &json!({})));
+    rig.reply_ok(0);
+    assert!(matches!(rig.channel.poll_event(), Some(Event::Joined)));
+    assert!(rig.channel.send("no_relays", &json!({})));
+
+    assert_eq!(
+        rig.written(),
+        [
+            r#"{"topic":"client","event":"set_snownet_capabilities","payload":{"iceless":false},"ref":1}"#,
+            r#"{"topic":"client","event":"no_relays","payload":{},"ref":2}"#,
+        ]
+    );
+}
+
+#[test]
+fn a_heartbeat_does_not_wait_for_the_join() {
+    let mut rig = Rig::new();
+    rig.written();
+    // The answer comes at the last moment of a second join.
+    rig.reply_ok(0);
+    rig.written();
+    rig.pass(9 * SECOND);
+    rig.refuse(5, "unmatched topic");
+    rig.pass(SECOND);
+
+    let written = rig.written();
+    assert!(written[0].contains("heartbeat"), "{written:?}");
+    assert!(written[1].contains("phx_join"));
+    assert_eq!(written.len(), 2);
+}
+
+#[test]
+fn an_unanswered_join_ends_the_connection_after_five_seconds() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.channel.poll_timeout(), rig.now + JOIN_TIMEOUT);
+
+    rig.now += JOIN_TIMEOUT - Duration::from_millis(1);
+    assert_eq!(rig.channel.handle_timeout(rig.now), Ok(()));
+    rig.now += Duration::from_millis(1);
+    assert_eq!(rig.channel.handle_timeout(rig.now), Err(End::JoinTimedOut));
+}
+
+#[test]
+fn a_refused_join_ends_the_connection_for_good() {
+    for reason in ["disabled", "unmatched topic", "no idea"] {
+        let mut rig = Rig::new();
+        let reply = phoenix::reply_error("client", Some(0), reason);
+
+        let end = rig.channel.handle_text(rig.now, &reply).unwrap_err();
+
+        assert_eq!(
+            end.to_string(),
+            format!("the portal refused the join: {reason}")
+        );
+    }
+}
+
+#[test]
+fn a_lost_room_is_joined_again_once() {
+    let mut rig = Rig::joined();
+    rig.channel.send("no_relays", &json!({}));
+    rig.refuse(1, "unmatched topic");
+    rig.refuse(1, "unmatched topic");
+    assert!(matches!(rig.channel.poll_event(), Some(Event::Left)));
+    assert!(!rig.channel.send("no_relays", &json!({})));
+
+    let written = rig.written();
+    assert_eq!(written.len(), 1, "{written:?}");
+    assert!(written[0].contains("phx_join"));
+
+    rig.reply_ok(2);
+    assert!(matches!(rig.channel.poll_event(), Some(Event::Joined)));
+    let written = rig.written();
+    assert_eq!(written.len(), 1, "{written:?}");
+    assert!(written[0].contains("set_snownet_capabilities"));
+}
+
+#[test]
+fn other_refusals_and_other_topics_change_nothing() {
+    let mut rig = Rig::joined();
+
+    rig.refuse(1, "unknown_message");
+    let other = phoenix::reply_error("gateway", Some(1), "unmatched topic");
+    assert_eq!(rig.channel.handle_text(rig.now, &other), Ok(()));
+    let close = r#"{"topic":"phoenix","event":"phx_close","payload":{},"ref":null}"#;
+    assert_eq!(rig.channel.handle_text(rig.now, close), Ok(()));
+
+    assert!(rig.written().is_empty());
+    assert!(rig.channel.poll_event().is_none());
+}
+
+#[test]
+fn heartbeats_come_every_ten_seconds_whatever_else_is_said() {
+    let mut rig = Rig::joined();
+    let mut heartbeats = Vec::new();
+    for second in 1..=25 {
+        rig.pass(SECOND);
+        rig.channel.send("traffic", &json!({ "second": second }));
+        for text in rig.written() {
+            if text.contains("heartbeat") {
+                heartbeats.push(second);
+            }
+        }
+    }
+
+    assert_eq!(heartbeats, [10, 20]);
+}
+
+#[test]
+fn more_than_three_unanswered_heartbeats_are_too_many() {
+    let mut rig = Rig::joined();
+    for _ in 0..3 {
+        rig.pass(HEARTBEAT_INTERVAL);
+        assert_eq!(rig.written().len(), 1);
+        let bogus = phoenix::reply_ok(HEARTBEAT_TOPIC, Some(999));
+        assert_eq!(rig.channel.handle_text(rig.now, &bogus), Ok(()));
+    }
+
+    rig.pass(HEARTBEAT_INTERVAL);
+    let text = rig.channel.poll_text().unwrap();
+    assert_eq!(
+        rig.channel.handle_written(&text),
+        Err(End::HeartbeatsUnanswered)
+    );
+}
+
+#[test]
+fn answered_heartbeats_are_forgotten() {
+    let mut rig = Rig::joined();
+    for _ in 0..20 {
+        rig.pass(HEARTBEAT_INTERVAL);
+        let text = rig.channel.poll_text().unwrap();
+        assert_eq!(rig.channel.handle_written(&text), Ok(()));
+        let reply = phoenix::reply_ok(HEARTBEAT_TOPIC, text.heartbeat);
+        assert_eq!(rig.channel.handle_text(rig.now, &reply), Ok(()));
+    }
+}
+
+#[test]
+fn heartbeats_that_a_blocked_socket_did_not_take_do_not_count() {
+    let mut rig = Rig::joined();
+    for _ in 0..20 {
+        rig.pass(HEARTBEAT_INTERVAL);
+    }
+
+    assert_eq!(rig.written().len(), 1);
+}
+
+#[test]
+fn a_message_that_waits_already_is_not_queued_again() {
+    let mut rig = Rig::joined();
+    for _ in 0..4 {
+        assert!(
+            rig.channel
+                .send("request_authorization", &json!({"resource_id": 1}))
+        );
+    }
+    assert!(
+        rig.channel
+            .send("request_authorization", &json!({"resource_id": 2}))
+    );
+    assert_eq!(rig.written().len(), 2);
+
+    rig.channel
+        .send("request_authorization", &json!({"resource_id": 1}));
+    assert_eq!(rig.written().len(), 1, "the first one was said already");
+}
+
+#[test]
+fn messages_are_handed_on_and_garbage_costs_itself_alone() {
+    let mut rig = Rig::joined();
+    for text in [
+        "42",
+        r#"{"event":"init"}"#,
+        r#"{"topic":"client","event":"phx_reply","payload":{"status":"ok","response":{}},"ref":null}"#,
+        r#"{"topic":"client","event":"disconnect","payload":{"reason":"certificate_revoked"},"ref":null}"#,
+        r#"{"topic":"client","event":"phx_error","payload":{},"ref":null}"#,
+        r#"{"topic":"client","event":"init","payload":{"a":1},"ref":null,"more":true}"#,
+    ] {
+        assert_eq!(rig.channel.handle_text(rig.now, text), Ok(()), "{text}");
+    }
+
+    let Some(Event::Message { event, payload }) = rig.channel.poll_event() else {
+        panic!("no message");
+    };
+    assert_eq!((event.as_str(), payload.get()), ("init", r#"{"a":1}"#));
+    assert!(rig.channel.poll_event().is_none());
+}
+
+#[test]
+fn ends_have_their_reasons() {
+    for (text, end) in [
+        (
+            r#"{"topic":"client","event":"phx_close","payload":{},"ref":0}"#,
+            End::Closed,
+        ),
+        (
+            r#"{"topic":"client","event":"disconnect","payload":{"reason":"token_expired"}}"#,
+            End::TokenExpired,
+        ),
+        (r#"{"topic":"client","#, End::Broken),
+    ] {
+        let mut rig = Rig::joined();
+        assert_eq!(rig.channel.handle_text(rig.now, text), Err(end));
+    }
+}
+
+struct Rig {
+    channel: Channel,
+    now: Instant,
+}
+
+impl Rig {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test has to begin at some time"
+    )]
+    fn new() -> Self {
+        let now = Instant::now();
+        let nothing = to_raw_value(&()).unwrap();
+        let greeting = to_raw_value(&json!({"iceless": false})).unwrap();
+        let greeting = Some(("set_snownet_capabilities", greeting));
+
+        Self {
+            channel: Channel::new(now, "client", nothing, greeting),
+            now,
+        }
+    }
+
+    fn joined() -> Self {
+        let mut rig = Self::new();
+        rig.reply_ok(0);
+        rig.written();
+        while rig.channel.poll_event().is_some() {}
+
+        rig
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.channel.handle_timeout(self.now).unwrap();
+    }
+
+    fn written(&mut self) -> Vec<String> {
+        let mut written = Vec::new();
+        while let Some(text) = self.channel.poll_text() {
+            // Each is answered, so that none is missed.
+            self.channel.handle_written(&text).unwrap();
+            written.push(text.text);
+        }
+
+        written
+    }
+
+    fn reply_ok(&mut self, reference: u64) {
+        let reply = phoenix::reply_ok("client", Some(reference));
+        self.channel.handle_text(self.now, &reply).unwrap();
+    }
+
+    fn refuse(&mut self, reference: u64, reason: &str) {
+        let reply = phoenix::reply_error("client", Some(reference), reason);
+        self.channel.handle_text(self.now, &reply).unwrap();
+    }
+}

@@ -1,0 +1,165 @@
+//! What an HTTP answer means that is not the wanted one (portal-protocol.md §1.6).
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// A portal, or something in front of it, did not let us in.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Refusal {
+    /// The token is of no use; `detail` says more.
+    Token { detail: Option<String> },
+    /// Somebody wants to see other credentials, perhaps a proxy.
+    Unauthorized { detail: Option<String> },
+    /// It may be different next time.
+    Retry {
+        status: u16,
+        detail: Option<String>,
+        /// When it asks us to come back.
+        after: Option<Duration>,
+    },
+}
+
+/// What counts of an HTTP answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Answer<'a> {
+    pub(super) status: u16,
+    pub(super) content_type: Option<&'a str>,
+    pub(super) retry_after: Option<&'a str>,
+    pub(super) body: &'a [u8],
+}
+
+impl Refusal {
+    /// `unix` is the wall clock, since 1970.
+    pub(super) fn of(answer: &Answer<'_>, unix: Duration) -> Self {
+        let problem = Problem::of(answer);
+        let detail = problem.detail;
+        if answer.status == 401 {
+            // Only the portal itself may take a person's token away; a proxy's page must not.
+            return match problem.code.as_deref() {
+                Some("invalid_token" | "missing_token") => Self::Token { detail },
+                _ => Self::Unauthorized { detail },
+            };
+        }
+
+        Self::Retry {
+            status: answer.status,
+            detail,
+            after: answer.retry_after.and_then(|text| delay(text, unix)),
+        }
+    }
+}
+
+/// What the portal says about an error (RFC 9457).
+#[derive(Debug, Default, Deserialize)]
+struct Problem {
+    #[serde(default)]
+    code: Option<String>,
+    #[serde(default)]
+    detail: Option<String>,
+}
+
+impl Problem {
+    fn of(answer: &Answer<'_>) -> Self {
+        let media_type = answer.content_type.and_then(|text| text.split(';').next());
+        let is_problem = media_type.is_some_and(|media_type| {
+            media_type
+                .trim()
+                .eq_ignore_ascii_case("application/problem+json")
+        });
+        if !is_problem {
+            return Self::default();
+        }
+
+        serde_json::from_slice(answer.body).unwrap_or_default()
+    }
+}
+
+/// Seconds, or a date (RFC 9110 §10.2.3); a date in the past is zero.
+fn delay(text: &str, unix: Duration) -> Option<Duration> {
+    let text = text.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse().ok().map(Duration::from_secs);
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    let since_1970 = date.duration_since(std::time::UNIX_EPOCH).ok()?;
+
+    Some(since_1970.saturating_sub(unix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROBLEM: Option<&str> = Some("Application/Problem+JSON; charset=utf-8");
+
+    #[test]
+    fn only_the_portal_itself_takes_a_token_away() {
+        for code in ["invalid_token", "missing_token"] {
+            let body = format!(r#"{{"type":"about:blank","code":"{code}","detail":"no"}}"#);
+            let refusal = of(401, PROBLEM, &body);
+            let detail = Some("no".into());
+            assert_eq!(refusal, Refusal::Token { detail });
+        }
+
+        for (content_type, body) in [
+            (PROBLEM, r#"{"code":"other"}"#),
+            (PROBLEM, "{}"),
+            (PROBLEM, "not json"),
+            (Some("text/html"), r#"{"code":"invalid_token"}"#),
+            (None, r#"{"code":"invalid_token"}"#),
+        ] {
+            let refusal = of(401, content_type, body);
+            assert_eq!(refusal, Refusal::Unauthorized { detail: None }, "{body}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_tried_again() {
+        for status in [302, 400, 402, 403, 404, 408, 409, 422, 429, 500, 502, 503] {
+            let refusal = of(status, PROBLEM, r#"{"code":"invalid_token","detail":"d"}"#);
+            let expected = Refusal::Retry {
+                status,
+                detail: Some("d".into()),
+                after: None,
+            };
+            assert_eq!(refusal, expected);
+        }
+    }
+
+    #[test]
+    fn the_portal_may_say_when_to_come_back() {
+        let unix = Duration::from_secs(784_111_777 - 30);
+        for (text, expected) in [
+            ("7", Some(7)),
+            (" 0 ", Some(0)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(30)),
+            ("Sat, 06 Nov 1993 08:49:37 GMT", Some(0)),
+            ("-1", None),
+            ("12.5", None),
+            ("", None),
+            ("soon", None),
+        ] {
+            let answer = Answer {
+                status: 503,
+                retry_after: Some(text),
+                ..Answer::default()
+            };
+            let Refusal::Retry { after, .. } = Refusal::of(&answer, unix) else {
+                panic!("{text}");
+            };
+            assert_eq!(after, expected.map(Duration::from_secs), "{text}");
+        }
+    }
+
+    fn of(status: u16, content_type: Option<&str>, body: &str) -> Refusal {
+        let answer = Answer {
+            status,
+            content_type,
+            retry_after: None,
+            body: body.as_bytes(),
+        };
+
+        Refusal::of(&answer, Duration::ZERO)
+    }
+}

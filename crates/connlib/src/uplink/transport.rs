@@ -1,0 +1,336 @@
+//! The way to the portal: addresses, TCP, TLS.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::crypto::ring;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::{self, PemObject as _};
+use rustls_pki_types::{CertificateDer, ServerName};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use url::Host;
+
+use super::ConnectError;
+use super::url::{PortalUrl, Security};
+
+/// An open connection, encrypted or not.
+pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
+
+/// A connection whose owner gets it back from who fails to use it: the handshake swallows what it is given, and behind the
+/// head of an answer that refuses it there may be an explanation.
+pub(super) struct Lent {
+    stream: Option<Box<dyn Transport>>,
+    home: Arc<Mutex<Option<Box<dyn Transport>>>>,
+}
+
+/// Where a [`Lent`] connection goes when it is dropped.
+pub(super) struct Returned {
+    home: Arc<Mutex<Option<Box<dyn Transport>>>>,
+}
+
+impl Lent {
+    pub(super) fn new(stream: Box<dyn Transport>) -> (Self, Returned) {
+        let home = Arc::default();
+        let lent = Self {
+            stream: Some(stream),
+            home: Arc::clone(&home),
+        };
+
+        (lent, Returned { home })
+    }
+
+    fn stream(&mut self) -> io::Result<Pin<&mut Box<dyn Transport>>> {
+        let stream = self.stream.as_mut().map(Pin::new);
+
+        stream.ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Returned {
+    pub(super) fn take(&self) -> Option<Box<dyn Transport>> {
+        self.home.lock().ok()?.take()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Ok(mut home) = self.home.lock() {
+            *home = self.stream.take();
+        }
+    }
+}
+
+impl AsyncRead for Lent {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.stream()?.poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Lent {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.stream()?.poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_shutdown(cx)
+    }
+}
+
+/// Opens connections to one portal.
+pub(super) struct Dialer {
+    tls: TlsConnector,
+    mark: Option<u32>,
+}
+
+/// Why there is no TLS.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// The file of extra root certificates can't be read.
+    #[error("can't read the root certificates in {path}: {source}; give a readable PEM file", path = path.display())]
+    CaFile {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Arc<pem::Error>,
+    },
+    /// The file of extra root certificates holds none.
+    #[error("{path} holds no certificate; give a PEM file with at least one", path = path.display())]
+    NoCertificate {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// A certificate in the file can't be a root.
+    #[error("a certificate in {path} can't be a root: {source}; give that of an authority", path = path.display())]
+    BadCertificate {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        source: rustls::Error,
+    },
+    /// The TLS library doesn't work.
+    #[error("TLS can't be set up: {source}; this is a bug")]
+    Library {
+        /// What it says.
+        source: rustls::Error,
+    },
+}
+
+/// How long one address may take (portal-protocol.md §3.1).
+const TCP_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Dialer {
+    /// `mark` is the firewall mark of the connections; `ca_file` holds roots besides the well-known ones.
+    pub(super) fn new(mark: Option<u32>, ca_file: Option<&Path>) -> Result<Self, TlsError> {
+        let mut roots = RootCertStore {
+            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+        };
+        if let Some(path) = ca_file {
+            add_roots(&mut roots, path)?;
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|source| TlsError::Library { source })?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+
+        Ok(Self {
+            tls: TlsConnector::from(Arc::new(config)),
+            mark,
+        })
+    }
+
+    /// Opens a connection; addresses are looked up anew each time, because after a change of networks the host may have
+    /// others.
+    pub(super) async fn dial(&self, url: &PortalUrl) -> Result<Box<dyn Transport>, ConnectError> {
+        let addrs = resolve(url).await?;
+        let tcp = self.connect_any(&addrs).await?;
+        let _ = tcp.set_nodelay(true);
+        if url.security() == Security::Plain {
+            return Ok(Box::new(tcp));
+        }
+
+        let name = server_name(url).ok_or_else(|| ConnectError::Resolve {
+            host: url.host().into(),
+            source: Arc::new(io::ErrorKind::InvalidInput.into()),
+        })?;
+        let tls = self.tls.connect(name, tcp).await;
+
+        tls.map(|tls| Box::new(tls) as Box<dyn Transport>)
+            .map_err(|source| ConnectError::Tls {
+                source: Arc::new(source),
+            })
+    }
+
+    /// Tries all addresses at once: a host may advertise one that is dead.
+    async fn connect_any(&self, addrs: &[SocketAddr]) -> Result<TcpStream, ConnectError> {
+        let mut attempts = JoinSet::new();
+        for &addr in addrs {
+            attempts.spawn(connect(addr, self.mark));
+        }
+
+        let mut last = ConnectError::TimedOut;
+        while let Some(attempt) = attempts.join_next().await {
+            match attempt {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "One of the portal's addresses can't be reached");
+                    // A refused mark is ours to mend; it must not hide behind an unreachable address.
+                    if !matches!(last, ConnectError::Mark { .. }) {
+                        last = error;
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "An attempt to connect ended early"),
+            }
+        }
+
+        Err(last)
+    }
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialer")
+            .field("mark", &self.mark)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn connect(addr: SocketAddr, mark: Option<u32>) -> Result<TcpStream, ConnectError> {
+    let failed = |source| ConnectError::Tcp {
+        addr,
+        source: Arc::new(source),
+    };
+    let socket = match addr {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    let socket = socket.map_err(failed)?;
+    if let Some(mark) = mark {
+        SockRef::from(&socket)
+            .set_mark(mark)
+            .map_err(|source| ConnectError::Mark {
+                mark,
+                source: Arc::new(source),
+            })?;
+    }
+
+    match timeout(TCP_TIMEOUT, socket.connect(addr)).await {
+        Ok(result) => result.map_err(failed),
+        Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
+    }
+}
+
+async fn resolve(url: &PortalUrl) -> Result<Vec<SocketAddr>, ConnectError> {
+    let name = match url.parsed_host() {
+        Some(Host::Ipv4(ip)) => return Ok(vec![(ip, url.port()).into()]),
+        Some(Host::Ipv6(ip)) => return Ok(vec![(ip, url.port()).into()]),
+        Some(Host::Domain(name)) => name,
+        None => url.host(),
+    };
+    let found = timeout(TCP_TIMEOUT, lookup_host((name, url.port())))
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        .map_err(|source| ConnectError::Resolve {
+            host: name.into(),
+            source: Arc::new(source),
+        })?;
+
+    let mut addrs: Vec<_> = found.collect();
+    addrs.sort_unstable();
+    addrs.dedup();
+    if addrs.is_empty() {
+        return Err(ConnectError::NoAddress { host: name.into() });
+    }
+
+    Ok(addrs)
+}
+
+fn server_name(url: &PortalUrl) -> Option<ServerName<'static>> {
+    Some(match url.parsed_host()? {
+        Host::Ipv4(ip) => IpAddr::from(ip).into(),
+        Host::Ipv6(ip) => IpAddr::from(ip).into(),
+        Host::Domain(name) => ServerName::try_from(name.to_owned()).ok()?,
+    })
+}
+
+fn add_roots(roots: &mut RootCertStore, path: &Path) -> Result<(), TlsError> {
+    let unreadable = |source| TlsError::CaFile {
+        path: path.into(),
+        source: Arc::new(source),
+    };
+    let mut count = 0;
+    for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
+        let certificate = certificate.map_err(unreadable)?;
+        roots
+            .add(certificate)
+            .map_err(|source| TlsError::BadCertificate {
+                path: path.into(),
+                source,
+            })?;
+        count += 1;
+    }
+    if count == 0 {
+        return Err(TlsError::NoCertificate { path: path.into() });
+    }
+
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let path = Path::new("/nonexistent/ca.pem");
+        let error = Dialer::new(None, Some(path)).unwrap_err();
+
+        assert!(error.to_string().contains("/nonexistent/ca.pem"), "{error}");
+    }
+
+    #[test]
+    fn a_file_without_certificates_is_refused() {
+        let path = std::env::current_exe().unwrap();
+        let error = Dialer::new(None, Some(&path)).unwrap_err();
+
+        assert!(matches!(error, TlsError::NoCertificate { .. }), "{error}");
+    }
+
+    #[test]
+    fn certificates_are_checked_against_the_name_of_the_host() {
+        for (url, name) in [
+            ("wss://p.example:1", "p.example"),
+            ("wss://127.0.0.1", "127.0.0.1"),
+            ("wss://[::1]", "::1"),
+        ] {
+            let url = PortalUrl::parse(url).unwrap();
+            assert_eq!(server_name(&url).unwrap().to_str(), name);
+        }
+    }
+}
