@@ -83,10 +83,9 @@ pub(crate) struct Outputs<C: Core> {
 impl<C: Core> Outputs<C> {
     /// The next output; `None` once the thread has ended and all were taken.
     pub(crate) async fn recv(&mut self) -> Option<Output<C>> {
-        let was_full = self.receiver.len() >= CHANNEL;
         let output = self.receiver.recv().await;
-        if was_full {
-            // The loop keeps its outputs while there is no room; now there is.
+        // The loop keeps its outputs while there is no room; if there was none, now there is one place.
+        if self.receiver.len() + 1 >= CHANNEL {
             drop(self.waker.wake());
         }
 

@@ -13,6 +13,7 @@ use connlib_os::poll::{Interest, Poller, Token, Waker};
 use connlib_os::udp::{UdpConfig, UdpError, UdpSocket};
 use connlib_relay::{AllocationPort, Server, Via};
 use connlib_wire::stun::Family;
+use tokio::sync::oneshot;
 
 use super::{DataPlaneEnded, DataPlaneError};
 use crate::event_loop::relay::{RelayIo, RelayLoop};
@@ -47,6 +48,8 @@ pub(crate) struct RelayHandle {
     stop: Arc<AtomicBool>,
     waker: Waker,
     thread: JoinHandle<Result<(), DataPlaneEnded>>,
+    /// Closed when the thread ends, however it does.
+    alive: oneshot::Receiver<()>,
 }
 
 impl RelayHandle {
@@ -57,9 +60,10 @@ impl RelayHandle {
         drop(self.waker.wake());
     }
 
-    /// Whether the thread has ended.
-    pub(crate) fn is_finished(&self) -> bool {
-        self.thread.is_finished()
+    /// Waits until the thread has ended.
+    pub(crate) async fn ended(&mut self) {
+        // Nothing is ever sent: the other end is only dropped.
+        drop((&mut self.alive).await);
     }
 
     /// Waits until the thread has ended, and says why it did if nobody asked it to.
@@ -103,15 +107,20 @@ pub(crate) fn spawn_relay(
         _waker: waker.clone(),
     };
 
+    let (is_alive, alive) = oneshot::channel();
     let thread = thread::Builder::new()
         .name("relay data".to_owned())
-        .spawn(move || host.run())
+        .spawn(move || {
+            let _is_alive: oneshot::Sender<()> = is_alive;
+            host.run()
+        })
         .map_err(DataPlaneError::Os)?;
 
     Ok(RelayHandle {
         stop,
         waker,
         thread,
+        alive,
     })
 }
 

@@ -103,6 +103,11 @@ impl Stats {
             .unwrap_or_default()
     }
 
+    /// How many packets or datagrams were dropped for any reason.
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.iter().sum()
+    }
+
     pub(super) fn count_dropped(&mut self, reason: DropReason, count: usize) {
         if let Some(dropped) = self.dropped.get_mut(reason as usize) {
             *dropped += count as u64;

@@ -1,0 +1,109 @@
+//! What the builders and handles of client and gateway have in common: everything.
+
+macro_rules! node {
+    ($handle:ident, $builder:ident, $role:ident) => {
+        impl $handle {
+            /// Begins to describe one.
+            pub fn builder() -> $builder {
+                $builder::default()
+            }
+
+            /// Waits until the TUN device is up and the portal has said what is what.
+            ///
+            /// # Errors
+            ///
+            /// Why it ended before it was ready.
+            pub fn wait_ready(&self) -> Result<(), Error> {
+                self.handle.wait_ready()
+            }
+
+            /// Waits until it has ended: for ever, unless it is stopped or can't go on.
+            ///
+            /// # Errors
+            ///
+            /// Why it could not go on.
+            pub fn wait(&self) -> Result<(), Error> {
+                self.handle.wait()
+            }
+
+            /// How it is doing, as `connlib status --json` shows it; `None` once it has ended.
+            pub fn status(&self) -> Option<serde_json::Value> {
+                self.handle.report()
+            }
+
+            /// The network changed: new sockets, new key, and every link starts over.
+            pub fn reset(&self) {
+                self.handle.reset();
+            }
+
+            /// Says goodbye to every peer and ends, within a second or so; [`wait`](Self::wait) tells when.
+            pub fn stop(&self) {
+                self.handle.stop();
+            }
+        }
+
+        impl $builder {
+            /// Where the portal is: `wss://…`, or `ws://…` where nobody listens in.
+            pub fn api_url(mut self, url: impl Into<String>) -> Self {
+                self.config.api_url = Some(url.into());
+                self
+            }
+
+            /// What the portal knows us by.
+            pub fn token(mut self, token: Secret) -> Self {
+                self.config.token = Some(token);
+                self
+            }
+
+            /// What tells this device from others with the same token, run after run. Without it, each run is another
+            /// device.
+            pub fn id(mut self, id: impl Into<String>) -> Self {
+                self.config.id = Some(id.into());
+                self
+            }
+
+            /// What people call it; the host's name by default.
+            pub fn name(mut self, name: impl Into<String>) -> Self {
+                self.config.name = Some(name.into());
+                self
+            }
+
+            /// The TUN device's name; `tun-firezone` by default.
+            pub fn tun_name(mut self, name: impl Into<String>) -> Self {
+                self.config.tun_name = Some(name.into());
+                self
+            }
+
+            /// A PEM file of root certificates to trust beside the usual ones.
+            pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+                self.config.ca_file = Some(path.into());
+                self
+            }
+
+            /// How long the portal may be away in one go; for ever by default.
+            pub fn max_partition_time(mut self, limit: Duration) -> Self {
+                self.config.max_partition_time = Some(limit);
+                self
+            }
+
+            /// Where [`status::query`](crate::status::query) finds it; see
+            /// [`status::default_path`](crate::status::default_path).
+            pub fn socket(mut self, path: impl Into<PathBuf>) -> Self {
+                self.config.socket = Some(path.into());
+                self
+            }
+
+            /// Makes the TUN device, binds sockets, starts two threads and connects to the portal.
+            ///
+            /// # Errors
+            ///
+            /// Something is missing, or the operating system refuses. A portal that is away is no error here.
+            pub fn start(self) -> Result<$handle, Error> {
+                let handle = start::<$role>(self.config)?;
+
+                Ok($handle { handle })
+            }
+        }
+    };
+}
+pub(crate) use node;

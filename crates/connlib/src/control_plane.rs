@@ -1,0 +1,334 @@
+//! The thread with a runtime: the portal, the kernel's configuration, local sockets, and whoever holds the handle.
+//!
+//! One for clients and gateways alike; what differs between them is a [`Role`].
+
+mod interface;
+mod roles;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use connlib_os::clock::Clock;
+use connlib_os::tun::TunDevice;
+use connlib_tunnel::{PortalState, Status};
+use serde::Serialize;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+
+use crate::data_plane::{NodeHandle, Order, Outputs, Sockets, Stopped, spawn_node};
+use crate::error::{Error, Misconfigured};
+use crate::event_loop::{Command, Core, Output, Stats};
+use crate::handle::{Answer, Control, Handle, Request, pair};
+use crate::status::StatusSocket;
+use crate::uplink::{
+    CHANNEL_SIZE, FromUplink, Introduction, PortalUrl, ToUplink, Uplink, UplinkConfig,
+};
+use interface::Interface;
+pub(crate) use roles::{OfClient, OfGateway, Role};
+
+/// What keeps our own traffic out of our own tunnel (client.md §12.2).
+const MARK: u32 = 0xfd00_2021;
+
+/// The port that firewalls are told of (io.md C1).
+const PORT: u16 = 52_625;
+
+/// The device's usual name (cli.md).
+const TUN_NAME: &str = "tun-firezone";
+
+/// How long a proper end of the portal's connection may take.
+const PART_WITHIN: Duration = Duration::from_secs(1);
+
+/// What a client or gateway is told before it starts.
+#[derive(Debug, Default)]
+pub(crate) struct NodeConfig {
+    pub(crate) api_url: Option<String>,
+    pub(crate) token: Option<connlib_wire::secret::Secret>,
+    pub(crate) id: Option<String>,
+    pub(crate) name: Option<String>,
+    pub(crate) tun_name: Option<String>,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) max_partition_time: Option<Duration>,
+    pub(crate) socket: Option<PathBuf>,
+}
+
+/// Starts a client or a gateway: its data plane, its TUN device, its control plane.
+pub(crate) fn start<R: Role>(config: NodeConfig) -> Result<Handle, Error> {
+    let api_url = config.api_url.ok_or(Misconfigured::Missing {
+        what: "the portal's address",
+        next_step: "give it by --api-url",
+    })?;
+    let url = PortalUrl::parse(&api_url)?;
+    if config.token.is_none() {
+        return Err(Misconfigured::Missing {
+            what: "the token",
+            next_step: "give it by --token-file or in the environment",
+        }
+        .into());
+    }
+    let tun_name = config.tun_name.unwrap_or_else(|| TUN_NAME.to_owned());
+    // Before anything else is touched: without the right to do this there is nothing to start.
+    let device = TunDevice::create(&tun_name)?;
+
+    let clock = Clock::new();
+    let core = R::core(clock.now(), seed()?, clock.unix());
+    let key = R::public_key(&core);
+    let sockets = Sockets {
+        port: PORT,
+        mark: Some(MARK),
+    };
+    let (node, outputs) = spawn_node(R::DATA_THREAD, core, clock, sockets)?;
+
+    let (send_uplink, to_uplink) = mpsc::channel(CHANNEL_SIZE);
+    let (from_uplink, uplink) = mpsc::channel(CHANNEL_SIZE);
+    let uplink_config = UplinkConfig {
+        url,
+        token: config.token,
+        introduction: Introduction {
+            external_id: config.id,
+            name: config.name.or_else(host_name),
+            ..Introduction::default()
+        },
+        join: serde_json::value::RawValue::NULL.to_owned(),
+        max_partition_time: config.max_partition_time,
+        seed: seed()?,
+    };
+    let connection = Uplink::<R::Protocol>::new(
+        uplink_config,
+        Some(MARK),
+        config.ca_file.as_deref(),
+        to_uplink,
+        from_uplink,
+    )?;
+    let runtime = runtime()?;
+    let status = StatusSocket::bind(&runtime, config.socket, R::NAME)?;
+    let (handle, control) = pair();
+    let progress = control.progress.clone();
+
+    let plane = ControlPlane::<R> {
+        node,
+        outputs,
+        uplink: send_uplink,
+        portal: PortalState::Away,
+        interface: Interface::new(tun_name),
+        device: Some(device),
+        control,
+        reports: VecDeque::new(),
+    };
+    progress.run_on_thread(R::CONTROL_THREAD, move || {
+        runtime.block_on(async move {
+            let connection = tokio::spawn(connection.run(clock));
+            let result = plane.run(uplink, status, key).await;
+            // Its channels are closed by now; it only has to say so to the portal.
+            drop(tokio::time::timeout(PART_WITHIN, connection).await);
+
+            result
+        })
+    })?;
+
+    Ok(handle)
+}
+
+struct ControlPlane<R: Role> {
+    node: NodeHandle<R::Core>,
+    outputs: Outputs<R::Core>,
+    uplink: mpsc::Sender<ToUplink<<R::Core as Core>::ToPortal>>,
+    portal: PortalState,
+    interface: Interface,
+    /// Until it is configured and handed to the data plane.
+    device: Option<TunDevice>,
+    control: Control,
+    /// Who waits for a report, in the order they asked.
+    reports: VecDeque<Answer>,
+}
+
+/// What `connlib status` shows of a client or gateway.
+#[derive(Debug, Serialize)]
+struct Report {
+    role: &'static str,
+    portal: &'static str,
+    is_ready: bool,
+    interface: String,
+    #[serde(flatten)]
+    status: Status,
+    resident_bytes: Option<u64>,
+    dropped_datagrams: u64,
+}
+
+impl<R: Role> ControlPlane<R> {
+    async fn run(
+        mut self,
+        mut uplink: mpsc::Receiver<FromUplink<<R::Core as Core>::FromPortal>>,
+        mut status: Option<StatusSocket>,
+        key: connlib_wire::key::PublicKey,
+    ) -> Result<(), Error> {
+        self.tell_uplink(ToUplink::Connect(Some(key)));
+        let mut result = Ok(());
+        let mut is_stopping = false;
+        loop {
+            let step = tokio::select! {
+                output = self.outputs.recv() => match output {
+                    Some(output) => self.handle_output(output).await,
+                    // The data plane has ended; it says why when it is joined.
+                    None => break,
+                },
+                event = uplink.recv() => match event {
+                    Some(event) => self.handle_uplink(event).await,
+                    None => Ok(()),
+                },
+                request = self.control.requests.recv(), if !is_stopping => {
+                    // Nobody holding the handle any longer asks for the same.
+                    let request = request.unwrap_or(Request::Stop);
+                    is_stopping = matches!(request, Request::Stop);
+                    self.handle_request(request).await
+                }
+                answer = StatusSocket::next(&mut status) => {
+                    self.handle_request(Request::Report(Answer::Task(answer))).await
+                }
+            };
+            if let Err(error) = step {
+                result = Err(error);
+                break;
+            }
+        }
+
+        // Goodbyes leave while the routes are still there.
+        let stopped = self.node.order(Order::Stop).await;
+        if stopped.is_ok() {
+            while self.outputs.recv().await.is_some() {}
+        }
+        self.interface.tear_down().await;
+        let joined = self.node.join().map_err(Error::from);
+
+        result.and(joined)
+    }
+
+    async fn handle_output(&mut self, output: Output<R::Core>) -> Result<(), Error> {
+        match output {
+            Output::Message(message) => self.tell_uplink(ToUplink::Message(message)),
+            Output::Status(status, stats) => self.report(status, &stats),
+            Output::Event(event) => {
+                if let Some(wanted) = R::interface(&event) {
+                    self.interface.set_up(&wanted).await?;
+                    if let Some(device) = self.device.take() {
+                        self.order(Order::Tun(device)).await?;
+                    }
+                    if !self.control.progress.is_ready() {
+                        tracing::info!(interface = %self.interface.name(), "Ready");
+                        self.control.progress.set_ready();
+                    }
+                }
+                if let Some(key) = R::new_key(&event) {
+                    self.tell_uplink(ToUplink::Connect(Some(key)));
+                }
+            }
+        }
+
+        Ok(())
+    }
+
+    async fn handle_uplink(
+        &mut self,
+        event: FromUplink<<R::Core as Core>::FromPortal>,
+    ) -> Result<(), Error> {
+        let command = match event {
+            FromUplink::Joined => {
+                tracing::info!("Joined the portal");
+                self.portal = PortalState::Joined;
+                Command::PortalState(PortalState::Joined)
+            }
+            FromUplink::Away => {
+                self.portal = PortalState::Away;
+                Command::PortalState(PortalState::Away)
+            }
+            FromUplink::Message(message) => Command::Portal(message),
+            FromUplink::Failed(error) => return Err(error.into()),
+        };
+
+        self.order(Order::Command(command)).await
+    }
+
+    async fn handle_request(&mut self, request: Request) -> Result<(), Error> {
+        match request {
+            Request::Report(answer) => {
+                self.reports.push_back(answer);
+                self.order(Order::Command(Command::Status)).await
+            }
+            Request::Reset => {
+                tracing::info!("The network changed");
+                // The portal hears of the new key before it hears of anything that belongs to it.
+                self.tell_uplink(ToUplink::Disconnect);
+                self.portal = PortalState::Away;
+                let away = Command::PortalState(PortalState::Away);
+                self.order(Order::Command(away)).await?;
+                self.order(Order::Rebind).await
+            }
+            Request::Stop => {
+                self.tell_uplink(ToUplink::Disconnect);
+                self.order(Order::Stop).await
+            }
+        }
+    }
+
+    fn report(&mut self, status: Status, stats: &Stats) {
+        let Some(answer) = self.reports.pop_front() else {
+            return;
+        };
+        let report = Report {
+            role: R::NAME,
+            portal: match self.portal {
+                PortalState::Joined => "joined",
+                PortalState::Away => "away",
+            },
+            is_ready: self.control.progress.is_ready(),
+            interface: self.interface.name().to_owned(),
+            status,
+            resident_bytes: connlib_os::process::resident_bytes().ok(),
+            dropped_datagrams: stats.dropped_total(),
+        };
+        answer.give(serde_json::to_value(report).unwrap_or_default());
+    }
+
+    /// What the data plane can't take any more it says itself when it is joined.
+    async fn order(&self, order: Order<R::Core>) -> Result<(), Error> {
+        if let Err(Stopped) = self.node.order(order).await {
+            tracing::debug!("The data plane has ended");
+        }
+
+        Ok(())
+    }
+
+    /// Never waits: the uplink may be waiting for us.
+    fn tell_uplink(&self, message: ToUplink<<R::Core as Core>::ToPortal>) {
+        if let Err(error) = self.uplink.try_send(message) {
+            tracing::debug!(%error, "The portal is not told");
+        }
+    }
+}
+
+/// A runtime of one thread: the caller's.
+pub(crate) fn runtime() -> Result<Runtime, Error> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::resource("a runtime"))
+}
+
+/// Fresh entropy.
+pub(crate) fn seed() -> Result<[u8; 32], Error> {
+    connlib_os::random::seed().map_err(|source| {
+        Error::Os(crate::error::OsRefused::Resource {
+            what: "randomness",
+            source: Arc::new(source),
+        })
+    })
+}
+
+/// What this machine is called.
+pub(crate) fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let name = name.trim();
+
+    (!name.is_empty()).then(|| name.to_owned())
+}

@@ -1,0 +1,123 @@
+//! Where clients and gateways differ.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use connlib_tunnel::client::{self, Client};
+use connlib_tunnel::gateway::{self, Gateway};
+use connlib_tunnel::{Settings, Status};
+use connlib_wire::key::PublicKey;
+use ipnet::IpNet;
+
+use crate::event_loop::Core;
+use crate::uplink::{self, Protocol};
+
+/// What a TUN device must look like.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) ipv4: Ipv4Addr,
+    pub(crate) ipv6: Ipv6Addr,
+    pub(crate) routes: Vec<IpNet>,
+}
+
+/// A role with a TUN device.
+pub(crate) trait Role: Send + 'static {
+    /// Its state machine.
+    type Core: Core<
+            FromPortal = <Self::Protocol as Protocol>::FromPortal,
+            ToPortal = <Self::Protocol as Protocol>::ToPortal,
+            Event: Send,
+            Status = Status,
+            Packets: Send,
+        > + Send
+        + 'static;
+    /// What it says to the portal.
+    type Protocol: Protocol + Sync;
+
+    const NAME: &'static str;
+    const DATA_THREAD: &'static str;
+    const CONTROL_THREAD: &'static str;
+
+    fn core(now: Instant, seed: [u8; 32], unix: Duration) -> Self::Core;
+    fn public_key(core: &Self::Core) -> PublicKey;
+    fn interface(event: &<Self::Core as Core>::Event) -> Option<Wanted>;
+    fn new_key(event: &<Self::Core as Core>::Event) -> Option<PublicKey>;
+}
+
+pub(crate) struct OfClient;
+
+impl Role for OfClient {
+    type Core = Client;
+    type Protocol = uplink::OfClient;
+
+    const NAME: &'static str = "client";
+    const DATA_THREAD: &'static str = "client data";
+    const CONTROL_THREAD: &'static str = "client control";
+
+    fn core(now: Instant, seed: [u8; 32], unix: Duration) -> Client {
+        Client::new(now, seed, Settings { unix })
+    }
+
+    fn public_key(core: &Client) -> PublicKey {
+        core.public_key()
+    }
+
+    fn interface(event: &client::Event) -> Option<Wanted> {
+        let client::Event::InterfaceChanged(interface) = event else {
+            return None;
+        };
+
+        Some(Wanted {
+            ipv4: interface.ipv4,
+            ipv6: interface.ipv6,
+            routes: interface.routes.clone(),
+        })
+    }
+
+    fn new_key(event: &client::Event) -> Option<PublicKey> {
+        let client::Event::KeyChanged(key) = event else {
+            return None;
+        };
+
+        Some(*key)
+    }
+}
+
+pub(crate) struct OfGateway;
+
+impl Role for OfGateway {
+    type Core = Gateway;
+    type Protocol = uplink::OfGateway;
+
+    const NAME: &'static str = "gateway";
+    const DATA_THREAD: &'static str = "gateway data";
+    const CONTROL_THREAD: &'static str = "gateway ctrl";
+
+    fn core(now: Instant, seed: [u8; 32], unix: Duration) -> Gateway {
+        Gateway::new(now, seed, Settings { unix })
+    }
+
+    fn public_key(core: &Gateway) -> PublicKey {
+        core.public_key()
+    }
+
+    fn interface(event: &gateway::Event) -> Option<Wanted> {
+        let gateway::Event::InterfaceChanged(interface) = event else {
+            return None;
+        };
+
+        Some(Wanted {
+            ipv4: interface.ipv4,
+            ipv6: interface.ipv6,
+            routes: interface.routes.clone(),
+        })
+    }
+
+    fn new_key(event: &gateway::Event) -> Option<PublicKey> {
+        let gateway::Event::KeyChanged(key) = event else {
+            return None;
+        };
+
+        Some(*key)
+    }
+}

@@ -1,0 +1,197 @@
+//! What all roles' handles share: whether it is ready, why it ended, and how to ask something of it.
+
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::error::{Error, Failed};
+
+/// How long a role may take to describe itself.
+const REPORT_WITHIN: Duration = Duration::from_secs(2);
+
+/// How many requests may wait.
+const REQUESTS: usize = 16;
+
+/// Something asked of a role's control plane.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// Describe the state.
+    Report(Answer),
+    /// The network changed.
+    Reset,
+    /// End, in order.
+    Stop,
+}
+
+/// Where a report goes.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// To a thread that waits.
+    Thread(std::sync::mpsc::SyncSender<serde_json::Value>),
+    /// To a task that waits.
+    Task(tokio::sync::oneshot::Sender<serde_json::Value>),
+}
+
+impl Answer {
+    pub(crate) fn give(self, report: serde_json::Value) {
+        // Whoever asked may have left.
+        match self {
+            Self::Thread(sender) => drop(sender.try_send(report)),
+            Self::Task(sender) => drop(sender.send(report)),
+        }
+    }
+}
+
+/// A running role, seen from outside. The last clone that is dropped stops it.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    requests: mpsc::Sender<Request>,
+    progress: Progress,
+}
+
+/// The other end of a [`Handle`].
+pub(crate) struct Control {
+    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) progress: Progress,
+}
+
+/// How far a role has come.
+#[derive(Clone, Default)]
+pub(crate) struct Progress {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    is_ready: bool,
+    ended: Option<Result<(), Error>>,
+}
+
+pub(crate) fn pair() -> (Handle, Control) {
+    let (sender, requests) = mpsc::channel(REQUESTS);
+    let progress = Progress::default();
+    let handle = Handle {
+        requests: sender,
+        progress: progress.clone(),
+    };
+
+    (handle, Control { requests, progress })
+}
+
+impl Handle {
+    /// Waits until the role is ready.
+    pub(crate) fn wait_ready(&self) -> Result<(), Error> {
+        let state = self
+            .progress
+            .wait_while(|state| !state.is_ready && state.ended.is_none());
+        match &state.ended {
+            Some(ended) if !state.is_ready => ended.clone(),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Waits until the role has ended.
+    pub(crate) fn wait(&self) -> Result<(), Error> {
+        let state = self.progress.wait_while(|state| state.ended.is_none());
+
+        state.ended.clone().unwrap_or(Ok(()))
+    }
+
+    /// Asks the role to end; it does so in its own time.
+    pub(crate) fn stop(&self) {
+        self.ask(Request::Stop);
+    }
+
+    pub(crate) fn reset(&self) {
+        self.ask(Request::Reset);
+    }
+
+    /// Asks the role to describe itself; `None` if it has ended.
+    pub(crate) fn report(&self) -> Option<serde_json::Value> {
+        let (sender, report) = std::sync::mpsc::sync_channel(1);
+        self.ask(Request::Report(Answer::Thread(sender)));
+
+        report.recv_timeout(REPORT_WITHIN).ok()
+    }
+
+    fn ask(&self, request: Request) {
+        if let Err(error) = self.requests.try_send(request) {
+            tracing::debug!(%error, "Nobody takes this request");
+        }
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.progress.lock();
+        f.debug_struct("Handle")
+            .field("is_ready", &state.is_ready)
+            .field("has_ended", &state.ended.is_some())
+            .finish()
+    }
+}
+
+impl Progress {
+    pub(crate) fn set_ready(&self) {
+        self.lock().is_ready = true;
+        self.shared.changed.notify_all();
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.lock().is_ready
+    }
+
+    /// Runs the role's control plane on a thread of its own; however that ends, those who wait are told.
+    pub(crate) fn run_on_thread(
+        self,
+        name: &str,
+        work: impl FnOnce() -> Result<(), Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        let crash = EndsCrashed(self);
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                let result = work();
+                crash.0.end(result);
+            })
+            .map_err(Error::resource("a thread"))?;
+
+        Ok(())
+    }
+
+    fn end(&self, result: Result<(), Error>) {
+        self.lock().ended.get_or_insert(result);
+        self.shared.changed.notify_all();
+    }
+
+    fn wait_while(&self, condition: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+        self.shared
+            .changed
+            .wait_while(self.lock(), |state| condition(state))
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A thread that unwinds still says that it ended.
+struct EndsCrashed(Progress);
+
+impl Drop for EndsCrashed {
+    fn drop(&mut self) {
+        self.0.end(Err(Failed::Crashed.into()));
+    }
+}

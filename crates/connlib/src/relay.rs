@@ -1,0 +1,393 @@
+//! A relay in this process.
+
+mod health;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use connlib_os::clock::Clock;
+use connlib_relay::{Config, Credentials, LoopbackPeers, Server};
+use connlib_wire::buffer::Pool;
+use connlib_wire::portal::relay::Join;
+use connlib_wire::secret::Secret;
+use serde_json::value::to_raw_value;
+use tokio::sync::mpsc;
+
+use crate::control_plane::{host_name, runtime, seed};
+use crate::data_plane::{RelayHandle, RelaySockets, spawn_relay};
+use crate::error::{Error, Misconfigured};
+use crate::handle::{Answer, Control, Handle, Request, pair};
+use crate::status::StatusSocket;
+use crate::uplink::{
+    CHANNEL_SIZE, FromUplink, Introduction, OfRelay, PortalUrl, ToUplink, Uplink, UplinkConfig,
+};
+use health::Health;
+
+/// Where STUN and TURN are served by default.
+const LISTEN_PORT: u16 = 3_478;
+
+/// Where addresses are lent by default (relay.md §2).
+const PORTS: RangeInclusive<u16> = 49_152..=65_535;
+
+/// A running relay. Clones share it; dropping the last one stops it.
+#[derive(Clone, Debug)]
+pub struct Relay {
+    handle: Handle,
+}
+
+/// What a relay is told before it starts.
+#[derive(Debug)]
+#[must_use = "nothing starts before `start`"]
+pub struct RelayBuilder {
+    api_url: Option<String>,
+    token: Option<Secret>,
+    name: Option<String>,
+    ca_file: Option<PathBuf>,
+    max_partition_time: Option<Duration>,
+    socket: Option<PathBuf>,
+    secret: Option<Secret>,
+    public_v4: Option<Ipv4Addr>,
+    public_v6: Option<Ipv6Addr>,
+    listen_port: u16,
+    ports: RangeInclusive<u16>,
+    health: Option<SocketAddr>,
+    loopback_peers: LoopbackPeers,
+}
+
+impl Relay {
+    /// Begins to describe one.
+    pub fn builder() -> RelayBuilder {
+        RelayBuilder {
+            api_url: None,
+            token: None,
+            name: None,
+            ca_file: None,
+            max_partition_time: None,
+            socket: None,
+            secret: None,
+            public_v4: None,
+            public_v6: None,
+            listen_port: LISTEN_PORT,
+            ports: PORTS,
+            health: None,
+            loopback_peers: LoopbackPeers::Refused,
+        }
+    }
+
+    /// Waits until it has joined the portal; one that stands alone is ready at once.
+    ///
+    /// # Errors
+    ///
+    /// Why it ended before it was ready.
+    pub fn wait_ready(&self) -> Result<(), Error> {
+        self.handle.wait_ready()
+    }
+
+    /// Waits until it has ended: for ever, unless it is stopped or can't go on.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not go on.
+    pub fn wait(&self) -> Result<(), Error> {
+        self.handle.wait()
+    }
+
+    /// How it is doing; `None` once it has ended.
+    pub fn status(&self) -> Option<serde_json::Value> {
+        self.handle.report()
+    }
+
+    /// Ends; every allocation vanishes with it. [`wait`](Self::wait) tells when.
+    pub fn stop(&self) {
+        self.handle.stop();
+    }
+}
+
+impl RelayBuilder {
+    /// Where the portal is. Without it the relay stands alone and wants a [`secret`](Self::secret).
+    pub fn api_url(mut self, url: impl Into<String>) -> Self {
+        self.api_url = Some(url.into());
+        self
+    }
+
+    /// What the portal knows us by.
+    pub fn token(mut self, token: Secret) -> Self {
+        self.token = Some(token);
+        self
+    }
+
+    /// What people call it; the host's name by default.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// A PEM file of root certificates to trust beside the usual ones.
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ca_file = Some(path.into());
+        self
+    }
+
+    /// How long the portal may be away in one go; for ever by default.
+    pub fn max_partition_time(mut self, limit: Duration) -> Self {
+        self.max_partition_time = Some(limit);
+        self
+    }
+
+    /// Where [`status::query`](crate::status::query) finds it.
+    pub fn socket(mut self, path: impl Into<PathBuf>) -> Self {
+        self.socket = Some(path.into());
+        self
+    }
+
+    /// What credentials are made from in the usual TURN REST way, for a relay that stands alone.
+    pub fn secret(mut self, secret: Secret) -> Self {
+        self.secret = Some(secret);
+        self
+    }
+
+    /// The IPv4 address that clients and peers reach it at.
+    pub fn public_ip4(mut self, ip: Ipv4Addr) -> Self {
+        self.public_v4 = Some(ip);
+        self
+    }
+
+    /// The IPv6 address that clients and peers reach it at.
+    pub fn public_ip6(mut self, ip: Ipv6Addr) -> Self {
+        self.public_v6 = Some(ip);
+        self
+    }
+
+    /// The port of STUN and TURN; 3478 by default.
+    pub fn listen_port(mut self, port: u16) -> Self {
+        self.listen_port = port;
+        self
+    }
+
+    /// The ports that it lends; 49152–65535 by default.
+    pub fn port_range(mut self, ports: RangeInclusive<u16>) -> Self {
+        self.ports = ports;
+        self
+    }
+
+    /// Where to serve `/healthz` (alive) and `/readyz` (joined the portal).
+    pub fn health(mut self, addr: SocketAddr) -> Self {
+        self.health = Some(addr);
+        self
+    }
+
+    /// Lets clients reach addresses of this very host; for tests and private relays.
+    pub fn allow_loopback_peers(mut self) -> Self {
+        self.loopback_peers = LoopbackPeers::Allowed;
+        self
+    }
+
+    /// Binds sockets, starts two threads and connects to the portal. It serves from then on, portal or not.
+    ///
+    /// # Errors
+    ///
+    /// Something is missing, or the operating system refuses. A portal that is away is no error here.
+    pub fn start(self) -> Result<Relay, Error> {
+        if self.public_v4.is_none() && self.public_v6.is_none() {
+            return Err(missing(
+                "a public address",
+                "give one by --public-ip4 or --public-ip6",
+            ));
+        }
+        let (credentials, uplink) = self.credentials()?;
+        let config = Config {
+            public_v4: self.public_v4,
+            public_v6: self.public_v6,
+            listen_port: self.listen_port,
+            ports: self.ports.clone(),
+            credentials,
+            loopback_peers: self.loopback_peers,
+        };
+        let port = self.listen_port;
+        let wildcard = |ip: IpAddr| SocketAddr::new(ip, port);
+        let sockets = RelaySockets {
+            listen_v4: self
+                .public_v4
+                .map(|_| wildcard(Ipv4Addr::UNSPECIFIED.into())),
+            listen_v6: self
+                .public_v6
+                .map(|_| wildcard(Ipv6Addr::UNSPECIFIED.into())),
+        };
+        let clock = Clock::new();
+        let server = Server::new(config, seed()?, Pool::new(2_048, 256));
+        let data = spawn_relay(server, clock, sockets)?;
+
+        let runtime = runtime()?;
+        let health = match self.health {
+            Some(addr) => Some(runtime.block_on(Health::bind(addr))?),
+            None => None,
+        };
+        let status = StatusSocket::bind(&runtime, self.socket, "relay")?;
+        let (handle, control) = pair();
+        let progress = control.progress.clone();
+        let plane = Plane {
+            data,
+            control,
+            health,
+        };
+        progress.run_on_thread("relay control", move || {
+            runtime.block_on(plane.run(clock, uplink, status))
+        })?;
+
+        Ok(Relay { handle })
+    }
+
+    /// With a portal the secret is drawn here and told to it; without one it is the caller's.
+    fn credentials(&self) -> Result<(Credentials, Option<Connection>), Error> {
+        let Some(api_url) = &self.api_url else {
+            let secret = self.secret.clone().ok_or_else(|| {
+                missing(
+                    "the secret of a relay without a portal",
+                    "give it by --secret, or a portal by --api-url",
+                )
+            })?;
+            return Ok((Credentials::Rest(secret), None));
+        };
+        if self.token.is_none() {
+            return Err(missing(
+                "the token",
+                "give it by --token-file or in the environment",
+            ));
+        }
+
+        let secret: String = seed()?.iter().map(|byte| format!("{byte:02x}")).collect();
+        let secret = Secret::from(secret);
+        let join = Join {
+            stamp_secret: secret.clone(),
+        };
+        let config = UplinkConfig {
+            url: PortalUrl::parse(api_url)?,
+            token: self.token.clone(),
+            introduction: Introduction {
+                external_id: None,
+                name: self.name.clone().or_else(host_name),
+                ipv4: self.public_v4,
+                ipv6: self.public_v6,
+                port: Some(self.listen_port),
+            },
+            join: to_raw_value(&join)
+                .unwrap_or_else(|_| serde_json::value::RawValue::NULL.to_owned()),
+            max_partition_time: self.max_partition_time,
+            seed: seed()?,
+        };
+        let (commands, receive_commands) = mpsc::channel(CHANNEL_SIZE);
+        let (send_events, events) = mpsc::channel(CHANNEL_SIZE);
+        let uplink = Uplink::new(
+            config,
+            None,
+            self.ca_file.as_deref(),
+            receive_commands,
+            send_events,
+        )?;
+
+        let connection = Connection {
+            uplink,
+            commands,
+            events,
+        };
+        Ok((Credentials::Stamped(secret), Some(connection)))
+    }
+}
+
+struct Connection {
+    uplink: Uplink<OfRelay>,
+    commands: mpsc::Sender<ToUplink<<OfRelay as crate::uplink::Protocol>::ToPortal>>,
+    events: mpsc::Receiver<FromUplink<<OfRelay as crate::uplink::Protocol>::FromPortal>>,
+}
+
+/// The relay's control plane: the portal, health checks, and whoever holds the handle.
+struct Plane {
+    data: RelayHandle,
+    control: Control,
+    health: Option<Health>,
+}
+
+impl Plane {
+    async fn run(
+        mut self,
+        clock: Clock,
+        connection: Option<Connection>,
+        mut status: Option<StatusSocket>,
+    ) -> Result<(), Error> {
+        let mut is_joined = false;
+        let mut portal = match connection {
+            Some(connection) => {
+                tokio::spawn(connection.uplink.run(clock));
+                if let Err(error) = connection.commands.try_send(ToUplink::Connect(None)) {
+                    tracing::debug!(%error, "The portal is not asked");
+                }
+                Some((connection.commands, connection.events))
+            }
+            None => {
+                self.control.progress.set_ready();
+                None
+            }
+        };
+
+        let result = loop {
+            tokio::select! {
+                event = next_event(&mut portal) => match event {
+                    FromUplink::Joined => {
+                        tracing::info!("Joined the portal");
+                        is_joined = true;
+                        self.control.progress.set_ready();
+                    }
+                    FromUplink::Away => is_joined = false,
+                    FromUplink::Message(_) => {}
+                    FromUplink::Failed(error) => break Err(error.into()),
+                },
+                request = self.control.requests.recv() => match request {
+                    Some(Request::Report(answer)) => self.report(answer, is_joined),
+                    Some(Request::Reset) => {}
+                    Some(Request::Stop) | None => break Ok(()),
+                },
+                answer = StatusSocket::next(&mut status) => self.report(Answer::Task(answer), is_joined),
+                () = Health::serve(&mut self.health, is_joined) => {}
+                () = self.data.ended() => break Ok(()),
+            }
+        };
+        self.data.stop();
+
+        let joined = self.data.join().map_err(Error::from);
+
+        result.and(joined)
+    }
+
+    fn report(&self, answer: Answer, is_joined: bool) {
+        answer.give(serde_json::json!({
+            "role": "relay",
+            "portal": if is_joined { "joined" } else { "away" },
+            "resident_bytes": connlib_os::process::resident_bytes().ok(),
+        }));
+    }
+}
+
+type Portal = (
+    mpsc::Sender<ToUplink<<OfRelay as crate::uplink::Protocol>::ToPortal>>,
+    mpsc::Receiver<FromUplink<<OfRelay as crate::uplink::Protocol>::FromPortal>>,
+);
+
+/// What the portal's connection tells; for ever nothing without one.
+async fn next_event(
+    portal: &mut Option<Portal>,
+) -> FromUplink<<OfRelay as crate::uplink::Protocol>::FromPortal> {
+    let event = match portal {
+        Some((_, events)) => events.recv().await,
+        None => None,
+    };
+    match event {
+        Some(event) => event,
+        None => std::future::pending().await,
+    }
+}
+
+fn missing(what: &'static str, next_step: &'static str) -> Error {
+    Misconfigured::Missing { what, next_step }.into()
+}
