@@ -12,7 +12,7 @@ use is::{
     Candidate, CandidateKind, IceAgent, IceAgentEvent, IceConnectionState, IceCreds, Protocol,
 };
 
-use crate::peer::Role;
+use crate::role::Role;
 
 /// How often a check is repeated and when its silence counts (connections.md §4.2).
 #[derive(Clone, Copy, Debug)]

@@ -31,6 +31,7 @@ mod links;
 mod packets;
 mod path;
 mod peer;
+mod role;
 mod wireguard;
 
 pub use links::{
@@ -38,7 +39,8 @@ pub use links::{
 };
 pub use packets::{Opened, Packets};
 pub use path::{Path, PathKind};
-pub use peer::{PeerConfig, PeerId, Role};
+pub use peer::{PeerConfig, PeerId};
+pub use role::Role;
 
 use std::net::SocketAddr;
 

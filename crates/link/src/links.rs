@@ -2,29 +2,30 @@
 
 mod datagrams;
 mod relays;
+mod report;
 mod schedule;
+mod sealing;
+mod settling;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use connlib_wire::buffer::Pool;
-use connlib_wire::channel;
 use connlib_wire::control::Control;
 use connlib_wire::ecn::Ecn;
 use connlib_wire::id::RelayId;
 use connlib_wire::key::PublicKey;
-use connlib_wire::train::{Route, TrainError, Trains, Transmit};
-use connlib_wire::{MAX_DATAGRAM, MAX_PACKET};
+use connlib_wire::train::{Trains, Transmit};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use zeroize::Zeroizing;
 
-use crate::ice::{self, Event as IceEvent};
-use crate::path::{Path, PathKind};
-use crate::peer::{Health, Peer, PeerConfig, PeerId, PeerReason, Role};
-use crate::wireguard::{self, Datagram, TunnelId};
+use crate::ice;
+use crate::peer::{Peer, PeerConfig, PeerId};
+use crate::wireguard::{self, TunnelId};
+pub use report::{Event, NotSent, PeerStatus, Reason, RelayStatus, Stats, UpsertError};
+
 use relays::Relays;
 use schedule::{Due, Schedule};
 
@@ -33,138 +34,6 @@ use schedule::{Due, Schedule};
 pub struct Settings {
     /// The Unix time at the `now` of [`Links::new`]; it must not go back between two runs with the same key.
     pub unix: Duration,
-}
-
-/// Something the owner of the links should know.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Event {
-    /// The peer may try this address of ours: signal it.
-    NewCandidate {
-        /// The peer to tell.
-        peer: PeerId,
-        /// The candidate's line.
-        line: String,
-    },
-    /// The peer must not try this address of ours any longer: signal it.
-    InvalidatedCandidate {
-        /// The peer to tell.
-        peer: PeerId,
-        /// The candidate's line.
-        line: String,
-    },
-    /// Packets flow for the first time.
-    Established(PeerId),
-    /// Datagrams take another way from here on.
-    PathChanged {
-        /// With whom.
-        peer: PeerId,
-        /// Through which relays.
-        kind: PathKind,
-    },
-    /// The link is gone because nothing was heard.
-    Failed(PeerId),
-    /// The link is gone because we ended it.
-    Closed(PeerId),
-    /// The last relay is gone: ask for others.
-    NoRelays,
-}
-
-/// What the links wait for.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-#[non_exhaustive]
-pub enum Reason {
-    /// Outputs wait to be taken.
-    Output,
-    /// A relay's timer.
-    Relay,
-    /// A peer must have told a candidate.
-    Candidates,
-    /// A peer's paths may come back.
-    Grace,
-    /// A connectivity check.
-    Ice,
-    /// WireGuard's timers.
-    WireGuard,
-}
-
-/// Why a packet was not sent.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum NotSent {
-    /// There is no link to this peer.
-    #[error("there is no link to the peer")]
-    UnknownPeer,
-    /// The link comes up; the packet waits for it.
-    #[error("the packet waits until the link is up")]
-    Waiting,
-    /// The link comes up, and this end doesn't keep packets for it.
-    #[error("the link is not up")]
-    NotConnected,
-    /// The packet is larger than a tunnel carries.
-    #[error("the packet is larger than {MAX_PACKET} bytes")]
-    TooLarge,
-}
-
-/// Why a link could not be made.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum UpsertError {
-    /// Without a relay we know no address of our own.
-    #[error("no relay is known; ask the portal for some")]
-    NoRelays,
-    /// The peer's public key is no key.
-    #[error("the peer's public key is a point of low order")]
-    InvalidKey,
-}
-
-/// What happened to datagrams and packets, counted.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Stats {
-    /// Datagrams that were none of ours: wrong size, unknown keys, forged, replayed.
-    pub rejected_datagrams: u64,
-    /// Datagrams from a relay that belong to no request or channel.
-    pub stray_relay_datagrams: u64,
-    /// Packets that were sealed.
-    pub sealed_packets: u64,
-    /// Packets that were opened.
-    pub opened_packets: u64,
-    /// Packets that no link could take.
-    pub dropped_packets: u64,
-}
-
-/// One peer, as `status` shows it.
-#[derive(Clone, Debug)]
-pub struct PeerStatus {
-    /// Who.
-    pub peer: PeerId,
-    /// The way, once there is one.
-    pub path: Option<Path>,
-    /// Through which relays it runs.
-    pub kind: PathKind,
-    /// For how long.
-    pub path_age: Duration,
-    /// How long ago the session in use was agreed.
-    pub handshake_age: Option<Duration>,
-    /// The round-trip time of the checks on the path.
-    pub rtt: Option<Duration>,
-    /// Bytes of sealed datagrams that left.
-    pub sent_bytes: u64,
-    /// Bytes of sealed datagrams that arrived.
-    pub received_bytes: u64,
-}
-
-/// One relay, as `status` shows it.
-#[derive(Clone, Debug)]
-pub struct RelayStatus {
-    /// Which.
-    pub relay: RelayId,
-    /// The address in use, once it has answered.
-    pub server: Option<SocketAddr>,
-    /// The address it lends us.
-    pub relayed: Vec<SocketAddr>,
-    /// The round-trip time of the requests to it.
-    pub rtt: Option<Duration>,
 }
 
 /// All peers and relays of a node.
@@ -399,64 +268,6 @@ impl Links {
         }
     }
 
-    /// Seals a packet and queues the datagram. `ecn` is the packet's own mark; the outer header gets the same.
-    ///
-    /// # Errors
-    ///
-    /// [`NotSent`]. With [`NotSent::Waiting`] the packet is kept and leaves when the link is up.
-    pub fn encapsulate(
-        &mut self,
-        now: Instant,
-        id: PeerId,
-        packet: &[u8],
-        ecn: Ecn,
-    ) -> Result<(), NotSent> {
-        self.last_now = now;
-        if packet.len() > MAX_PACKET {
-            self.stats.dropped_packets += 1;
-            return Err(NotSent::TooLarge);
-        }
-        let Some(peer) = self.peers.get_mut(&id) else {
-            self.stats.dropped_packets += 1;
-            return Err(NotSent::UnknownPeer);
-        };
-        let Some(path) = peer.path.filter(|_| peer.is_usable()) else {
-            return self.hold(id, packet, ecn);
-        };
-        let sealed = seal(
-            now,
-            peer,
-            path,
-            packet,
-            ecn,
-            &mut self.relays,
-            &mut self.data,
-        );
-        self.touch(id);
-
-        match sealed {
-            Ok(()) => {
-                self.stats.sealed_packets += 1;
-                Ok(())
-            }
-            Err(Unsealed::NoSession) => {
-                // The session grew too old to send by: agree on a new one, and let the packet wait for it.
-                if let Some(initiation) = self
-                    .peers
-                    .get_mut(&id)
-                    .and_then(|peer| peer.tunnel.initiate(now))
-                {
-                    self.send_on_path(now, id, &initiation);
-                }
-                self.hold(id, packet, ecn)
-            }
-            Err(Unsealed::NoChannel) => {
-                self.stats.dropped_packets += 1;
-                Err(NotSent::NotConnected)
-            }
-        }
-    }
-
     /// Lets time pass.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.last_now = now;
@@ -523,172 +334,6 @@ impl Links {
         self.relays.status()
     }
 
-    /// Keeps a packet until its link is up, where this end does so.
-    fn hold(&mut self, id: PeerId, packet: &[u8], ecn: Ecn) -> Result<(), NotSent> {
-        let peer = self
-            .peers
-            .get_mut(&id)
-            .filter(|peer| peer.config.role == Role::Controlling);
-        let (Some(peer), Some(copy)) = (peer, self.pool.copy(packet)) else {
-            self.stats.dropped_packets += 1;
-            return Err(NotSent::NotConnected);
-        };
-        peer.wait(copy, ecn);
-
-        Err(NotSent::Waiting)
-    }
-
-    /// Takes in everything that a peer's agent and tunnel have to say, and schedules the peer anew.
-    fn settle(&mut self, now: Instant, id: PeerId) {
-        loop {
-            let Some(peer) = self.peers.get_mut(&id) else {
-                return;
-            };
-            if let Some(event) = peer.agent.poll_event() {
-                match event {
-                    IceEvent::Connectivity(state) => peer.connectivity_changed(now, state),
-                    IceEvent::Nominated { local, remote } => self.nominate(now, id, local, remote),
-                }
-                continue;
-            }
-            if let Some(check) = peer.agent.poll_check() {
-                self.checks.sent(now, id, &check.contents);
-                let relay = self.relays.lender_of(check.local);
-                self.send_control(
-                    now,
-                    Path {
-                        local: check.local,
-                        remote: check.remote,
-                        relay,
-                    },
-                    &check.contents,
-                );
-                continue;
-            }
-            match peer.tunnel.poll_event() {
-                Some(wireguard::Event::Send(datagram)) => {
-                    self.send_on_path(now, id, &datagram);
-                    continue;
-                }
-                Some(wireguard::Event::Established) => {
-                    peer.session_confirmed();
-                    continue;
-                }
-                Some(wireguard::Event::Expired) => {
-                    return self.fail(id, "no answer to our handshakes");
-                }
-                None => {}
-            }
-            if peer.announce() {
-                tracing::debug!(peer = %id, kind = ?peer.kind, "Link is up");
-                self.events.push_back(Event::Established(id));
-            }
-            if peer.is_usable()
-                && !peer.waiting.is_empty()
-                && peer.tunnel.session_age(now).is_some()
-            {
-                self.flush(now, id);
-                continue;
-            }
-            if let Health::Failed(why) = peer.health(now) {
-                return self.fail(id, why);
-            }
-            let deadline = peer.poll_timeout().map(|(at, reason)| (at, reason.into()));
-            self.schedule.set(Due::Peer(id), deadline);
-            return;
-        }
-    }
-
-    fn nominate(&mut self, now: Instant, id: PeerId, local: SocketAddr, remote: SocketAddr) {
-        let relay = self.relays.lender_of(local);
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        let before = peer.path;
-        let initiation = peer.nominate(
-            now,
-            Path {
-                local,
-                remote,
-                relay,
-            },
-        );
-        if before != peer.path {
-            let kind = peer.kind;
-            tracing::debug!(peer = %id, ?kind, "Path changed");
-            self.events.push_back(Event::PathChanged { peer: id, kind });
-        }
-        if let Some(initiation) = initiation {
-            self.send_on_path(now, id, &initiation);
-        }
-    }
-
-    /// Sends the packets that waited, in order.
-    fn flush(&mut self, now: Instant, id: PeerId) {
-        let waiting = self
-            .peers
-            .get_mut(&id)
-            .map(|peer| std::mem::take(&mut peer.waiting));
-        for (packet, ecn) in waiting.into_iter().flatten() {
-            if let Err(why) = self.encapsulate(now, id, &packet, ecn) {
-                tracing::trace!(peer = %id, %why, "A packet that waited can't leave yet");
-            }
-        }
-    }
-
-    fn send_on_path(&mut self, now: Instant, id: PeerId, datagram: &Datagram) {
-        let path = self.peers.get(&id).and_then(|peer| peer.path);
-        if let Some(path) = path {
-            self.send_control(now, path, datagram);
-        }
-    }
-
-    /// Queues a datagram that must not wait behind data. Where a relay lacks a channel, it is lost and the channel
-    /// bound for the next one.
-    fn send_control(&mut self, now: Instant, path: Path, bytes: &[u8]) {
-        if bytes.len() > MAX_DATAGRAM {
-            return;
-        }
-        let mut buffer = self.pool.take(channel::HEADER_LEN);
-        let Some(slot) = buffer.extend(bytes.len()) else {
-            return;
-        };
-        slot.copy_from_slice(bytes);
-
-        let Some(relay) = path.relay else {
-            let route = Route {
-                src: Some(path.local),
-                dst: path.remote,
-                ecn: Ecn::NotEct,
-            };
-            self.control.push_back(Transmit::single(route, buffer));
-            return;
-        };
-        let bound = self.relays.bind_channel(now, relay, path.remote);
-        self.settle_relay(now, relay);
-        let Some((server, number)) = bound else {
-            return;
-        };
-        let Some(header) = channel::header(number, bytes.len()) else {
-            return;
-        };
-        if let Some(slot) = buffer.prepend(channel::HEADER_LEN) {
-            slot.copy_from_slice(&header);
-            let route = Route {
-                src: None,
-                dst: server,
-                ecn: Ecn::NotEct,
-            };
-            self.control.push_back(Transmit::single(route, buffer));
-        }
-    }
-
-    fn fail(&mut self, id: PeerId, why: &'static str) {
-        tracing::debug!(peer = %id, why, "Link failed");
-        self.forget(id);
-        self.events.push_back(Event::Failed(id));
-    }
-
     fn forget(&mut self, id: PeerId) {
         let Some(peer) = self.peers.remove(&id) else {
             return;
@@ -728,81 +373,9 @@ impl fmt::Debug for Links {
 /// More timers than can be due at one instant in honest operation.
 const MAX_DUE_AT_ONCE: usize = 100_000;
 
-enum Unsealed {
-    NoSession,
-    NoChannel,
-}
-
-/// Seals a packet straight into the train that carries it.
-fn seal(
-    now: Instant,
-    peer: &mut Peer,
-    path: Path,
-    packet: &[u8],
-    ecn: Ecn,
-    relays: &mut Relays,
-    trains: &mut Trains,
-) -> Result<(), Unsealed> {
-    let len = wireguard::sealed_len(packet.len());
-    let (route, header) = match path.relay {
-        None => (
-            Route {
-                src: Some(path.local),
-                dst: path.remote,
-                ecn,
-            },
-            None,
-        ),
-        Some(relay) => {
-            let bound = relays.bind_channel(now, relay, path.remote);
-            let (server, number) = bound.ok_or(Unsealed::NoChannel)?;
-            let header = channel::header(number, len).ok_or(Unsealed::NoChannel)?;
-            (
-                Route {
-                    src: None,
-                    dst: server,
-                    ecn,
-                },
-                Some(header),
-            )
-        }
-    };
-
-    let offset = header.map_or(0, |header| header.len());
-    let tunnel = &mut peer.tunnel;
-    let sealed = trains.push_with(route, offset + len, |slot| {
-        let (front, sealed) = slot
-            .split_at_mut_checked(offset)
-            .ok_or(Unsealed::NoSession)?;
-        if let Some(header) = header {
-            front.copy_from_slice(&header);
-        }
-        tunnel
-            .seal(now, packet, sealed)
-            .map_err(|_| Unsealed::NoSession)
-    });
-    peer.sent_bytes += (offset + len) as u64;
-
-    sealed.map_err(|error| match error {
-        TrainError::NotFilled(error) => error,
-        TrainError::TooLarge { .. } => Unsealed::NoChannel,
-    })
-}
-
 fn new_interface(rng: &mut StdRng, now: Instant, unix: Duration) -> wireguard::Interface {
     let mut seed = Zeroizing::new([0; 32]);
     rng.fill_bytes(&mut seed[..]);
 
     wireguard::Interface::new(seed, now, unix)
-}
-
-impl From<PeerReason> for Reason {
-    fn from(reason: PeerReason) -> Self {
-        match reason {
-            PeerReason::Candidates => Self::Candidates,
-            PeerReason::Grace => Self::Grace,
-            PeerReason::Ice => Self::Ice,
-            PeerReason::WireGuard => Self::WireGuard,
-        }
-    }
 }

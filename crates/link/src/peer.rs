@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::ice::{self, Connectivity};
 use crate::path::{Path, PathKind};
+use crate::role::Role;
 use crate::wireguard::{self, Datagram};
 
 /// How long a peer may go without telling a candidate (connections.md §8).
@@ -54,15 +55,6 @@ impl fmt::Debug for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
-}
-
-/// Which end nominates paths and sends the first handshake (connections.md §3.2).
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Role {
-    /// The one that wants something: a client.
-    Controlling,
-    /// The one that serves: a gateway.
-    Controlled,
 }
 
 /// What the portal says about a link. Two equal ones describe the same link.

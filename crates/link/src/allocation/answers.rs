@@ -1,0 +1,142 @@
+//! What a relay's answers mean (connections.md §6.5).
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use connlib_wire::stun::Message;
+use is::Candidate;
+
+use super::request::{Purpose, Request};
+use super::{Allocation, Event, Failure, KEEPALIVE_INTERVAL, Lifetime, reflexive_candidate};
+use crate::REALM;
+
+impl Allocation {
+    pub(super) fn handle_success(
+        &mut self,
+        now: Instant,
+        request: &Request,
+        local: SocketAddr,
+        message: &Message<'_>,
+    ) {
+        match request.purpose {
+            Purpose::Probe => self.handle_binding(now, request.to, local, message),
+            Purpose::Allocate => self.handle_allocated(now, local, message),
+            Purpose::Refresh | Purpose::Liveness => match message.lifetime() {
+                Some(duration) if !duration.is_zero() => {
+                    self.lifetime = Some(Lifetime {
+                        received_at: now,
+                        duration,
+                    });
+                }
+                Some(_) | None => {
+                    self.invalidate();
+                    self.request(now, Purpose::Allocate);
+                }
+            },
+            Purpose::Release => self.request(now, Purpose::Allocate),
+            Purpose::BindChannel { number, peer } => self.channels.confirm(now, number, peer),
+        }
+    }
+
+    fn handle_binding(
+        &mut self,
+        now: Instant,
+        asked: SocketAddr,
+        local: SocketAddr,
+        message: &Message<'_>,
+    ) {
+        *self.host.slot(local) = Some(local);
+        if let Ok(host) = Candidate::host(local, "udp") {
+            self.events.push_back(Event::Added(host));
+        }
+        if let Some(mapped) = message.mapped_address()
+            && mapped.is_ipv4() == local.is_ipv4()
+        {
+            *self.reflexive.slot(mapped) = Some(mapped);
+            self.events
+                .extend(reflexive_candidate(mapped, local).map(Event::Added));
+        }
+        if self.active.is_none() {
+            self.active = Some(asked);
+            let next = if self.lifetime.is_some() {
+                Purpose::Refresh
+            } else {
+                Purpose::Allocate
+            };
+            self.request(now, next);
+        }
+    }
+
+    fn handle_allocated(&mut self, now: Instant, local: SocketAddr, message: &Message<'_>) {
+        let Some(duration) = message.lifetime().filter(|duration| !duration.is_zero()) else {
+            self.failure = Some(Failure::Protocol);
+            return;
+        };
+        for addr in message.relayed_addresses() {
+            let slot = self.relayed.slot(addr);
+            if slot.is_some() {
+                continue;
+            }
+            if let Ok(candidate) = Candidate::relayed(addr, local, "udp") {
+                *slot = Some(candidate.clone());
+                self.events.push_back(Event::Added(candidate));
+            }
+        }
+        if self.relayed.iter().next().is_none() {
+            self.failure = Some(Failure::Protocol);
+            return;
+        }
+        tracing::debug!(relay = %self.server.id, "Allocated");
+        self.lifetime = Some(Lifetime {
+            received_at: now,
+            duration,
+        });
+        self.keepalive_at = Some(now + KEEPALIVE_INTERVAL);
+        for peer in std::mem::take(&mut self.waiting) {
+            self.bind_channel(now, peer);
+        }
+    }
+
+    pub(super) fn handle_error(&mut self, now: Instant, request: Request, message: &Message<'_>) {
+        let code = message.error_code().unwrap_or_default();
+        tracing::debug!(relay = %self.server.id, purpose = ?request.purpose, code, "The relay refused");
+
+        match code {
+            401 if request.has_nonce => {
+                self.failure = Some(Failure::Unauthorized);
+                self.invalidate();
+            }
+            401 | 438 => {
+                // Another realm would want another key, which we don't have.
+                if message.realm().is_some_and(|realm| realm != REALM) {
+                    self.failure = Some(Failure::Protocol);
+                    return;
+                }
+                self.nonce = message.nonce().map(str::to_owned);
+                self.send(now, request.to, request.purpose);
+            }
+            437 => self.handle_mismatch(now, request.purpose),
+            420 => self.failure = Some(Failure::Protocol),
+            _ => match request.purpose {
+                Purpose::BindChannel { number, .. } => self.channels.refused(number),
+                Purpose::Allocate => self.waiting.clear(),
+                Purpose::Probe | Purpose::Refresh | Purpose::Liveness | Purpose::Release => {}
+            },
+        }
+    }
+
+    /// The relay and we disagree on whether there is an allocation.
+    fn handle_mismatch(&mut self, now: Instant, purpose: Purpose) {
+        self.invalidate();
+        match purpose {
+            Purpose::Allocate => self.request(now, Purpose::Release),
+            Purpose::BindChannel { peer, .. } => {
+                self.waiting.push_back(peer);
+                self.request(now, Purpose::Allocate);
+            }
+            Purpose::Refresh | Purpose::Liveness | Purpose::Release | Purpose::Probe => {
+                self.request(now, Purpose::Allocate);
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What follows when something happened to a peer: its agent and its tunnel are heard, and it is scheduled anew.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use connlib_wire::MAX_DATAGRAM;
+use connlib_wire::channel;
+use connlib_wire::ecn::Ecn;
+use connlib_wire::train::{Route, Transmit};
+
+use super::schedule::Due;
+use super::{Event, Links};
+use crate::ice::Event as IceEvent;
+use crate::path::Path;
+use crate::peer::{Health, PeerId};
+use crate::wireguard::{self, Datagram};
+
+impl Links {
+    /// Takes in everything that a peer's agent and tunnel have to say, and schedules the peer anew.
+    pub(super) fn settle(&mut self, now: Instant, id: PeerId) {
+        loop {
+            let Some(peer) = self.peers.get_mut(&id) else {
+                return;
+            };
+            if let Some(event) = peer.agent.poll_event() {
+                match event {
+                    IceEvent::Connectivity(state) => peer.connectivity_changed(now, state),
+                    IceEvent::Nominated { local, remote } => self.nominate(now, id, local, remote),
+                }
+                continue;
+            }
+            if let Some(check) = peer.agent.poll_check() {
+                self.checks.sent(now, id, &check.contents);
+                let relay = self.relays.lender_of(check.local);
+                self.send_control(
+                    now,
+                    Path {
+                        local: check.local,
+                        remote: check.remote,
+                        relay,
+                    },
+                    &check.contents,
+                );
+                continue;
+            }
+            match peer.tunnel.poll_event() {
+                Some(wireguard::Event::Send(datagram)) => {
+                    self.send_on_path(now, id, &datagram);
+                    continue;
+                }
+                Some(wireguard::Event::Established) => {
+                    peer.session_confirmed();
+                    continue;
+                }
+                Some(wireguard::Event::Expired) => {
+                    return self.fail(id, "no answer to our handshakes");
+                }
+                None => {}
+            }
+            if peer.announce() {
+                tracing::debug!(peer = %id, kind = ?peer.kind, "Link is up");
+                self.events.push_back(Event::Established(id));
+            }
+            if peer.is_usable()
+                && !peer.waiting.is_empty()
+                && peer.tunnel.session_age(now).is_some()
+            {
+                self.flush(now, id);
+                continue;
+            }
+            if let Health::Failed(why) = peer.health(now) {
+                return self.fail(id, why);
+            }
+            let deadline = peer.poll_timeout().map(|(at, reason)| (at, reason.into()));
+            self.schedule.set(Due::Peer(id), deadline);
+            return;
+        }
+    }
+
+    fn nominate(&mut self, now: Instant, id: PeerId, local: SocketAddr, remote: SocketAddr) {
+        let relay = self.relays.lender_of(local);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let before = peer.path;
+        let initiation = peer.nominate(
+            now,
+            Path {
+                local,
+                remote,
+                relay,
+            },
+        );
+        if before != peer.path {
+            let kind = peer.kind;
+            tracing::debug!(peer = %id, ?kind, "Path changed");
+            self.events.push_back(Event::PathChanged { peer: id, kind });
+        }
+        if let Some(initiation) = initiation {
+            self.send_on_path(now, id, &initiation);
+        }
+    }
+
+    /// Sends the packets that waited, in order.
+    fn flush(&mut self, now: Instant, id: PeerId) {
+        let waiting = self
+            .peers
+            .get_mut(&id)
+            .map(|peer| std::mem::take(&mut peer.waiting));
+        for (packet, ecn) in waiting.into_iter().flatten() {
+            if let Err(why) = self.encapsulate(now, id, &packet, ecn) {
+                tracing::trace!(peer = %id, %why, "A packet that waited can't leave yet");
+            }
+        }
+    }
+
+    pub(super) fn send_on_path(&mut self, now: Instant, id: PeerId, datagram: &Datagram) {
+        let path = self.peers.get(&id).and_then(|peer| peer.path);
+        if let Some(path) = path {
+            self.send_control(now, path, datagram);
+        }
+    }
+
+    /// Queues a datagram that must not wait behind data. Where a relay lacks a channel, it is lost and the channel
+    /// bound for the next one.
+    pub(super) fn send_control(&mut self, now: Instant, path: Path, bytes: &[u8]) {
+        if bytes.len() > MAX_DATAGRAM {
+            return;
+        }
+        let mut buffer = self.pool.take(channel::HEADER_LEN);
+        let Some(slot) = buffer.extend(bytes.len()) else {
+            return;
+        };
+        slot.copy_from_slice(bytes);
+
+        let Some(relay) = path.relay else {
+            let route = Route {
+                src: Some(path.local),
+                dst: path.remote,
+                ecn: Ecn::NotEct,
+            };
+            self.control.push_back(Transmit::single(route, buffer));
+            return;
+        };
+        let bound = self.relays.bind_channel(now, relay, path.remote);
+        self.settle_relay(now, relay);
+        let Some((server, number)) = bound else {
+            return;
+        };
+        let Some(header) = channel::header(number, bytes.len()) else {
+            return;
+        };
+        if let Some(slot) = buffer.prepend(channel::HEADER_LEN) {
+            slot.copy_from_slice(&header);
+            let route = Route {
+                src: None,
+                dst: server,
+                ecn: Ecn::NotEct,
+            };
+            self.control.push_back(Transmit::single(route, buffer));
+        }
+    }
+
+    fn fail(&mut self, id: PeerId, why: &'static str) {
+        tracing::debug!(peer = %id, why, "Link failed");
+        self.forget(id);
+        self.events.push_back(Event::Failed(id));
+    }
+}
