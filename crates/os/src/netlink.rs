@@ -15,7 +15,7 @@ use tokio::runtime;
 use crate::namespace::{Namespace, run_in};
 
 pub use error::NetlinkError;
-pub use route::{MAIN_TABLE, RouteKind, RouteSpec, RuleSpec};
+pub use route::{MAIN_TABLE, RouteKind, RouteSpec, RuleSpec, SourceRuleSpec};
 
 /// A connection to the network configuration of one namespace.
 ///

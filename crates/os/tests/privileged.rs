@@ -19,7 +19,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use connlib_os::namespace::{Namespace, NamespaceError, run_in, set_sysctl_net};
-use connlib_os::netlink::{Families, Netlink, NetlinkError, RouteSpec, RuleSpec};
+use connlib_os::netlink::{Families, Netlink, NetlinkError, RouteSpec, RuleSpec, SourceRuleSpec};
 use connlib_os::poll::{Interest, Poller, Token};
 use connlib_os::tun::{Tun, TunDevice, TunError};
 use connlib_os::udp::{MAX_TRAIN_BYTES, RecvBatch, Udp, UdpConfig, UdpSocket};
@@ -345,6 +345,41 @@ fn a_prohibit_route_refuses_what_a_router_would_forward() {
 
     let refused = socket.recv(&mut [0; 8]).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::HostUnreachable);
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
+fn a_source_rule_is_about_what_comes_from_there_only() {
+    const TABLE: u32 = 0x2000_0002;
+    let (left, right) = connected_pair();
+    let here = "10.9.0.1";
+    let elsewhere = "10.9.0.3";
+    configure(&left, async |netlink| {
+        let address = format!("{elsewhere}/24").parse().unwrap();
+        netlink.add_address("cable", address).await.unwrap();
+        let rules = ["10.9.0.3/32", "fd09::1/64"].map(|from| SourceRuleSpec {
+            from: from.parse().unwrap(),
+            table: TABLE,
+            priority: 100,
+        });
+        for rule in rules.iter().chain(&rules) {
+            netlink.add_source_rule(rule).await.unwrap();
+        }
+        for dst in ["10.9.0.2/32", "fd09::2/128"] {
+            let route = RouteSpec::prohibit(dst.parse().unwrap()).in_table(TABLE);
+            netlink.add_route(&route).await.unwrap();
+        }
+    });
+
+    let send = |from: &str, to: &str| {
+        let to = socket_in(&right, to).local_addr();
+        socket_in(&left, from).send(&train(to, Ecn::NotEct, 1, b"x"), 0)
+    };
+    assert_eq!(send(here, "10.9.0.2").unwrap(), 1);
+    for (from, to) in [(elsewhere, "10.9.0.2"), ("fd09::1", "fd09::2")] {
+        let refused = send(from, to).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied, "{from}");
+    }
 }
 
 #[test]

@@ -91,6 +91,17 @@ pub struct RuleSpec {
     pub priority: u32,
 }
 
+/// A rule: what comes from some addresses is routed by a table.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SourceRuleSpec {
+    /// The addresses that the rule is about; bits behind the prefix don't matter. Its IP version is the rule's.
+    pub from: IpNet,
+    /// The table for them. If it has no route for a packet, the next rule decides.
+    pub table: u32,
+    /// Its place among the rules; lower ones come first. `main` has 32766.
+    pub priority: u32,
+}
+
 impl Netlink {
     /// Adds a route; no error if it is there, or leads to IPv6 on a machine without.
     ///
@@ -209,6 +220,22 @@ impl Netlink {
         })
     }
 
+    /// Adds a rule for what comes from some addresses; no error if it is there, or about IPv6 on a machine without.
+    ///
+    /// # Errors
+    ///
+    /// [`NetlinkError::PermissionDenied`].
+    pub async fn add_source_rule(&mut self, rule: &SourceRuleSpec) -> Result<(), NetlinkError> {
+        let mut request = self.handle.rule().add();
+        *request.message_mut() = source_rule_message(rule);
+
+        match request.execute().await {
+            Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(()),
+            Err(error) if rule.from.addr().is_ipv6() && means_no_ipv6(errno(&error)) => Ok(()),
+            result => result.map_err(|error| NetlinkError::from_reply("add a routing rule", error)),
+        }
+    }
+
     /// Removes a rule for both IP versions; no error where it isn't there.
     ///
     /// # Errors
@@ -290,6 +317,24 @@ fn rule_message(rule: &RuleSpec, family: AddressFamily) -> RuleMessage {
     message.header.flags = RuleFlags::Invert;
     message.attributes = vec![
         RuleAttribute::FwMark(rule.unless_marked),
+        RuleAttribute::Table(rule.table),
+        RuleAttribute::Priority(rule.priority),
+    ];
+
+    message
+}
+
+fn source_rule_message(rule: &SourceRuleSpec) -> RuleMessage {
+    let from = rule.from.trunc();
+    let mut message = RuleMessage::default();
+    message.header.family = match from {
+        IpNet::V4(_) => AddressFamily::Inet,
+        IpNet::V6(_) => AddressFamily::Inet6,
+    };
+    message.header.action = RuleAction::ToTable;
+    message.header.src_len = from.prefix_len();
+    message.attributes = vec![
+        RuleAttribute::Source(from.addr()),
         RuleAttribute::Table(rule.table),
         RuleAttribute::Priority(rule.priority),
     ];
