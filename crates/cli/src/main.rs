@@ -1,1 +1,62 @@
-fn main() {}
+//! The program `connlib`: client, gateway, relay, portal and demo.
+//!
+//! It reads settings, starts what the libraries offer, and says how it went: by sentences, JSON and exit codes
+//! (cli.md).
+
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "the program names what it treats apart; all the rest, also what comes later, is alike to it"
+)]
+
+mod args;
+mod demo;
+mod duration;
+mod environment;
+mod exit;
+mod identity;
+mod logging;
+mod portal;
+mod ready;
+mod roles;
+mod run;
+mod settings;
+mod status;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use environment::Environment;
+use exit::Failure;
+
+fn main() -> ExitCode {
+    // Before anything else: other threads may read the environment.
+    let environment = Environment::take();
+    let cli = Cli::parse();
+    let result = environment.and_then(|environment| perform(&cli.command, &environment));
+
+    exit::report(&result)
+}
+
+fn perform(command: &Command, environment: &Environment) -> Result<(), Failure> {
+    command.refuse_later()?;
+
+    match command {
+        Command::Client(args) => roles::client(args, environment),
+        Command::Gateway(args) => roles::gateway(args, environment),
+        Command::Relay(args) => roles::relay(args, environment),
+        Command::Status(args) => status::run(args, environment),
+        Command::Portal(command) => portal::run(command, environment),
+        Command::Demo(args) => demo::run(args, environment),
+        Command::DemoHold => demo::hold(),
+        Command::DemoSweep(args) => demo::sweep(&args.directory),
+        Command::Bench(_)
+        | Command::Capture(_)
+        | Command::Metrics(_)
+        | Command::Netcheck(_)
+        | Command::Ping(_)
+        | Command::Why(_) => Err(Failure::later("this verb")),
+    }
+}

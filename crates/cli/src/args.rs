@@ -1,0 +1,423 @@
+//! The command line, as clap reads it. What a value means is for [`settings`](crate::settings) to say.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::duration::Span;
+use crate::exit::Failure;
+
+/// Reach resources behind gateways over WireGuard, directly or through a relay.
+#[derive(Debug, Parser)]
+#[command(name = "connlib", version, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a client, until SIGINT or SIGTERM; SIGHUP says that the network changed
+    Client(ClientArgs),
+    /// Run a gateway, until SIGINT or SIGTERM
+    Gateway(GatewayArgs),
+    /// Run a relay, with a portal or alone
+    Relay(RelayArgs),
+    /// Run a portal, or change what a portal knows
+    #[command(subcommand)]
+    Portal(PortalCommand),
+    /// Show what a running client, gateway or relay is doing
+    Status(StatusArgs),
+    /// Bring a whole system up on this machine, fetch through it, take it down
+    Demo(DemoArgs),
+
+    /// Hold a namespace of the demo.
+    #[command(hide = true)]
+    DemoHold,
+    /// Remove a directory of the demo when the demo has ended.
+    #[command(hide = true)]
+    DemoSweep(SweepArgs),
+
+    #[command(hide = true, disable_help_flag = true)]
+    Bench(Later),
+    #[command(hide = true, disable_help_flag = true)]
+    Capture(Later),
+    #[command(hide = true, disable_help_flag = true)]
+    Metrics(Later),
+    #[command(hide = true, disable_help_flag = true)]
+    Netcheck(Later),
+    #[command(hide = true, disable_help_flag = true)]
+    Ping(Later),
+    #[command(hide = true, disable_help_flag = true)]
+    Why(Later),
+}
+
+/// What is not in this version takes any arguments, to be refused with the right words.
+#[derive(Args, Debug)]
+pub(crate) struct Later {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<OsString>,
+}
+
+/// What client, gateway and relay have in common.
+#[derive(Args, Debug)]
+pub(crate) struct PeerArgs {
+    /// The portal's address, such as wss://portal.example/
+    #[arg(long, value_name = "URL")]
+    pub(crate) api_url: Option<String>,
+    /// The file that holds the token alone; mode 0600 or 0400
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<String>,
+    /// More root certificates, in PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<String>,
+    /// What people see this device as [default: the host's name]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Where `connlib status` asks [default: /run/connlib/<role>.sock]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<String>,
+    /// End if the portal is away for longer, such as `30d` [default: 24h for gateways, never for others]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) max_partition_time: Option<String>,
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}
+
+/// What everything that runs has in common.
+#[derive(Args, Debug)]
+pub(crate) struct CommonArgs {
+    /// More settings, in TOML, with the flags' names as keys
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Show each setting and where it comes from, and end
+    #[arg(long)]
+    pub(crate) print_config: bool,
+    /// Write a line to this descriptor when ready
+    #[arg(long, value_name = "N")]
+    pub(crate) ready_fd: Option<String>,
+    #[arg(long, hide = true)]
+    metrics: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ClientArgs {
+    #[command(flatten)]
+    pub(crate) peer: PeerArgs,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    #[arg(long, hide = true)]
+    dns: Option<String>,
+    #[arg(long, hide = true)]
+    internet: Option<String>,
+    #[arg(long, hide = true)]
+    check: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GatewayArgs {
+    #[command(flatten)]
+    pub(crate) peer: PeerArgs,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    #[arg(long, hide = true)]
+    masquerade: Option<String>,
+}
+
+/// What client and gateway have in common.
+#[derive(Args, Debug)]
+pub(crate) struct DeviceArgs {
+    /// What the portal knows this device by [default: kept in /var/lib/connlib]
+    #[arg(long)]
+    pub(crate) id: Option<String>,
+    /// The tunnel's interface [default: tun-firezone]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tun: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RelayArgs {
+    #[command(flatten)]
+    pub(crate) peer: PeerArgs,
+    /// The IPv4 address that others reach this relay at
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) public_ip4: Option<String>,
+    /// The IPv6 address that others reach this relay at
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) public_ip6: Option<String>,
+    /// The port for STUN and TURN [default: 3478]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) listen_port: Option<String>,
+    /// The ports to lend [default: 49152-65535]
+    #[arg(long, value_name = "LO-HI")]
+    pub(crate) port_range: Option<String>,
+    /// Answer health checks over HTTP here
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) health: Option<String>,
+    /// Without a portal: what credentials are made from; others see it in `ps`, so rather use CONNLIB_SECRET
+    #[arg(long)]
+    pub(crate) secret: Option<String>,
+    /// Let users reach this machine's own addresses
+    #[arg(long)]
+    pub(crate) allow_loopback_peers: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PortalCommand {
+    /// Run a portal, until SIGINT or SIGTERM
+    Serve(ServeArgs),
+    /// Make the portal's state equal to a topology file
+    Apply(ApplyArgs),
+    /// Create and revoke tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Show sites, gateways, relays, clients, resources, policies and grants
+    Show(ShowArgs),
+
+    #[command(hide = true, disable_help_flag = true)]
+    Audit(Later),
+    #[command(hide = true, disable_help_flag = true)]
+    Backup(Later),
+    #[command(hide = true, disable_help_flag = true)]
+    Explain(Later),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+    #[command(flatten)]
+    pub(crate) place: PortalPlace,
+    /// Where to listen [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<String>,
+    /// The certificate chain, in PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_cert: Option<String>,
+    /// The certificate's key, in PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_key: Option<String>,
+    /// Speak plain WebSocket beyond this machine: everybody on the way can read tokens
+    #[arg(long)]
+    pub(crate) insecure_plaintext: bool,
+}
+
+/// Where a portal is found.
+#[derive(Args, Debug)]
+pub(crate) struct PortalPlace {
+    /// The database; `:memory:` keeps nothing [default: ./connlib.sqlite]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) db: Option<String>,
+    /// Where a running portal takes orders [default: /run/connlib/portal.sock]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) admin_socket: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ApplyArgs {
+    /// The topology, in TOML
+    pub(crate) file: PathBuf,
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) place: PortalPlace,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Create a token and print it; it can't be shown again
+    Create(TokenCreateArgs),
+    /// Revoke a token
+    Revoke(TokenRevokeArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TokenCreateArgs {
+    #[command(flatten)]
+    pub(crate) owner: TokenOwner,
+    /// How long it is good, such as `90d` [default: for ever]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) expires: Option<Span>,
+    #[command(flatten)]
+    pub(crate) place: PortalPlace,
+}
+
+/// What a token is for.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct TokenOwner {
+    /// For a client of this actor
+    #[arg(long, value_name = "ACTOR")]
+    pub(crate) client: Option<String>,
+    /// For gateways of this site
+    #[arg(long, value_name = "SITE")]
+    pub(crate) gateway: Option<String>,
+    /// For relays
+    #[arg(long)]
+    pub(crate) relay: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TokenRevokeArgs {
+    /// The token's id, as `portal show` has it
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) place: PortalPlace,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ShowArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) place: PortalPlace,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct StatusArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where to ask [default: the only one there is]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    watch: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DemoArgs {
+    /// Forbid the direct path, so that the relay carries everything
+    #[arg(long)]
+    pub(crate) relayed: bool,
+    /// How much to fetch, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
+    pub(crate) size: u64,
+    /// Go on fetching for so many seconds
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub(crate) seconds: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Stay up after the report, until SIGINT or SIGTERM
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Who may reach what; a cidr resource must cover the demo's host, 10.20.0.10
+    #[arg(long, value_name = "FILE")]
+    pub(crate) topology: Option<PathBuf>,
+    /// Show the logs of all programs
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SweepArgs {
+    /// The directory.
+    pub(crate) directory: PathBuf,
+}
+
+impl Command {
+    /// Refuses what cli.md promises and a later version brings.
+    ///
+    /// # Errors
+    ///
+    /// Exit 2, with its name.
+    pub(crate) fn refuse_later(&self) -> Result<(), Failure> {
+        let name = match self {
+            Self::Bench(_) => Some("`connlib bench`"),
+            Self::Capture(_) => Some("`connlib capture`"),
+            Self::Metrics(_) => Some("`connlib metrics`"),
+            Self::Netcheck(_) => Some("`connlib netcheck`"),
+            Self::Ping(_) => Some("`connlib ping`"),
+            Self::Why(_) => Some("`connlib why`"),
+            Self::Portal(PortalCommand::Audit(_)) => Some("`connlib portal audit`"),
+            Self::Portal(PortalCommand::Backup(_)) => Some("`connlib portal backup`"),
+            Self::Portal(PortalCommand::Explain(_)) => Some("`connlib portal explain`"),
+            Self::Client(args) if args.dns.is_some() => Some("--dns"),
+            Self::Client(args) if args.internet.is_some() => Some("--internet"),
+            Self::Client(args) if args.check => Some("--check"),
+            Self::Gateway(args) if args.masquerade.is_some() => Some("--masquerade"),
+            Self::Status(args) if args.watch => Some("--watch"),
+            _ if self.common().is_some_and(|args| args.metrics.is_some()) => Some("--metrics"),
+            _ => None,
+        };
+
+        name.map_or(Ok(()), |name| Err(Failure::later(name)))
+    }
+
+    fn common(&self) -> Option<&CommonArgs> {
+        match self {
+            Self::Client(args) => Some(&args.peer.common),
+            Self::Gateway(args) => Some(&args.peer.common),
+            Self::Relay(args) => Some(&args.peer.common),
+            Self::Portal(PortalCommand::Serve(args)) => Some(&args.common),
+            _ => None,
+        }
+    }
+}
+
+/// The address of a portal's default place to listen: this machine only.
+pub(crate) const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_has_no_contradictions() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_lists_only_what_works() {
+        let help = Cli::command().render_long_help().to_string();
+
+        for later in [
+            "bench",
+            "capture",
+            "metrics",
+            "netcheck",
+            "ping",
+            "why",
+            "demo-hold",
+        ] {
+            assert!(!help.contains(&format!("  {later} ")), "{help}");
+        }
+        for works in ["client", "gateway", "relay", "portal", "status", "demo"] {
+            assert!(help.contains(&format!("  {works} ")), "{help}");
+        }
+    }
+
+    #[test]
+    fn what_comes_later_is_refused_whatever_follows_it() {
+        for line in [
+            "why 10.0.0.1 --json",
+            "bench --help",
+            "netcheck",
+            "portal explain alice wiki --json",
+            "portal audit",
+            "portal backup x",
+            "client --dns auto",
+            "client --internet on",
+            "client --check",
+            "client --metrics 127.0.0.1:9",
+            "gateway --masquerade off",
+            "status --watch",
+        ] {
+            let words = ["connlib"].into_iter().chain(line.split(' '));
+            let cli = Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+
+            let failure = cli.command.refuse_later().unwrap_err();
+            assert!(
+                failure.to_string().contains("not in this version"),
+                "{line}"
+            );
+        }
+    }
+}

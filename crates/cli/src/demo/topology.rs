@@ -1,0 +1,161 @@
+//! Who plays whom: the demo's own topology, or somebody's file.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use connlib_portal::model::Address;
+use connlib_portal::topology::Topology;
+
+use super::plan::RESOURCE;
+use crate::exit::{Exit, Failure};
+
+/// The topology, and the actor and the site in it that the demo's programs are.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Roles {
+    /// The file, for the portal.
+    pub(super) text: String,
+    /// What the portal calls the file in its complaints.
+    pub(super) file_name: String,
+    /// Whose client it is.
+    pub(super) actor: String,
+    /// Where the gateway is.
+    pub(super) site: String,
+}
+
+/// The demo's own topology.
+const TOPOLOGY: &str = r#"[[site]]
+name = "office"
+
+[[actor]]
+name = "alice"
+groups = ["staff"]
+
+[[resource]]
+name = "office lan"
+address = "10.20.0.0/16"
+sites = ["office"]
+
+[[policy]]
+group = "staff"
+resource = "office lan"
+"#;
+
+impl Roles {
+    /// Reads a file, or takes the demo's own topology.
+    ///
+    /// # Errors
+    ///
+    /// Exit 2: the file can't be read or is wrong, no cidr resource in it covers the demo's host, or nobody may use it.
+    pub(super) fn read(file: Option<&Path>) -> Result<Self, Failure> {
+        let Some(path) = file else {
+            return Self::of(TOPOLOGY.into(), "the demo's topology");
+        };
+        let text = fs::read_to_string(path).map_err(|error| {
+            Failure::new(
+                Exit::WrongUse,
+                format_args!("can't read the topology file {}: {error}", path.display()),
+            )
+        })?;
+
+        Self::of(text, &path.display().to_string())
+    }
+
+    fn of(text: String, file_name: &str) -> Result<Self, Failure> {
+        let wrong =
+            |problem: String| Failure::new(Exit::WrongUse, format_args!("{file_name}: {problem}"));
+        let topology = Topology::parse(&text, file_name)
+            .map_err(|error| Failure::new(Exit::WrongUse, error))?;
+        let host = IpAddr::V4(RESOURCE);
+        let covers = |address: &Address| match address {
+            Address::Cidr(net) => net.contains(&host),
+            Address::Dns { .. } | Address::Internet => false,
+        };
+        // The portal, too, prefers the longest prefix; which one is asked for doesn't matter to it.
+        let resource = topology
+            .resources
+            .iter()
+            .find(|resource| covers(&resource.address))
+            .ok_or_else(|| {
+                wrong(format!(
+                    "no cidr resource covers {host}, the demo's host; add one such as \"10.20.0.0/16\""
+                ))
+            })?;
+        let may_use = |group: &String| {
+            topology
+                .policies
+                .iter()
+                .any(|policy| policy.resource == resource.name && policy.group == *group)
+        };
+        let actor = topology
+            .actors
+            .iter()
+            .find(|actor| actor.groups.iter().any(may_use))
+            .ok_or_else(|| {
+                wrong(format!(
+                    "no actor may use `{}`; add a policy for one of an actor's groups",
+                    resource.name
+                ))
+            })?;
+        let site = resource
+            .sites
+            .first()
+            .ok_or_else(|| wrong(format!("`{}` is at no site; give it one", resource.name)))?;
+
+        Ok(Self {
+            actor: actor.name.clone(),
+            site: site.clone(),
+            file_name: file_name.to_owned(),
+            text,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_topology_is_right() {
+        let roles = Roles::read(None).unwrap();
+
+        assert_eq!(
+            (roles.actor.as_str(), roles.site.as_str()),
+            ("alice", "office")
+        );
+    }
+
+    #[test]
+    fn the_first_resource_that_covers_the_host_decides() {
+        let text = TOPOLOGY
+            .replace("10.20.0.0/16", "10.20.0.10")
+            .replace("office", "hq")
+            .replace("alice", "bob");
+
+        let roles = Roles::of(text, "x.toml").unwrap();
+        assert_eq!((roles.actor.as_str(), roles.site.as_str()), ("bob", "hq"));
+    }
+
+    #[test]
+    fn what_the_demo_can_not_use_is_wrong_use() {
+        for (from, to, expected) in [
+            (
+                "10.20.0.0/16",
+                "10.21.0.0/16",
+                "no cidr resource covers 10.20.0.10",
+            ),
+            (
+                "[[policy]]\ngroup = \"staff\"\nresource = \"office lan\"",
+                "[[resource]]\nname = \"x\"\naddress = \"10.9.0.0/16\"\nsites = [\"office\"]\n\
+                 [[policy]]\ngroup = \"staff\"\nresource = \"x\"",
+                "no actor may use `office lan`",
+            ),
+            ("[[site]]\nname", "[[site]]\nnam", "x.toml:2"),
+        ] {
+            let failure = Roles::of(TOPOLOGY.replace(from, to), "x.toml").unwrap_err();
+
+            assert_eq!(failure.exit, Exit::WrongUse);
+            assert!(failure.to_string().contains(expected), "{failure}");
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! `connlib client | gateway | relay`: from settings to a running role, until it ends.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use connlib::{Client, Gateway, Relay, Secret};
+
+use crate::args::{ClientArgs, DeviceArgs, GatewayArgs, PeerArgs, RelayArgs};
+use crate::duration::Span;
+use crate::environment::Environment;
+use crate::exit::{Exit, Failure, print};
+use crate::ready::Ready;
+use crate::settings::{Found, Origin, Role, Settings, name, own_variable, parse};
+use crate::token::TokenSource;
+use crate::{identity, logging, run};
+
+/// The TUN device's name unless somebody says otherwise (cli.md "Settings").
+const DEFAULT_TUN: &str = "tun-firezone";
+
+/// How long a gateway goes on without a portal unless somebody says otherwise (gateway.md §14.1).
+const GATEWAY_PARTITION_TIME: &str = "24h";
+
+/// The port for STUN and TURN unless somebody says otherwise (relay.md §17.1).
+const DEFAULT_RELAY_PORT: &str = "3478";
+
+/// The ports to lend unless somebody says otherwise (relay.md §17.1).
+const DEFAULT_PORT_RANGE: &str = "49152-65535";
+
+/// Runs a client until it is told to stop.
+///
+/// # Errors
+///
+/// It does not start, or ends by itself.
+pub(crate) fn client(args: &ClientArgs, environment: &Environment) -> Result<(), Failure> {
+    let role = Role::Client;
+    let mut settings = Settings::open(role, args.peer.common.config.as_deref(), environment)?;
+    let peer = PeerSettings::read(&mut settings, role, &args.peer)?;
+    let device = DeviceSettings::read(&mut settings, &args.device)?;
+    if args.peer.common.print_config {
+        return print(settings.print());
+    }
+    let api_url = peer.required_api_url()?.to_owned();
+    let (peer, ready) = peer.begin(environment)?;
+
+    let mut builder = Client::builder()
+        .api_url(api_url)
+        .token(peer.token.read()?)
+        .id(device.id(role, environment)?)
+        .name(peer.name)
+        .tun_name(device.tun);
+    if let Some(path) = peer.ca {
+        builder = builder.ca_file(path);
+    }
+    if let Some(path) = peer.socket {
+        builder = builder.socket(path);
+    }
+    if let Some(limit) = peer.max_partition_time {
+        builder = builder.max_partition_time(limit.0);
+    }
+
+    run::until_stopped(builder.start()?, ready)
+}
+
+/// Runs a gateway until it is told to stop.
+///
+/// # Errors
+///
+/// It does not start, or ends by itself.
+pub(crate) fn gateway(args: &GatewayArgs, environment: &Environment) -> Result<(), Failure> {
+    let role = Role::Gateway;
+    let mut settings = Settings::open(role, args.peer.common.config.as_deref(), environment)?;
+    let peer = PeerSettings::read(&mut settings, role, &args.peer)?;
+    let device = DeviceSettings::read(&mut settings, &args.device)?;
+    if args.peer.common.print_config {
+        return print(settings.print());
+    }
+    let api_url = peer.required_api_url()?.to_owned();
+    let (peer, ready) = peer.begin(environment)?;
+
+    let mut builder = Gateway::builder()
+        .api_url(api_url)
+        .token(peer.token.read()?)
+        .id(device.id(role, environment)?)
+        .name(peer.name)
+        .tun_name(device.tun);
+    if let Some(path) = peer.ca {
+        builder = builder.ca_file(path);
+    }
+    if let Some(path) = peer.socket {
+        builder = builder.socket(path);
+    }
+    if let Some(limit) = peer.max_partition_time {
+        builder = builder.max_partition_time(limit.0);
+    }
+
+    run::until_stopped(builder.start()?, ready)
+}
+
+/// Runs a relay until it is told to stop.
+///
+/// # Errors
+///
+/// It does not start, or ends by itself.
+pub(crate) fn relay(args: &RelayArgs, environment: &Environment) -> Result<(), Failure> {
+    let role = Role::Relay;
+    let mut settings = Settings::open(role, args.peer.common.config.as_deref(), environment)?;
+    let peer = PeerSettings::read(&mut settings, role, &args.peer)?;
+    let relay = RelaySettings::read(&mut settings, args)?;
+    if args.peer.common.print_config {
+        return print(settings.print());
+    }
+    if relay.public_v4.is_none() && relay.public_v6.is_none() {
+        return Err(Failure::new(
+            Exit::WrongUse,
+            "a relay needs an address that others reach it at; give --public-ip4 or --public-ip6",
+        ));
+    }
+    let (peer, ready) = peer.begin(environment)?;
+
+    let mut builder = Relay::builder()
+        .name(peer.name)
+        .listen_port(relay.listen_port)
+        .port_range(relay.ports.0);
+    if let Some(api_url) = peer.api_url {
+        builder = builder.api_url(api_url).token(peer.token.read()?);
+    }
+    if let Some(secret) = relay.secret {
+        builder = builder.secret(secret);
+    }
+    if let Some(ip) = relay.public_v4 {
+        builder = builder.public_ip4(ip);
+    }
+    if let Some(ip) = relay.public_v6 {
+        builder = builder.public_ip6(ip);
+    }
+    if let Some(address) = relay.health {
+        builder = builder.health(address);
+    }
+    if relay.allow_loopback_peers {
+        builder = builder.allow_loopback_peers();
+    }
+    if let Some(path) = peer.ca {
+        builder = builder.ca_file(path);
+    }
+    if let Some(path) = peer.socket {
+        builder = builder.socket(path);
+    }
+    if let Some(limit) = peer.max_partition_time {
+        builder = builder.max_partition_time(limit.0);
+    }
+
+    run::until_stopped(builder.start()?, ready)
+}
+
+/// The settings of everything that joins a portal.
+struct PeerSettings {
+    api_url: Option<String>,
+    token: TokenSource,
+    ca: Option<PathBuf>,
+    name: String,
+    socket: Option<PathBuf>,
+    max_partition_time: Option<Span>,
+    ready_fd: Option<u32>,
+}
+
+impl PeerSettings {
+    fn read(settings: &mut Settings<'_>, role: Role, args: &PeerArgs) -> Result<Self, Failure> {
+        let limit = args.max_partition_time.as_deref();
+        Ok(Self {
+            api_url: settings.optional(name::API_URL, args.api_url.as_deref())?,
+            token: TokenSource::find(settings, role, args.token_file.as_deref())?,
+            ca: settings.optional(name::CA, args.ca.as_deref())?,
+            name: settings.with_default(
+                name::NAME,
+                args.name.as_deref(),
+                &identity::host_name(),
+            )?,
+            socket: settings.optional(name::SOCKET, args.socket.as_deref())?,
+            max_partition_time: match role {
+                Role::Gateway => {
+                    let default = GATEWAY_PARTITION_TIME;
+                    Some(settings.with_default(name::MAX_PARTITION_TIME, limit, default)?)
+                }
+                Role::Client | Role::Relay | Role::Portal => {
+                    settings.optional(name::MAX_PARTITION_TIME, limit)?
+                }
+            },
+            ready_fd: settings.optional(name::READY_FD, args.common.ready_fd.as_deref())?,
+        })
+    }
+
+    /// Client and gateway are nothing without a portal.
+    fn required_api_url(&self) -> Result<&str, Failure> {
+        self.api_url.as_deref().ok_or_else(|| {
+            let variable = own_variable(name::API_URL);
+            Failure::new(
+                Exit::WrongUse,
+                format_args!(
+                    "`api-url` is missing: the portal's address; give --api-url, {variable} or the key in a \
+                     --config file"
+                ),
+            )
+        })
+    }
+
+    /// Takes over what the parent has left open, and starts to log.
+    fn begin(self, environment: &Environment) -> Result<(Self, Ready), Failure> {
+        let ready = Ready::new(self.ready_fd, environment)?;
+        logging::init(environment)?;
+
+        Ok((self, ready))
+    }
+}
+
+/// The settings of client and gateway.
+struct DeviceSettings {
+    id: Option<String>,
+    tun: String,
+}
+
+impl DeviceSettings {
+    fn read(settings: &mut Settings<'_>, args: &DeviceArgs) -> Result<Self, Failure> {
+        Ok(Self {
+            id: settings.optional(name::ID, args.id.as_deref())?,
+            tun: settings.with_default(name::TUN, args.tun.as_deref(), DEFAULT_TUN)?,
+        })
+    }
+
+    /// The id that was given, else the one that this machine has.
+    fn id(&self, role: Role, environment: &Environment) -> Result<String, Failure> {
+        match &self.id {
+            Some(id) => Ok(id.clone()),
+            None => identity::device_id(role, environment),
+        }
+    }
+}
+
+/// The settings of a relay alone.
+struct RelaySettings {
+    public_v4: Option<Ipv4Addr>,
+    public_v6: Option<Ipv6Addr>,
+    listen_port: u16,
+    ports: PortRange,
+    health: Option<SocketAddr>,
+    secret: Option<Secret>,
+    allow_loopback_peers: bool,
+}
+
+impl RelaySettings {
+    fn read(settings: &mut Settings<'_>, args: &RelayArgs) -> Result<Self, Failure> {
+        Ok(Self {
+            public_v4: settings.optional(name::PUBLIC_IP4, args.public_ip4.as_deref())?,
+            public_v6: settings.optional(name::PUBLIC_IP6, args.public_ip6.as_deref())?,
+            listen_port: settings.with_default(
+                name::LISTEN_PORT,
+                args.listen_port.as_deref(),
+                DEFAULT_RELAY_PORT,
+            )?,
+            ports: port_range(settings, args.port_range.as_deref())?,
+            health: settings.optional(name::HEALTH, args.health.as_deref())?,
+            secret: settings.secret(name::SECRET, args.secret.as_deref()),
+            allow_loopback_peers: settings
+                .switch(name::ALLOW_LOOPBACK_PEERS, args.allow_loopback_peers)?,
+        })
+    }
+}
+
+/// Ours is one value, Firezone's are two variables.
+fn port_range(settings: &mut Settings<'_>, flag: Option<&str>) -> Result<PortRange, Failure> {
+    let found = match settings.find(name::PORT_RANGE, flag)? {
+        Some(found) if !matches!(found.origin, Origin::File { .. }) => Some(found),
+        in_file => firezone_port_range(settings)?.or(in_file),
+    };
+    let found = found.unwrap_or_else(|| Found {
+        text: DEFAULT_PORT_RANGE.into(),
+        origin: Origin::Default,
+    });
+    settings.show(name::PORT_RANGE, Some(&found));
+
+    parse(name::PORT_RANGE, &found)
+}
+
+fn firezone_port_range(settings: &Settings<'_>) -> Result<Option<Found>, Failure> {
+    let (lowest, highest) = DEFAULT_PORT_RANGE.split_once('-').unwrap_or_default();
+    let given_lowest = settings.variable("LOWEST_PORT")?;
+    let given_highest = settings.variable("HIGHEST_PORT")?;
+    let Some(origin) = given_lowest.as_ref().or(given_highest.as_ref()) else {
+        return Ok(None);
+    };
+
+    let origin = origin.origin.clone();
+    let text = |given: Option<Found>, default: &str| {
+        given.map_or_else(|| default.to_owned(), |found| found.text)
+    };
+    Ok(Some(Found {
+        text: format!(
+            "{}-{}",
+            text(given_lowest, lowest),
+            text(given_highest, highest)
+        ),
+        origin,
+    }))
+}
+
+/// Ports to lend: `LO-HI`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct PortRange(RangeInclusive<u16>);
+
+impl FromStr for PortRange {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "write two ports, the lower one first, such as `49152-65535`";
+
+        let (lowest, highest) = text.split_once('-').ok_or(WRONG)?;
+        let port = |text: &str| text.trim().parse::<u16>().map_err(|_| WRONG);
+        let (lowest, highest) = (port(lowest)?, port(highest)?);
+        if lowest == 0 || lowest > highest {
+            return Err(WRONG);
+        }
+
+        Ok(Self(lowest..=highest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_ranges_are_read() {
+        let range: PortRange = "1000-2000".parse().unwrap();
+        assert_eq!(range.0, 1000..=2000);
+        for text in ["", "1", "2-1", "0-1", "1-70000", "a-b"] {
+            assert!(text.parse::<PortRange>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn firezones_two_ports_are_one_range() {
+        let environment = Environment::of(&[("LOWEST_PORT", "50000")], &[]);
+        let mut settings = Settings::open(Role::Relay, None, &environment).unwrap();
+
+        let range = port_range(&mut settings, None).unwrap();
+        assert_eq!(range.0, 50_000..=65_535);
+        let range = port_range(&mut settings, Some("1-2")).unwrap();
+        assert_eq!(range.0, 1..=2);
+    }
+}

@@ -1,0 +1,250 @@
+//! `connlib status`: what a running role is doing.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use connlib::status::{self, StatusError};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::args::StatusArgs;
+use crate::environment::Environment;
+use crate::exit::{Exit, Failure, print};
+
+/// The roles that can be asked.
+const ROLES: [&str; 3] = ["client", "gateway", "relay"];
+
+/// More rows don't fit the 24 lines that are promised.
+const MAX_ROWS: usize = 6;
+
+/// Asks the only role that runs here, or the one that is named, and prints its answer.
+///
+/// # Errors
+///
+/// Exit 1: nothing runs there, or doesn't answer. Exit 2: several run, and none was named.
+pub(crate) fn run(args: &StatusArgs, environment: &Environment) -> Result<(), Failure> {
+    let socket = match &args.socket {
+        Some(socket) => socket.clone(),
+        None => match environment.value("CONNLIB_SOCKET") {
+            Some(socket) => socket.into(),
+            None => only_one()?,
+        },
+    };
+    let answer = status::query(&socket)?;
+    if args.json {
+        return print(format_args!("{answer:#}\n"));
+    }
+
+    let status: Shown = serde_json::from_value(answer).map_err(|error| {
+        Failure::new(
+            Exit::Failed,
+            format_args!(
+                "{} gave an odd answer ({error}); is it of the same version?",
+                socket.display()
+            ),
+        )
+    })?;
+    print(table(&status))
+}
+
+/// How the first link of the role behind `socket` travels: `direct` or `relayed`; `None` while it comes up.
+///
+/// # Errors
+///
+/// It doesn't answer.
+pub(crate) fn first_path(socket: &Path) -> Result<Option<String>, Failure> {
+    let answer = status::query(socket)?;
+    let path = answer.pointer("/peers/0/path").and_then(Value::as_str);
+
+    Ok(path.map(str::to_owned))
+}
+
+/// The answer, as far as it is shown.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Shown {
+    role: String,
+    portal: String,
+    interface: Option<String>,
+    addresses: Vec<String>,
+    peers: Vec<Peer>,
+    relays: Vec<Relay>,
+    resources: Vec<Resource>,
+    dropped_from_tun: u64,
+    dropped_from_peers: u64,
+    rejected_datagrams: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Peer {
+    id: String,
+    path: Option<String>,
+    local: Option<String>,
+    remote: Option<String>,
+    rtt_ms: Option<f64>,
+    handshake_age_ms: Option<u64>,
+    sent_bytes: u64,
+    received_bytes: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Relay {
+    id: String,
+    server: Option<String>,
+    rtt_ms: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Resource {
+    name: String,
+    address: Option<String>,
+    gateway: Option<String>,
+    clients: Vec<String>,
+}
+
+fn only_one() -> Result<PathBuf, Failure> {
+    let sockets = ROLES.into_iter().filter_map(status::default_path);
+    // What a killed process has left behind doesn't count.
+    let found: Vec<_> = sockets
+        .filter(|path| std::os::unix::net::UnixStream::connect(path).is_ok())
+        .collect();
+
+    match found.as_slice() {
+        [socket] => Ok(socket.clone()),
+        [] => Err(Failure::new(
+            Exit::Failed,
+            "no client, gateway or relay runs here that this user may ask; start one, or name its socket with --socket",
+        )),
+        several => {
+            let names: Vec<_> = several
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect();
+            Err(Failure::new(
+                Exit::WrongUse,
+                format_args!(
+                    "several run here; name one with --socket: {}",
+                    names.join(", ")
+                ),
+            ))
+        }
+    }
+}
+
+fn table(status: &Shown) -> String {
+    let mut text = format!("{}, portal {}", status.role, or_dash(&status.portal));
+    if let Some(interface) = &status.interface {
+        // Writing to a text can't fail, here and below.
+        let _ = write!(text, ", {interface}");
+    }
+    let _ = writeln!(text, "  {}", status.addresses.join("  "));
+
+    rows(&mut text, "peer", &status.peers, |peer| {
+        let path = peer.path.as_deref().unwrap_or("connecting");
+        let ends = match (&peer.local, &peer.remote) {
+            (Some(local), Some(remote)) => format!("{local} → {remote}"),
+            _ => "-".into(),
+        };
+        format!(
+            "{}  {path}  {ends}\n    rtt {}  handshake {} ago  sent {}  received {}",
+            peer.id,
+            in_ms(peer.rtt_ms),
+            peer.handshake_age_ms
+                .map_or_else(|| "-".into(), |age| format!("{} s", age / 1_000)),
+            in_bytes(peer.sent_bytes),
+            in_bytes(peer.received_bytes),
+        )
+    });
+    rows(&mut text, "relay", &status.relays, |relay| {
+        let server = relay.server.as_deref().unwrap_or("no answer yet");
+        format!("{}  {server}  rtt {}", relay.id, in_ms(relay.rtt_ms))
+    });
+    rows(&mut text, "resource", &status.resources, |resource| {
+        let address = resource.address.as_deref().unwrap_or("-");
+        let by = match (&resource.gateway, resource.clients.len()) {
+            (Some(gateway), _) => format!("by {gateway}"),
+            (None, 0) => "not in use".into(),
+            (None, clients) => format!("{clients} clients"),
+        };
+        format!("{}  {address}  {by}", resource.name)
+    });
+    let dropped = status.dropped_from_tun + status.dropped_from_peers;
+    let _ = writeln!(
+        text,
+        "dropped {dropped} packets, rejected {} datagrams",
+        status.rejected_datagrams
+    );
+
+    text
+}
+
+fn rows<T>(text: &mut String, noun: &str, list: &[T], row: impl Fn(&T) -> String) {
+    for item in list.iter().take(MAX_ROWS) {
+        let _ = writeln!(text, "{noun} {}", row(item));
+    }
+    if list.len() > MAX_ROWS {
+        let more = list.len() - MAX_ROWS;
+        let _ = writeln!(text, "{noun} … and {more} more; see --json");
+    }
+}
+
+fn or_dash(text: &str) -> &str {
+    if text.is_empty() { "-" } else { text }
+}
+
+fn in_ms(ms: Option<f64>) -> String {
+    ms.map_or_else(|| "-".into(), |ms| format!("{ms:.1} ms"))
+}
+
+/// A size as people read it.
+fn in_bytes(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+
+    let unit = UNITS.into_iter().find(|(size, _)| bytes >= *size);
+    match unit {
+        Some((size, name)) => format!("{:.1} {name}", bytes as f64 / size as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
+impl From<StatusError> for Failure {
+    fn from(error: StatusError) -> Self {
+        Self::new(Exit::Failed, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_fits_a_terminal_however_much_there_is() {
+        let status = Shown {
+            role: "client".into(),
+            portal: "joined".into(),
+            peers: (0..100).map(|_| Peer::default()).collect(),
+            relays: (0..1).map(|_| Relay::default()).collect(),
+            resources: (0..100).map(|_| Resource::default()).collect(),
+            ..Shown::default()
+        };
+
+        assert!(table(&status).lines().count() <= 24, "{}", table(&status));
+    }
+
+    #[test]
+    fn an_answer_with_unknown_fields_and_without_known_ones_is_shown() {
+        let answer = serde_json::json!({"role": "relay", "portal": "joined", "later": [1]});
+
+        let status: Shown = serde_json::from_value(answer).unwrap();
+        assert!(table(&status).starts_with("relay, portal joined"));
+    }
+
+    #[test]
+    fn sizes_are_readable() {
+        assert_eq!(in_bytes(1023), "1023 B");
+        assert_eq!(in_bytes(67_108_864), "64.0 MiB");
+    }
+}
