@@ -328,34 +328,57 @@ impl Command {
     /// Exit 2, with its name.
     pub(crate) fn refuse_later(&self) -> Result<(), Failure> {
         let name = match self {
+            Self::Client(args) => args.later(),
+            Self::Gateway(args) => args.masquerade.as_ref().map(|_| "--masquerade"),
+            Self::Portal(command) => command.later(),
+            Self::Status(args) => args.watch.then_some("--watch"),
             Self::Bench(_) => Some("`connlib bench`"),
             Self::Capture(_) => Some("`connlib capture`"),
             Self::Metrics(_) => Some("`connlib metrics`"),
             Self::Netcheck(_) => Some("`connlib netcheck`"),
             Self::Ping(_) => Some("`connlib ping`"),
             Self::Why(_) => Some("`connlib why`"),
-            Self::Portal(PortalCommand::Audit(_)) => Some("`connlib portal audit`"),
-            Self::Portal(PortalCommand::Backup(_)) => Some("`connlib portal backup`"),
-            Self::Portal(PortalCommand::Explain(_)) => Some("`connlib portal explain`"),
-            Self::Client(args) if args.dns.is_some() => Some("--dns"),
-            Self::Client(args) if args.internet.is_some() => Some("--internet"),
-            Self::Client(args) if args.check => Some("--check"),
-            Self::Gateway(args) if args.masquerade.is_some() => Some("--masquerade"),
-            Self::Status(args) if args.watch => Some("--watch"),
-            _ if self.common().is_some_and(|args| args.metrics.is_some()) => Some("--metrics"),
-            _ => None,
+            Self::Relay(_) | Self::Demo(_) | Self::DemoHold | Self::DemoSweep(_) => None,
         };
+        let metrics = self.common().and_then(|args| args.metrics.as_ref());
 
-        name.map_or(Ok(()), |name| Err(Failure::later(name)))
+        match name.or_else(|| metrics.map(|_| "--metrics")) {
+            Some(name) => Err(Failure::later(name)),
+            None => Ok(()),
+        }
     }
 
     fn common(&self) -> Option<&CommonArgs> {
+        if let Self::Client(ClientArgs { peer, .. })
+        | Self::Gateway(GatewayArgs { peer, .. })
+        | Self::Relay(RelayArgs { peer, .. }) = self
+        {
+            return Some(&peer.common);
+        }
+        if let Self::Portal(PortalCommand::Serve(args)) = self {
+            return Some(&args.common);
+        }
+
+        None
+    }
+}
+
+impl ClientArgs {
+    fn later(&self) -> Option<&'static str> {
+        let dns = self.dns.as_ref().map(|_| "--dns");
+        let internet = self.internet.as_ref().map(|_| "--internet");
+
+        dns.or(internet).or_else(|| self.check.then_some("--check"))
+    }
+}
+
+impl PortalCommand {
+    fn later(&self) -> Option<&'static str> {
         match self {
-            Self::Client(args) => Some(&args.peer.common),
-            Self::Gateway(args) => Some(&args.peer.common),
-            Self::Relay(args) => Some(&args.peer.common),
-            Self::Portal(PortalCommand::Serve(args)) => Some(&args.common),
-            _ => None,
+            Self::Audit(_) => Some("`connlib portal audit`"),
+            Self::Backup(_) => Some("`connlib portal backup`"),
+            Self::Explain(_) => Some("`connlib portal explain`"),
+            Self::Serve(_) | Self::Apply(_) | Self::Token(_) | Self::Show(_) => None,
         }
     }
 }

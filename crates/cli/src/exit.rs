@@ -81,7 +81,7 @@ impl From<connlib::Error> for Failure {
             connlib::Error::NotAuthorised(_) => Exit::NotAuthorised,
             connlib::Error::Network(_) => Exit::Network,
             connlib::Error::Os(_) => Exit::Os,
-            _ => Exit::Failed,
+            connlib::Error::Other(_) | _ => Exit::Failed,
         };
 
         Self::new(exit, error)

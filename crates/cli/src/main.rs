@@ -3,11 +3,6 @@
 //! It reads settings, starts what the libraries offer, and says how it went: by sentences, JSON and exit codes
 //! (cli.md).
 
-#![allow(
-    clippy::wildcard_enum_match_arm,
-    reason = "the program names what it treats apart; all the rest, also what comes later, is alike to it"
-)]
-
 mod args;
 mod demo;
 mod duration;

@@ -108,10 +108,11 @@ fn apply(args: &ApplyArgs, environment: &Environment) -> Result<(), Failure> {
         dry_run: args.dry_run,
     };
 
-    match ask(&args.place, environment, &request)? {
-        Response::Applied { changes, dry_run } => print(told(&changes, dry_run)),
-        _ => Err(odd_answer()),
-    }
+    let answer = ask(&args.place, environment, &request)?;
+    let Response::Applied { changes, dry_run } = answer else {
+        return Err(odd_answer());
+    };
+    print(told(&changes, dry_run))
 }
 
 fn create_token(args: &TokenCreateArgs, environment: &Environment) -> Result<(), Failure> {
@@ -128,11 +129,11 @@ fn create_token(args: &TokenCreateArgs, environment: &Environment) -> Result<(),
         expires: args.expires.map(|span| span.0),
     };
 
-    match ask(&args.place, environment, &request)? {
-        // Alone on stdout, and shown this once: that is what the verb is for.
-        Response::TokenCreated { token, .. } => print(format_args!("{}\n", token.expose())),
-        _ => Err(odd_answer()),
-    }
+    let Response::TokenCreated { token, .. } = ask(&args.place, environment, &request)? else {
+        return Err(odd_answer());
+    };
+    // Alone on stdout, and shown this once: that is what the verb is for.
+    print(format_args!("{}\n", token.expose()))
 }
 
 fn revoke_token(args: &TokenRevokeArgs, environment: &Environment) -> Result<(), Failure> {
@@ -144,10 +145,11 @@ fn revoke_token(args: &TokenRevokeArgs, environment: &Environment) -> Result<(),
         )
     })?;
 
-    match ask(&args.place, environment, &Request::RevokeToken { id })? {
-        Response::TokenRevoked { id } => print(format_args!("revoked the token {id}\n")),
-        _ => Err(odd_answer()),
-    }
+    let request = Request::RevokeToken { id };
+    let Response::TokenRevoked { id } = ask(&args.place, environment, &request)? else {
+        return Err(odd_answer());
+    };
+    print(format_args!("revoked the token {id}\n"))
 }
 
 fn show(args: &ShowArgs, environment: &Environment) -> Result<(), Failure> {
@@ -288,7 +290,7 @@ impl From<AdminError> for Failure {
             AdminError::Store(error) => exit_of_store(error),
             AdminError::NotRunning { .. } => Exit::Network,
             AdminError::NotAllowed { .. } | AdminError::NoRandomness(_) => Exit::Os,
-            _ => Exit::Failed,
+            AdminError::Failed(_) | AdminError::NoAnswer { .. } | _ => Exit::Failed,
         };
 
         Self::new(exit, error)
@@ -302,6 +304,6 @@ fn exit_of_store(error: &StoreError) -> Exit {
         | StoreError::Newer { .. }
         | StoreError::Damaged { .. } => Exit::WrongUse,
         StoreError::Unopenable { .. } => Exit::Os,
-        _ => Exit::Failed,
+        StoreError::InUse { .. } | StoreError::Unwritable { .. } | _ => Exit::Failed,
     }
 }

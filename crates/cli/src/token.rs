@@ -118,11 +118,10 @@ fn credential(settings: &Settings<'_>) -> Option<PathBuf> {
 fn read_file(path: &Path, privacy: Privacy) -> Result<Secret, Failure> {
     let shown = path.display();
     let file = File::open(path).map_err(|error| {
-        let remedy = match error.kind() {
-            io::ErrorKind::NotFound => {
-                "create it with mode 0600, or name another one with --token-file"
-            }
-            _ => "run as the user that owns it, or make it that user's with `chown`",
+        let remedy = if error.kind() == io::ErrorKind::NotFound {
+            "create it with mode 0600, or name another one with --token-file"
+        } else {
+            "run as the user that owns it, or make it that user's with `chown`"
         };
         refused(format_args!(
             "can't read the token file {shown}: {error}; {remedy}"

@@ -7,45 +7,7 @@ use connlib_portal::admin::Show;
 /// Everything the portal knows, as tables; those without rows are left out.
 pub(super) fn table(show: &Show) -> String {
     let mut text = String::new();
-    let online = |is_online: bool| if is_online { "online" } else { "offline" };
-
-    section(
-        &mut text,
-        ["SITE"],
-        show.sites.iter().map(|site| [site.name.clone()]),
-    );
-    section(
-        &mut text,
-        ["GATEWAY", "SITE", "STATE", "ADDRESS"],
-        show.gateways.iter().map(|gateway| {
-            [
-                gateway.name.clone(),
-                gateway.site.clone(),
-                online(gateway.online).into(),
-                gateway.ipv4.to_string(),
-            ]
-        }),
-    );
-    section(
-        &mut text,
-        ["RELAY", "ADDRESSES"],
-        show.relays.iter().map(|relay| {
-            let addresses: Vec<_> = relay.addresses.iter().map(ToString::to_string).collect();
-            [relay.id.to_string(), addresses.join(", ")]
-        }),
-    );
-    section(
-        &mut text,
-        ["CLIENT", "ACTOR", "STATE", "ADDRESS"],
-        show.clients.iter().map(|client| {
-            [
-                client.name.clone(),
-                client.actor.clone(),
-                online(client.online).into(),
-                client.ipv4.to_string(),
-            ]
-        }),
-    );
+    devices(&mut text, show);
     rules(&mut text, show);
     access(&mut text, show);
 
@@ -55,70 +17,84 @@ pub(super) fn table(show: &Show) -> String {
     text
 }
 
-/// Who may reach what.
+/// What is connected, or was.
+fn devices(text: &mut String, show: &Show) {
+    let state = |is_online: bool| String::from(if is_online { "online" } else { "offline" });
+
+    let gateways = show.gateways.iter().map(|gateway| {
+        [
+            gateway.name.clone(),
+            gateway.site.clone(),
+            state(gateway.online),
+            gateway.ipv4.to_string(),
+        ]
+    });
+    section(text, ["GATEWAY", "SITE", "STATE", "ADDRESS"], gateways);
+    let relays = show.relays.iter().map(|relay| {
+        let addresses: Vec<_> = relay.addresses.iter().map(ToString::to_string).collect();
+        [relay.id.to_string(), addresses.join(", ")]
+    });
+    section(text, ["RELAY", "ADDRESSES"], relays);
+    let clients = show.clients.iter().map(|client| {
+        [
+            client.name.clone(),
+            client.actor.clone(),
+            state(client.online),
+            client.ipv4.to_string(),
+        ]
+    });
+    section(text, ["CLIENT", "ACTOR", "STATE", "ADDRESS"], clients);
+}
+
+/// What the topology file says.
 fn rules(text: &mut String, show: &Show) {
-    section(
-        text,
-        ["ACTOR", "GROUPS"],
-        show.actors
-            .iter()
-            .map(|actor| [actor.name.clone(), actor.groups.join(", ")]),
-    );
-    section(
-        text,
-        ["RESOURCE", "ADDRESS", "SITES", "FILTERS"],
-        show.resources.iter().map(|resource| {
-            let filters = match resource.filters.is_empty() {
-                true => "everything".into(),
-                false => resource.filters.join(", "),
-            };
-            [
-                resource.name.clone(),
-                resource.address.clone(),
-                resource.sites.join(", "),
-                filters,
-            ]
-        }),
-    );
-    section(
-        text,
-        ["POLICY", "RESOURCE"],
-        show.policies
-            .iter()
-            .map(|policy| [policy.group.clone(), policy.resource.clone()]),
-    );
+    let sites = show.sites.iter().map(|site| [site.name.clone()]);
+    section(text, ["SITE"], sites);
+    let actors = show.actors.iter();
+    let actors = actors.map(|actor| [actor.name.clone(), actor.groups.join(", ")]);
+    section(text, ["ACTOR", "GROUPS"], actors);
+    let resources = show.resources.iter().map(|resource| {
+        let filters = match resource.filters.is_empty() {
+            true => "everything".into(),
+            false => resource.filters.join(", "),
+        };
+        [
+            resource.name.clone(),
+            resource.address.clone(),
+            resource.sites.join(", "),
+            filters,
+        ]
+    });
+    section(text, ["RESOURCE", "ADDRESS", "SITES", "FILTERS"], resources);
+    let policies = show.policies.iter();
+    let policies = policies.map(|policy| [policy.group.clone(), policy.resource.clone()]);
+    section(text, ["POLICY FOR", "RESOURCE"], policies);
 }
 
 /// Who has a key, and who uses it.
 fn access(text: &mut String, show: &Show) {
-    section(
-        text,
-        ["TOKEN", "FOR", "OWNER", "STATE"],
-        show.tokens.iter().map(|token| {
-            let state = match (token.usable, token.revoked_at) {
-                (true, _) => "good",
-                (false, Some(_)) => "revoked",
-                (false, None) => "expired",
-            };
-            [
-                token.id.to_string(),
-                token.kind.clone(),
-                token.owner.clone().unwrap_or_default(),
-                state.into(),
-            ]
-        }),
-    );
-    section(
-        text,
-        ["GRANT TO", "RESOURCE", "GATEWAY"],
-        show.grants.iter().map(|grant| {
-            [
-                grant.client.clone(),
-                grant.resource.clone(),
-                grant.gateway.clone(),
-            ]
-        }),
-    );
+    let tokens = show.tokens.iter().map(|token| {
+        let state = match (token.usable, token.revoked_at) {
+            (true, _) => "good",
+            (false, Some(_)) => "revoked",
+            (false, None) => "expired",
+        };
+        [
+            token.id.to_string(),
+            token.kind.clone(),
+            token.owner.clone().unwrap_or_default(),
+            state.into(),
+        ]
+    });
+    section(text, ["TOKEN", "FOR", "OWNER", "STATE"], tokens);
+    let grants = show.grants.iter().map(|grant| {
+        [
+            grant.client.clone(),
+            grant.resource.clone(),
+            grant.gateway.clone(),
+        ]
+    });
+    section(text, ["GRANT TO", "RESOURCE", "GATEWAY"], grants);
 }
 
 fn section<const N: usize>(
