@@ -235,8 +235,13 @@ impl Links {
             return Outcome::Rejected;
         }
         peer.received_bytes += datagram.len() as u64;
+        let has_path = peer.path.is_some();
         if is_packet {
             self.stats.opened_packets += 1;
+        }
+        if !has_path {
+            // The peer's agent was faster. Back the way it came: that way works, and the keys say that it is the peer.
+            self.use_path(now, id, origin.path());
         }
         self.touch(id);
 

@@ -79,18 +79,22 @@ impl Links {
 
     fn nominate(&mut self, now: Instant, id: PeerId, local: SocketAddr, remote: SocketAddr) {
         let relay = self.relays.lender_of(local);
+        let path = Path {
+            local,
+            remote,
+            relay,
+        };
+
+        self.use_path(now, id, path);
+    }
+
+    /// Sends to the peer by `path` from now on.
+    pub(super) fn use_path(&mut self, now: Instant, id: PeerId, path: Path) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
         let before = peer.path;
-        let initiation = peer.nominate(
-            now,
-            Path {
-                local,
-                remote,
-                relay,
-            },
-        );
+        let initiation = peer.nominate(now, path);
         if before != peer.path {
             let kind = peer.kind;
             tracing::debug!(peer = %id, ?kind, "Path changed");

@@ -47,6 +47,31 @@ fn a_packet_sent_too_early_arrives_once_the_link_is_up() {
 }
 
 #[test]
+fn whoever_a_packet_has_reached_can_answer_at_once() {
+    let mut reached = 0;
+    for (seed, direct) in (0..100).flat_map(|seed| [(seed, Direct::Open), (seed, Direct::Blocked)])
+    {
+        let mut world = World::driven(direct, Driver::Exact, seed);
+        world.run_for(Duration::from_millis(200));
+        // What is lost may be the check that would have told the gateway of a path.
+        world.loss_percent = 20;
+        world.connect();
+        world.send(CLIENT, b"question");
+        let arrived = world.run_until(LIMIT, |world| !world.gateway.received.is_empty());
+        world.loss_percent = 0;
+        if arrived.is_none() {
+            continue;
+        }
+        reached += 1;
+
+        world.send(GATEWAY, b"answer");
+        world.run_for(Duration::from_millis(100));
+        assert_eq!(world.client.payloads(), [b"answer"], "seed {seed}");
+    }
+    assert!(reached > 100, "{reached}");
+}
+
+#[test]
 fn packets_of_every_size_cross_both_kinds_of_path_both_ways() {
     for direct in [Direct::Open, Direct::Blocked] {
         let mut world = connected(direct);
