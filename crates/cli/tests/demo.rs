@@ -69,7 +69,12 @@ fn twenty_runs_with_alternating_paths_all_succeed() {
             0 => (&["--size", "4"], "direct"),
             _ => (&["--size", "4", "--relayed"], "relayed"),
         };
-        assert_sound(&report(arguments), path, 4);
+        let report = report(arguments);
+        println!(
+            "{number}: {path}, the first reply after {} ms",
+            report["first_reply_ms"]
+        );
+        assert_sound(&report, path, 4);
     }
 
     assert_eq!(host(), before);
@@ -179,9 +184,39 @@ fn nobody_on_the_way_sees_what_is_inside() {
             [] => Kind::WireGuard,
             _ => Kind::ChannelData,
         };
+        println!("{} frames on the router: {kinds:?}", on_router.len());
         assert!(kinds[&carried_by] > 3_000, "{kinds:?}");
         assert!(demo.stop().0.success());
     }
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
+fn memory_stays_small_and_does_not_grow_with_what_is_carried() {
+    let _alone = alone();
+    let demo = Demo::start(&[]);
+    let resident_mib = |role: &str| {
+        let (pid, _) = program_of(demo.pid(), role);
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS"));
+        let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+        kib.parse::<u64>().unwrap() / 1_024
+    };
+    let resident = || ["client", "gateway", "relay"].map(resident_mib);
+    assert!(demo.fetch(64).is_some());
+
+    let before = resident();
+    for _ in 0..8 {
+        assert!(demo.fetch(128).is_some());
+    }
+    let after = resident();
+
+    println!("MiB of client, gateway, relay: {before:?}, after 1 GiB more {after:?}");
+    assert!(before[0] < 30, "{before:?}");
+    for (before, after) in before.into_iter().zip(after) {
+        assert!(after <= before + 4, "grown from {before} to {after} MiB");
+    }
+    assert!(demo.stop().0.success());
 }
 
 #[test]
