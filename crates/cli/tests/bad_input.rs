@@ -9,6 +9,7 @@
 )]
 
 #[path = "support/program.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
 mod program;
 
 use std::fs;

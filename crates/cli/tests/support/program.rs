@@ -17,10 +17,25 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A command of the program with a clean environment; it dies with the test.
 pub(crate) fn connlib(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_connlib"));
+    let mut command = clean(env!("CARGO_BIN_EXE_connlib"));
+    command.args(arguments);
+
+    command
+}
+
+/// The same by a shell, which can leave descriptors open; `{}` stands for the program.
+pub(crate) fn by_shell(line: &str) -> Command {
+    let mut command = clean("/bin/sh");
+    let line = line.replace("{}", env!("CARGO_BIN_EXE_connlib"));
+    command.args(["-c", &format!("exec {line}")]);
+
+    command
+}
+
+fn clean(program: &str) -> Command {
+    let mut command = Command::new(program);
     command_in(&mut command, None).unwrap();
     command
-        .args(arguments)
         .env_clear()
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())
