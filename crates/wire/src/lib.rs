@@ -9,6 +9,7 @@
 //! ecn      congestion marks                    channel  TURN channel data
 //! id, key  names and keys                      control  client <-> gateway, inside the tunnel
 //! secret   text that cannot be printed         portal   client, gateway, relay <-> portal
+//! offload  what a TUN device says of a packet
 //! ```
 //!
 //! # Callers' duties
@@ -25,6 +26,7 @@ pub mod ecn;
 pub mod id;
 pub mod ip;
 pub mod key;
+pub mod offload;
 pub mod portal;
 pub mod secret;
 pub mod stun;

@@ -90,6 +90,34 @@ impl<'a> Arrival<'a> {
     }
 }
 
+/// A train that has arrived, with the memory that it lies in: it can go to another thread, or wait.
+#[derive(Debug)]
+pub struct Received {
+    /// The sender.
+    pub from: SocketAddr,
+    /// Our address that it was sent to.
+    pub to: SocketAddr,
+    /// The outer header's mark.
+    pub ecn: Ecn,
+    /// The size of each datagram but the last. Zero stands for one datagram of any size.
+    pub stride: usize,
+    /// The datagrams, one behind the other.
+    pub bytes: Buffer,
+}
+
+impl Received {
+    /// The same, borrowed.
+    pub fn arrival(&self) -> Arrival<'_> {
+        Arrival {
+            from: self.from,
+            to: self.to,
+            ecn: self.ecn,
+            stride: self.stride,
+            bytes: &self.bytes,
+        }
+    }
+}
+
 /// A queue of trains, filled datagram by datagram.
 ///
 /// A datagram joins the most recent train of its route when it fits there, and never an older one, so that datagrams
