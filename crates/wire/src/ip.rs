@@ -36,6 +36,12 @@ pub enum PacketError {
     /// ICMP in IPv6 or ICMPv6 in IPv4.
     #[error("ICMP of the other address family")]
     WrongIcmp,
+    /// What the device says beside a packet contradicts it.
+    #[error("the device's header doesn't fit the packet: {reason}")]
+    Offload {
+        /// What is wrong.
+        reason: &'static str,
+    },
 }
 
 /// The IP version.
@@ -94,10 +100,17 @@ impl<T: AsRef<[u8]>> Packet<T> {
     ///
     /// [`PacketError`], by what is wrong.
     pub fn parse(bytes: T) -> Result<Self, PacketError> {
-        let raw = bytes.as_ref();
-        if raw.len() > MAX_PACKET {
-            return Err(PacketError::TooLarge { len: raw.len() });
+        let len = bytes.as_ref().len();
+        if len > MAX_PACKET {
+            return Err(PacketError::TooLarge { len });
         }
+
+        Self::parse_any_size(bytes)
+    }
+
+    /// [`parse`](Self::parse) for what doesn't enter a tunnel as it is.
+    pub(crate) fn parse_any_size(bytes: T) -> Result<Self, PacketError> {
+        let raw = bytes.as_ref();
         let (version, number, transport_at) = match raw.first().map(|byte| byte >> 4) {
             Some(4) => v4_headers(raw)?,
             Some(6) => v6_headers(raw)?,
@@ -116,6 +129,16 @@ impl<T: AsRef<[u8]>> Packet<T> {
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.as_ref()
+    }
+
+    /// The same packet, borrowed.
+    pub(crate) fn view(&self) -> Packet<&[u8]> {
+        Packet {
+            bytes: self.bytes.as_ref(),
+            version: self.version,
+            transport: self.transport,
+            transport_at: self.transport_at,
+        }
     }
 
     /// Gives the bytes back.
@@ -177,6 +200,11 @@ impl<T: AsRef<[u8]>> Packet<T> {
             Version::V4 => Ecn::from_bits(second),
             Version::V6 => Ecn::from_bits(second >> 4),
         }
+    }
+
+    /// The length of the IP headers: where the transport header begins.
+    pub(crate) fn transport_at(&self) -> usize {
+        self.transport_at
     }
 
     /// What lies behind the IP headers, transport header included.
@@ -248,7 +276,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
         )
     }
 
-    fn transport_checksum_at(&self) -> Option<usize> {
+    /// Where the transport's checksum lies, if it has one.
+    pub(crate) fn transport_checksum_at(&self) -> Option<usize> {
         let offset = match self.transport {
             Transport::Icmp => 2,
             Transport::Tcp => 16,
@@ -320,6 +349,19 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
     pub fn set_destination_port(&mut self, port: u16) {
         if self.destination_port().is_some() {
             self.set_transport_u16(self.transport_at + 2, port);
+        }
+    }
+
+    /// The bytes, to be changed at the caller's risk: nothing is checked again.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.bytes.as_mut()
+    }
+
+    /// Completes a transport checksum whose field holds the sum of the pseudo-header.
+    pub(crate) fn complete_checksum(&mut self) {
+        let checksum = Sum::default().bytes(self.transport_bytes()).checksum();
+        if let Some(at) = self.transport_checksum_at() {
+            self.put(at, &checksum.to_be_bytes());
         }
     }
 

@@ -10,6 +10,7 @@
 //! id, key  names and keys                      control  client <-> gateway, inside the tunnel
 //! secret   text that cannot be printed         portal   client, gateway, relay <-> portal
 //! offload  what a TUN device says of a packet
+//! super_packet  up to 64 KiB of one flow, as a TUN device reads them, and its segments
 //! ```
 //!
 //! # Callers' duties
@@ -30,7 +31,11 @@ pub mod offload;
 pub mod portal;
 pub mod secret;
 pub mod stun;
+pub mod super_packet;
 pub mod train;
+
+#[cfg(test)]
+mod samples;
 
 /// The largest IP packet that enters or leaves a tunnel, in bytes; also the MTU of each TUN device (connections.md §2).
 pub const MAX_PACKET: usize = 1280;
