@@ -2,8 +2,10 @@
 
 mod build;
 pub mod checksum;
+mod flow;
 
 pub use build::{Echo, IcmpError, echo, icmp_error, udp};
+pub use flow::flow_hash;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
