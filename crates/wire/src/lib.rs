@@ -10,6 +10,7 @@
 //! id, key  names and keys                      control  client <-> gateway, inside the tunnel
 //! secret   text that cannot be printed         portal   client, gateway, relay <-> portal
 //! offload  what a TUN device says of a packet
+//! runs     packets of a flow, joined for a TUN device
 //! super_packet  up to 64 KiB of one flow, as a TUN device reads them, and its segments
 //! ```
 //!
@@ -29,6 +30,7 @@ pub mod ip;
 pub mod key;
 pub mod offload;
 pub mod portal;
+pub mod runs;
 pub mod secret;
 pub mod stun;
 pub mod super_packet;

@@ -6,7 +6,9 @@ use crate::ip::checksum::{Sum, pseudo_header};
 use crate::ip::{Version, protocol};
 use crate::offload::VirtioHeader;
 
+pub(crate) const SYN: u8 = 0x02;
 pub(crate) const ACK: u8 = 0x10;
+pub(crate) const URG: u8 = 0x20;
 
 /// A packet of TCP or UDP that a test describes.
 #[derive(Clone, Debug)]
