@@ -3,23 +3,36 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_queue::ArrayQueue;
 
 /// Hands out buffers of one size and takes them back when they are dropped.
 ///
-/// Cloning a pool is cheap; the clones share the same free buffers.
+/// Cloning a pool is cheap; the clones share the same free buffers. Its owner calls [`trim`](Self::trim) now and then,
+/// so that what a burst needed isn't kept for ever.
 #[derive(Clone)]
 pub struct Pool {
-    free: Arc<ArrayQueue<Box<[u8]>>>,
+    shelf: Arc<Shelf>,
     size: usize,
+}
+
+/// The buffers that are not in use.
+struct Shelf {
+    free: ArrayQueue<Box<[u8]>>,
+    /// The fewest that lay here since the pool was trimmed: so many were not needed.
+    /// Threads that race may count a few too many as needed or not; that costs an allocation at most.
+    fewest: AtomicUsize,
 }
 
 impl Pool {
     /// Creates a pool of buffers of `size` bytes that keeps at most `keep` of them when they are not in use.
     pub fn new(size: usize, keep: usize) -> Self {
         Self {
-            free: Arc::new(ArrayQueue::new(keep.max(1))),
+            shelf: Arc::new(Shelf {
+                free: ArrayQueue::new(keep.max(1)),
+                fewest: AtomicUsize::new(0),
+            }),
             size,
         }
     }
@@ -29,8 +42,8 @@ impl Pool {
     /// What the memory held before is not cleared; it can't be seen through the buffer until it is overwritten.
     pub fn take(&self, headroom: usize) -> Buffer {
         let bytes = self
-            .free
-            .pop()
+            .shelf
+            .take()
             .unwrap_or_else(|| vec![0; self.size].into_boxed_slice());
         let start = headroom.min(bytes.len());
 
@@ -38,7 +51,7 @@ impl Pool {
             bytes,
             start,
             end: start,
-            home: Arc::clone(&self.free),
+            home: Arc::clone(&self.shelf),
         }
     }
 
@@ -57,7 +70,29 @@ impl Pool {
 
     /// The number of buffers that lie ready.
     pub fn idle(&self) -> usize {
-        self.free.len()
+        self.shelf.free.len()
+    }
+
+    /// Frees the buffers that were never needed since the last call.
+    ///
+    /// Called every few seconds, it leaves the pool with what the busiest moment between two calls took.
+    pub fn trim(&self) {
+        for _ in 0..self.shelf.fewest.load(Ordering::Relaxed) {
+            drop(self.shelf.free.pop());
+        }
+        self.shelf.fewest.store(self.idle(), Ordering::Relaxed);
+    }
+}
+
+impl Shelf {
+    fn take(&self) -> Option<Box<[u8]>> {
+        let bytes = self.free.pop();
+        let left = self.free.len();
+        if left < self.fewest.load(Ordering::Relaxed) {
+            self.fewest.store(left, Ordering::Relaxed);
+        }
+
+        bytes
     }
 }
 
@@ -75,7 +110,7 @@ pub struct Buffer {
     bytes: Box<[u8]>,
     start: usize,
     end: usize,
-    home: Arc<ArrayQueue<Box<[u8]>>>,
+    home: Arc<Shelf>,
 }
 
 impl Buffer {
@@ -141,8 +176,8 @@ impl AsMut<[u8]> for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
-        // A full pool lets the memory go: that is how it shrinks after a load.
-        drop(self.home.push(bytes));
+        // A full pool lets the memory go.
+        drop(self.home.free.push(bytes));
     }
 }
 
@@ -181,6 +216,38 @@ mod tests {
 
         drop(taken);
         assert_eq!(pool.idle(), 2);
+    }
+
+    #[test]
+    fn trimming_keeps_what_the_busiest_moment_needed() {
+        let pool = Pool::new(8, 16);
+        let use_at_once = |n: usize| drop((0..n).map(|_| pool.take(0)).collect::<Vec<_>>());
+
+        let trimmed = || {
+            pool.trim();
+            pool.idle()
+        };
+
+        use_at_once(10);
+        assert_eq!(trimmed(), 10, "all were needed");
+        use_at_once(3);
+        use_at_once(4);
+        use_at_once(2);
+        assert_eq!(trimmed(), 4);
+        use_at_once(4);
+        assert_eq!(trimmed(), 4, "a steady load");
+        assert_eq!(trimmed(), 0, "no load at all");
+    }
+
+    #[test]
+    fn buffers_in_use_while_trimmed_come_back() {
+        let pool = Pool::new(8, 16);
+        let held = [pool.take(0), pool.take(0)];
+        pool.trim();
+        drop(held);
+        pool.trim();
+
+        assert_eq!(pool.idle(), 2, "they were in use");
     }
 
     #[test]
