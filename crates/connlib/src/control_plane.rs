@@ -3,6 +3,7 @@
 //! One for clients and gateways alike; what differs between them is a [`Role`].
 
 mod interface;
+mod load;
 mod roles;
 
 use std::collections::VecDeque;
@@ -26,6 +27,7 @@ use crate::uplink::{
     CHANNEL_SIZE, FromUplink, Introduction, PortalUrl, ToUplink, Uplink, UplinkConfig,
 };
 use interface::Interface;
+use load::Load;
 pub(crate) use roles::{OfClient, OfGateway, Role};
 
 /// What keeps our own traffic out of our own tunnel (client.md §12.2).
@@ -111,7 +113,7 @@ pub(crate) fn start<R: Role>(config: NodeConfig) -> Result<Handle, Error> {
         outputs,
         uplink: send_uplink,
         portal: PortalState::Away,
-        interface: Interface::new(tun_name),
+        interface: Interface::new(tun_name, R::QUEUE),
         device: Some(device),
         control,
         reports: VecDeque::new(),
@@ -154,6 +156,7 @@ struct Report {
     status: Status,
     resident_bytes: Option<u64>,
     dropped_datagrams: u64,
+    load: Load,
 }
 
 impl<R: Role> ControlPlane<R> {
@@ -286,6 +289,7 @@ impl<R: Role> ControlPlane<R> {
             status,
             resident_bytes: connlib_os::process::resident_bytes().ok(),
             dropped_datagrams: stats.dropped_total(),
+            load: Load::from(stats),
         };
         answer.give(serde_json::to_value(report).unwrap_or_default());
     }

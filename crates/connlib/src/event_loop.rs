@@ -8,8 +8,10 @@
 //!            commands   timer   UDP v4   UDP v6   TUN         each within its own budget,
 //!               │         │        │        │      │          starting with another one each turn
 //!               ▼         ▼        ▼        ▼      ▼
-//!             ┌───────────────── Core ─────────────────┐
-//!             └──┬───────────────┬─────────┬───────┬───┘
+//!             ┌───────────────── Core ─────────────┐  fair
+//!             │                                    │◄─ shares
+//!             └──┬───────────────┬─────────┬───────┘
+//!                │          jobs │ sealed, │ opened
 //!                ▼               ▼         ▼       ▼
 //!         messages, events     UDP v4    UDP v6   TUN         each with its own queue
 //! ```
@@ -22,8 +24,10 @@
 //! * [`Wait`] names the next deadline, whoever brought it about.
 
 mod budget;
+mod codel;
 mod egress;
 mod errors;
+mod fair;
 mod ingress;
 mod io;
 pub mod relay;
@@ -37,11 +41,17 @@ use connlib_wire::stun::Family;
 
 pub use budget::{MAX_BYTES, MAX_PACKETS, MAX_TIME};
 pub use errors::{Degraded, Error, Errors, Fatal, PerPacket};
-pub use io::{Command, Core, Interest, Io, Output, PacketBatch, Ready, Wait, Watched};
-pub use stats::{DropReason, Stats};
+pub use io::{
+    Command, Core, Inline, Interest, Io, Job, Output, PacketBatch, Ready, Told, Wait, Watched,
+    Workers,
+};
+pub use stats::{DropReason, Histogram, Stats};
 
 use budget::Budget;
+use connlib_wire::ip::flow_hash;
+use connlib_wire::super_packet::SuperPacket;
 use egress::{Egress, Report};
+use fair::{FairQueue, Served};
 use ingress::Ingress;
 use stats::Said;
 use tun::{Read, TunQueue};
@@ -54,6 +64,13 @@ pub struct EventLoop<C: Core> {
     ingress: PerFamily<Ingress>,
     egress: PerFamily<Egress>,
     tun: TunQueue,
+    /// Packets of the TUN device that wait to be sealed.
+    fair: FairQueue<C::Lane>,
+    /// What outsiders must not know, or they could make other people's flows share a queue with theirs.
+    flow_seed: u64,
+    housekeeping: Housekeeping,
+    /// How many packets are to tell their senders that a socket's buffer stands.
+    tells: u32,
     /// The source that comes first in the next turn.
     first: usize,
     /// Turns in a row after which the core wanted another one at once.
@@ -73,14 +90,24 @@ const COMMAND_COST: usize = 4;
 /// How many packets are read from the TUN device between two looks at the clock.
 const TUN_BATCH: usize = 16;
 
+/// How many bytes are sealed between two looks at the clock: about a super-packet. They leave at once, so that the kernel
+/// and the other end have something to do while the next ones are sealed.
+const SEND_BATCH: usize = 60 * 1024;
+
+/// So many packets in one train are of a flow that fills queues.
+const BULK: usize = 4;
+
+/// How many packets are sealed between two looks at the clock, however small.
+const SEND_BATCH_PACKETS: usize = 64;
+
 /// A core that wants another turn at once, that many times in a row, gets it after a pause: it must not take the whole
 /// processor.
 const MAX_OVERDUE: u32 = 4;
 const OVERDUE_PAUSE: Duration = Duration::from_millis(1);
 
 impl<C: Core> EventLoop<C> {
-    /// Creates a loop around `core`.
-    pub fn new(core: C) -> Self {
+    /// Creates a loop around `core`. Use fresh entropy for `flow_seed` but in tests.
+    pub fn new(core: C, flow_seed: u64) -> Self {
         Self {
             core,
             packets: C::Packets::default(),
@@ -93,6 +120,10 @@ impl<C: Core> EventLoop<C> {
                 v6: Egress::new(MAX_WAITING),
             },
             tun: TunQueue::new(),
+            fair: FairQueue::new(),
+            flow_seed,
+            housekeeping: Housekeeping::default(),
+            tells: 0,
             first: 0,
             overdue: 0,
             stats: Stats::default(),
@@ -113,15 +144,19 @@ impl<C: Core> EventLoop<C> {
 
     /// Whether everything that was to be sent has been handed to the sockets.
     pub fn is_flushed(&self) -> bool {
-        self.egress.v4.is_empty() && self.egress.v6.is_empty()
+        self.egress.v4.is_empty() && self.egress.v6.is_empty() && self.fair.is_empty()
     }
 
     /// Takes one turn; `now` must never go back.
     pub fn turn(&mut self, now: Instant, io: &mut impl Io<C>) -> Wait {
         let mut errors = Errors::new();
         self.stats.turns += 1;
-        // What could not be written before comes before anything new.
+        // What could not be written before, and what others have done meanwhile, comes before anything new.
+        self.work(now, io, &mut errors);
         self.flush(now, io, &mut errors);
+        if self.housekeeping.is_due(now) {
+            self.trim(now);
+        }
 
         let first = self.first;
         self.first = (first + 1) % Source::ALL.len();
@@ -137,15 +172,17 @@ impl<C: Core> EventLoop<C> {
             left = left.saturating_sub(1);
             match source {
                 Source::Commands => self.take_commands(now, io, budget),
-                Source::Timer => self.core.handle_timeout(now),
+                Source::Timer => self.take_timeout(now),
                 Source::UdpV4 => self.take_datagrams(now, io, Family::V4, budget, &mut errors),
                 Source::UdpV6 => self.take_datagrams(now, io, Family::V6, budget, &mut errors),
                 Source::Tun => self.take_packets(now, io, budget, &mut errors),
             }
             // At once: the kernel sends while the next source's bytes are deciphered.
+            self.work(now, io, &mut errors);
             self.flush(now, io, &mut errors);
         }
         self.deliver(now, io);
+        self.stats.turn_times.record(io.elapsed());
 
         let timer_ran = is_ready
             .get(Source::Timer as usize)
@@ -160,7 +197,10 @@ impl<C: Core> EventLoop<C> {
             Source::Timer => self.core.poll_timeout().is_some_and(|at| at <= now),
             Source::UdpV4 => self.has_datagrams(now, io, Family::V4),
             Source::UdpV6 => self.has_datagrams(now, io, Family::V6),
-            Source::Tun => !self.holds_back(now) && self.tun.is_ready(now, io.tun().ready.readable),
+            Source::Tun => {
+                self.tun.is_ready(now, io.tun().ready.readable)
+                    || (!self.fair.is_empty() && !self.holds_back(now))
+            }
         }
     }
 
@@ -170,7 +210,7 @@ impl<C: Core> EventLoop<C> {
         self.ingress.of(family).is_ready(now, is_readable)
     }
 
-    /// Whether the TUN device has to wait for a socket, so that its own queue holds back who sends into it.
+    /// Whether packets have to wait for a socket before they are sealed.
     fn holds_back(&self, now: Instant) -> bool {
         self.egress.v4.holds_back(now) || self.egress.v6.holds_back(now)
     }
@@ -185,6 +225,7 @@ impl<C: Core> EventLoop<C> {
                         self.ingress.of_mut(family).clear();
                         self.egress.of_mut(family).clear();
                     }
+                    self.fair.clear();
                     self.core.reset(now);
                 }
                 Command::ShutDown => self.core.shut_down(now),
@@ -207,7 +248,7 @@ impl<C: Core> EventLoop<C> {
     ) {
         loop {
             let ingress = self.ingress.of_mut(family);
-            let Some(arrival) = ingress.take() else {
+            let Some(received) = ingress.take() else {
                 let Some(socket) = io.udp(family) else {
                     return;
                 };
@@ -222,56 +263,210 @@ impl<C: Core> EventLoop<C> {
                 continue;
             };
 
+            let arrival = received.arrival();
             let datagrams = arrival.datagrams().count();
             self.stats.datagrams_received += datagrams as u64;
             budget.spend(datagrams, arrival.bytes.len());
-            self.core.handle_arrival(now, &arrival, &mut self.packets);
-            let mut report = Report {
-                stats: &mut self.stats,
-                said: &mut self.said,
-                errors,
-            };
-            for packet in self.packets.packets() {
-                self.tun.write(io.tun(), packet, &mut report);
+            self.housekeeping.traffic(now);
+            self.core.begin_receive(now, received);
+            if self.ingress.of_mut(family).tells() {
+                self.tells += 1;
             }
-            self.packets.clear();
+            self.work(now, io, errors);
             if budget.is_spent(io.elapsed()) {
                 return;
             }
         }
     }
 
+    fn take_timeout(&mut self, now: Instant) {
+        if let Some(due_at) = self.core.poll_timeout() {
+            let delay = now.saturating_duration_since(due_at);
+            self.stats.timer_delays.record(delay);
+        }
+        self.core.handle_timeout(now);
+    }
+
+    /// Reads what the device has, so that what waits, waits here; then seals as much as there is a budget for.
     fn take_packets(
         &mut self,
         now: Instant,
         io: &mut impl Io<C>,
-        mut budget: Budget,
+        budget: Budget,
         errors: &mut Errors,
     ) {
-        loop {
+        let single = self.read_packets(now, io, errors);
+        if let Some(single) = single {
+            // When nothing waits, there is nothing to share.
+            self.housekeeping.traffic(now);
+            self.send(now, single);
+            return;
+        }
+        self.send_packets(now, io, budget, errors);
+    }
+
+    /// Reads packets and adds them to those that wait. A single one, where none waited and none has to, is handed back
+    /// instead.
+    fn read_packets(
+        &mut self,
+        now: Instant,
+        io: &mut impl Io<C>,
+        errors: &mut Errors,
+    ) -> Option<Served<C::Lane>> {
+        let mut budget = Budget::for_reading();
+        let mut single = None;
+        'reading: loop {
             for _ in 0..TUN_BATCH {
                 let mut report = Report {
                     stats: &mut self.stats,
                     said: &mut self.said,
                     errors,
                 };
-                match self.tun.read(now, io.tun(), &mut report) {
-                    Read::Packet(packet) => {
-                        budget.spend(1, packet.len());
-                        self.core.handle_packet(now, packet);
+                let (header, bytes) = match self.tun.read(now, io.tun(), &mut report) {
+                    Read::Packet(header, bytes) => (header, bytes),
+                    Read::Failed => {
+                        budget.spend(1, 0);
+                        continue;
                     }
-                    Read::Failed => budget.spend(1, 0),
-                    Read::Nothing => return,
+                    Read::Nothing => break 'reading,
+                };
+                budget.spend(1, bytes.len());
+                let Ok(mut packet) = SuperPacket::parse(header, bytes) else {
+                    self.core.count_malformed();
+                    continue;
+                };
+                let Some(lane) = self.core.route(now, &mut packet) else {
+                    continue;
+                };
+                let served = Served {
+                    lane,
+                    packet,
+                    skip: 0,
+                    revision: self.core.revision(),
+                };
+                if self.fair.is_empty() && single.is_none() && !self.holds_back(now) {
+                    single = Some(served);
+                } else {
+                    for served in single.take().into_iter().chain([served]) {
+                        self.wait_its_turn(now, served);
+                    }
                 }
             }
+            if budget.is_spent(io.elapsed()) {
+                break;
+            }
+        }
+
+        single
+    }
+
+    fn wait_its_turn(&mut self, now: Instant, served: Served<C::Lane>) {
+        let hash = flow_hash(&served.packet.packet(), self.flow_seed);
+        self.fair.push(
+            now,
+            served.lane,
+            hash,
+            served.packet,
+            served.revision,
+            &mut self.stats,
+        );
+    }
+
+    /// Seals packets that wait, in fair shares, and sends them.
+    fn send_packets(
+        &mut self,
+        now: Instant,
+        io: &mut impl Io<C>,
+        mut budget: Budget,
+        errors: &mut Errors,
+    ) {
+        while !self.fair.is_empty() && !self.holds_back(now) {
+            self.housekeeping.traffic(now);
+            let (mut packets, mut bytes) = (0, 0);
+            while packets < SEND_BATCH_PACKETS && bytes < SEND_BATCH {
+                let Some(served) = self.fair.pop(now, &mut self.stats) else {
+                    break;
+                };
+                packets += 1;
+                bytes += served.packet.bytes().len();
+                self.send(now, served);
+            }
+            self.work(now, io, errors);
+            self.flush(now, io, errors);
+            budget.spend(packets, bytes);
             if budget.is_spent(io.elapsed()) {
                 return;
             }
         }
     }
 
+    fn send(&mut self, now: Instant, served: Served<C::Lane>) {
+        let Served {
+            lane,
+            mut packet,
+            skip,
+            revision,
+        } = served;
+        // What was allowed when it was read may not be any more.
+        let lane = match self.core.revision() == revision {
+            true => Some(lane),
+            false => self.core.route(now, &mut packet),
+        };
+        if let Some(lane) = lane {
+            self.core.begin_send(now, lane, packet, skip);
+        }
+    }
+
+    /// Lets jobs be run, takes back those that are done, and hands what they opened to the TUN device.
+    fn work(&mut self, now: Instant, io: &mut impl Io<C>, errors: &mut Errors) {
+        while let Some(job) = self.core.poll_job() {
+            io.workers().submit(job);
+        }
+        while let Some(job) = io.workers().finished() {
+            self.core.commit(job);
+        }
+        while self.core.poll_opened(now, &mut self.packets) {
+            self.tell_one();
+            let mut report = Report {
+                stats: &mut self.stats,
+                said: &mut self.said,
+                errors,
+            };
+            let (memory, ranges) = (self.packets.memory(), self.packets.ranges());
+            self.tun.write_all(io.tun(), memory, ranges, &mut report);
+            self.packets.clear();
+        }
+    }
+
+    /// Lets one packet of a bulk flow tell its sender that a socket's buffer stands, if one is to.
+    fn tell_one(&mut self) {
+        if self.tells == 0 || self.packets.ranges().count() < BULK {
+            return;
+        }
+        self.tells -= 1;
+        match self.packets.tell() {
+            Told::Marked => self.stats.marked += 1,
+            Told::Dropped => self.stats.count_dropped(DropReason::SocketStands, 1),
+        }
+    }
+
+    fn trim(&mut self, now: Instant) {
+        self.tun.trim();
+        for family in FAMILIES {
+            self.ingress.of_mut(family).trim();
+        }
+        self.core.trim();
+        self.housekeeping.done(now);
+    }
+
     /// Takes out of the core what is for the devices, and writes what they take.
     fn flush(&mut self, now: Instant, io: &mut impl Io<C>, errors: &mut Errors) {
+        while let Some(train) = self.core.poll_control() {
+            let family = Family::of(train.route.dst);
+            self.egress
+                .of_mut(family)
+                .push_control(train, &mut self.stats);
+        }
         while let Some(train) = self.core.poll_transmit() {
             let family = Family::of(train.route.dst);
             self.egress.of_mut(family).push(train, &mut self.stats);
@@ -288,6 +483,9 @@ impl<C: Core> EventLoop<C> {
                 Some(socket) => egress.flush(now, socket, &mut report),
                 None => egress.discard(DropReason::NoSocket, report.stats),
             }
+            if let Some((route, datagram)) = egress.take_too_large() {
+                self.core.handle_too_large(now, &route, datagram);
+            }
         }
         self.tun.flush(io.tun(), &mut report);
         while let Some(packet) = self.core.poll_packet() {
@@ -303,7 +501,7 @@ impl<C: Core> EventLoop<C> {
                 Output::Message(message)
             } else if self.reports_owed > 0 {
                 self.reports_owed -= 1;
-                Output::Status(self.core.status(now), self.stats.clone())
+                Output::Status(self.core.status(now), Box::new(self.stats.clone()))
             } else {
                 return;
             };
@@ -324,13 +522,22 @@ impl<C: Core> EventLoop<C> {
 
         let mut interest = Interest {
             tun: Ready {
-                readable: !self.holds_back(now),
+                readable: true,
                 writable: !self.tun.is_empty(),
             },
             ..Interest::default()
         };
-        let mut due_at = [core_due_at, self.tun.due_at(), None, None, None, None];
-        for (family, slots) in FAMILIES.into_iter().zip(due_at[2..].chunks_mut(2)) {
+        let trim_at = self.housekeeping.due_at;
+        let mut due_at = [
+            core_due_at,
+            self.tun.due_at(),
+            trim_at,
+            None,
+            None,
+            None,
+            None,
+        ];
+        for (family, slots) in FAMILIES.into_iter().zip(due_at[3..].chunks_mut(2)) {
             let (ingress, egress) = (self.ingress.of(family), self.egress.of(family));
             if let [receive, send] = slots {
                 *receive = ingress.due_at();
@@ -344,6 +551,7 @@ impl<C: Core> EventLoop<C> {
             }
         }
         let is_busy = self.is_busy(now, io);
+        self.fair.is_pressed(is_busy);
         let until = due_at.into_iter().flatten().min();
 
         Wait {
@@ -368,6 +576,33 @@ impl<C: Core> EventLoop<C> {
             || can_send(&self.egress.v6, io.udp(Family::V6))
             || (!self.tun.is_empty() && io.tun().ready.writable)
             || (self.reports_owed > 0 && io.has_room())
+    }
+}
+
+/// When memory that a load has left behind is let go: while there is traffic and once after it, so that an idle node is
+/// woken for nothing.
+#[derive(Debug, Default)]
+struct Housekeeping {
+    due_at: Option<Instant>,
+    has_traffic: bool,
+}
+
+/// How often.
+const TRIM_EVERY: Duration = Duration::from_secs(10);
+
+impl Housekeeping {
+    fn traffic(&mut self, now: Instant) {
+        self.has_traffic = true;
+        self.due_at.get_or_insert(now + TRIM_EVERY);
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.due_at.is_some_and(|at| at <= now)
+    }
+
+    fn done(&mut self, now: Instant) {
+        let again = std::mem::take(&mut self.has_traffic);
+        self.due_at = again.then(|| now + TRIM_EVERY);
     }
 }
 

@@ -27,6 +27,7 @@
 
 mod allocation;
 mod ice;
+mod jobs;
 mod links;
 mod packets;
 mod path;
@@ -34,10 +35,11 @@ mod peer;
 mod role;
 mod wireguard;
 
+pub use jobs::{Job, OpenJob, SealJob};
 pub use links::{
     Event, Links, NotSent, PeerStatus, Reason, RelayStatus, Settings, Stats, UpsertError,
 };
-pub use packets::{Opened, Packets};
+pub use packets::{Opened, Packets, Told};
 pub use path::{Path, PathKind};
 pub use peer::{PeerConfig, PeerId};
 pub use role::Role;

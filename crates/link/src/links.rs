@@ -1,6 +1,7 @@
 //! All peers and relays of a node.
 
 mod datagrams;
+mod pipeline;
 mod relays;
 mod report;
 mod schedule;
@@ -9,14 +10,15 @@ mod settling;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use connlib_wire::buffer::Pool;
 use connlib_wire::control::Control;
-use connlib_wire::ecn::Ecn;
 use connlib_wire::id::RelayId;
 use connlib_wire::key::PublicKey;
-use connlib_wire::train::{Trains, Transmit};
+use connlib_wire::train::Transmit;
+use connlib_wire::{MAX_DATAGRAM, MAX_PACKET, train::MAX_SEGMENTS};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use zeroize::Zeroizing;
@@ -24,8 +26,10 @@ use zeroize::Zeroizing;
 use crate::ice;
 use crate::peer::{Peer, PeerConfig, PeerId};
 use crate::wireguard::{self, TunnelId};
+pub(crate) use datagrams::Origin;
 pub use report::{Event, NotSent, PeerStatus, Reason, RelayStatus, Stats, UpsertError};
 
+use pipeline::{Opening, Sealing};
 use relays::Relays;
 use schedule::{Due, Schedule};
 
@@ -56,7 +60,8 @@ pub struct Links {
     pool: Pool,
     /// Never behind bulk data.
     control: VecDeque<Transmit>,
-    data: Trains,
+    sealing: Sealing,
+    opening: Opening,
     events: VecDeque<Event>,
     stats: Stats,
     last_now: Instant,
@@ -85,7 +90,8 @@ impl Links {
             touched: Vec::new(),
             pool: Pool::new(2_048, 256),
             control: VecDeque::new(),
-            data: Trains::new(Pool::new(usize::from(u16::MAX), 16)),
+            sealing: Sealing::new(Pool::new(usize::from(u16::MAX), MAX_IDLE_TRAINS)),
+            opening: Opening::new(Pool::new(MAX_SEGMENTS * MAX_DATAGRAM, MAX_IDLE_TRAINS)),
             events: VecDeque::new(),
             stats: Stats::default(),
             last_now: now,
@@ -202,7 +208,7 @@ impl Links {
         };
         if peer.is_usable() {
             if let Some(goodbye) = Control::Goodbye.to_packet(&self.pool) {
-                let sent = self.encapsulate(now, id, goodbye.bytes(), Ecn::NotEct);
+                let sent = self.encapsulate(now, id, goodbye.bytes());
                 tracing::debug!(peer = %id, ?sent, "Saying goodbye");
             }
             self.events.push_back(Event::Closed(id));
@@ -249,12 +255,44 @@ impl Links {
         self.migrate(now);
     }
 
+    /// The largest packet that the way to a peer is known to carry, in bytes.
+    pub fn max_packet(&self, id: PeerId) -> usize {
+        self.peers
+            .get(&id)
+            .map_or(MAX_PACKET, |peer| peer.max_packet)
+    }
+
+    /// The network refused a datagram of `len` bytes to `dst` as too large: peers by that way get smaller packets until
+    /// they take another one.
+    pub fn handle_too_large(&mut self, dst: SocketAddr, len: usize) {
+        for (id, peer) in &mut self.peers {
+            let Some(path) = peer.path else {
+                continue;
+            };
+            let sent_to = match path.relay {
+                None => Some(path.remote),
+                Some(relay) => self.relays.server_of(relay),
+            };
+            if sent_to == Some(dst) && peer.shrink(len) {
+                tracing::debug!(peer = %id, max_packet = peer.max_packet, "The path carries less");
+            }
+        }
+    }
+
+    /// Lets memory go that a load has left behind. To be called now and then.
+    pub fn trim(&mut self) {
+        self.pool.trim();
+        self.sealing.trim();
+        self.opening.trim();
+    }
+
     /// The network changed under us: all links end, relays are asked anew, and the key changes, so that no peer takes
     /// the new links for the old ones (connections.md §9.4). The sockets must have been bound anew.
     pub fn reset(&mut self, now: Instant) {
         self.last_now = now;
         self.control.clear();
-        self.data.clear();
+        self.sealing.clear();
+        self.opening.clear();
         let peers: Vec<_> = self.peers.keys().copied().collect();
         for peer in peers {
             self.forget(peer);
@@ -295,9 +333,14 @@ impl Links {
         self.migrate(now);
     }
 
+    /// A datagram that must not wait behind data: a check, a handshake, a request to a relay.
+    pub fn poll_control(&mut self) -> Option<Transmit> {
+        self.control.pop_front()
+    }
+
     /// The train that leaves next: control before data.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.control.pop_front().or_else(|| self.data.pop())
+        self.poll_control().or_else(|| self.sealing.next_train())
     }
 
     /// Something that happened.
@@ -308,7 +351,8 @@ impl Links {
     /// When to call [`handle_timeout`](Self::handle_timeout) next, and what for.
     pub fn poll_timeout(&mut self) -> Option<(Instant, Reason)> {
         self.reschedule(self.last_now);
-        if !self.control.is_empty() || !self.data.is_empty() || !self.events.is_empty() {
+        let has_output = !self.control.is_empty() || !self.events.is_empty();
+        if has_output || !self.sealing.is_idle() || !self.opening.is_idle() {
             return Some((self.last_now, Reason::Output));
         }
 
@@ -352,11 +396,16 @@ impl Links {
 
     /// Traffic moves timers; they are put in order once per batch.
     fn reschedule(&mut self, now: Instant) {
-        for id in std::mem::take(&mut self.touched) {
-            if self.peers.contains_key(&id) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for id in touched.drain(..) {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.is_touched = false;
                 self.settle(now, id);
             }
         }
+        // Nothing above touches; the memory serves the next batch.
+        touched.append(&mut self.touched);
+        self.touched = touched;
     }
 }
 
@@ -369,6 +418,9 @@ impl fmt::Debug for Links {
             .finish_non_exhaustive()
     }
 }
+
+/// How many buffers for trains are kept when they are not in use.
+const MAX_IDLE_TRAINS: usize = 16;
 
 /// More timers than can be due at one instant in honest operation.
 const MAX_DUE_AT_ONCE: usize = 100_000;

@@ -1,16 +1,17 @@
-//! Packets on their way out of the tunnel: opened in place, one behind the other.
+//! Packets on their way out of the tunnel: opened, one behind the other.
 
 use std::ops::Range;
 
+use connlib_wire::buffer::Buffer;
 use connlib_wire::ecn::Ecn;
-use connlib_wire::ip::stated_len;
+use connlib_wire::ip::{Packet, stated_len};
 
 use crate::peer::PeerId;
 
-/// A batch of decrypted packets in one piece of memory that is used again and again.
+/// The packets of one received train.
 #[derive(Debug, Default)]
 pub struct Packets {
-    bytes: Vec<u8>,
+    memory: Option<Buffer>,
     entries: Vec<Entry>,
 }
 
@@ -23,6 +24,15 @@ pub struct Opened<'a> {
     pub outer_ecn: Ecn,
     /// The packet as its header states its length. Its contents are authentic but unchecked.
     pub bytes: &'a mut [u8],
+}
+
+/// How a sender was told to slow down.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Told {
+    /// A packet of it carries a congestion mark now.
+    Marked,
+    /// A packet of it is lost.
+    Dropped,
 }
 
 #[derive(Debug)]
@@ -48,24 +58,27 @@ impl Packets {
         self.entries.is_empty()
     }
 
-    /// The packets' bytes from the one numbered `first` on, in order of arrival.
-    pub fn from(&self, first: usize) -> impl Iterator<Item = &[u8]> {
-        self.entries
-            .iter()
-            .skip(first)
-            .map(|entry| self.bytes.get(entry.range.clone()).unwrap_or_default())
+    /// The memory that all packets lie in.
+    pub fn memory(&self) -> &[u8] {
+        self.memory.as_deref().unwrap_or_default()
     }
 
-    /// Looks at each packet from the one numbered `first` on and keeps those that `keep` says yes to.
-    pub fn retain_from(&mut self, first: usize, mut keep: impl FnMut(Opened<'_>) -> bool) {
-        let bytes = &mut self.bytes;
-        let mut index = 0;
+    /// Where each packet lies in the memory, in order of arrival.
+    pub fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
+        self.entries.iter().map(|entry| entry.range.clone())
+    }
+
+    /// The packets' bytes, in order of arrival.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.ranges()
+            .map(|range| self.memory().get(range).unwrap_or_default())
+    }
+
+    /// Looks at each packet and keeps those that `keep` says yes to.
+    pub fn retain(&mut self, mut keep: impl FnMut(Opened<'_>) -> bool) {
+        let memory = self.memory.as_deref_mut().unwrap_or_default();
         self.entries.retain(|entry| {
-            index += 1;
-            if index <= first {
-                return true;
-            }
-            bytes.get_mut(entry.range.clone()).is_some_and(|bytes| {
+            memory.get_mut(entry.range.clone()).is_some_and(|bytes| {
                 keep(Opened {
                     peer: entry.peer,
                     outer_ecn: entry.outer_ecn,
@@ -75,38 +88,48 @@ impl Packets {
         });
     }
 
-    /// Forgets all packets; the memory stays for the next batch.
+    /// Lets the first packet tell its sender to slow down: by a mark if it can carry one, else by being lost.
+    pub fn tell(&mut self) -> Told {
+        let first = self.entries.first().map(|entry| entry.range.clone());
+        let memory = self.memory.as_deref_mut().unwrap_or_default();
+        let bytes = first.and_then(|range| memory.get_mut(range));
+        if let Some(Ok(mut packet)) = bytes.map(Packet::parse)
+            && matches!(packet.ecn(), Ecn::Ect0 | Ecn::Ect1)
+        {
+            packet.set_ecn(Ecn::Ce);
+            return Told::Marked;
+        }
+        if !self.entries.is_empty() {
+            self.entries.remove(0);
+        }
+
+        Told::Dropped
+    }
+
+    /// Forgets all packets.
     pub fn clear(&mut self) {
-        self.bytes.clear();
+        self.memory = None;
         self.entries.clear();
     }
 
-    /// Lends `len` bytes at the end to `open`, which says how many of them it filled; `None` takes them back.
-    pub(crate) fn open_with(
-        &mut self,
-        peer: PeerId,
-        outer_ecn: Ecn,
-        len: usize,
-        open: impl FnOnce(&mut [u8]) -> Option<usize>,
-    ) -> bool {
-        let start = self.bytes.len();
-        self.bytes.resize(start + len, 0);
-        let slot = self.bytes.get_mut(start..).unwrap_or_default();
-        // WireGuard pads to sixteen bytes; the packet's own header knows its length.
-        let kept = open(slot).and_then(|opened| {
-            let plaintext = slot.get(..opened)?;
-            stated_len(plaintext).filter(|stated| *stated <= opened)
-        });
+    /// Forgets all packets and takes others' memory; those are named by [`add`](Self::add).
+    pub(crate) fn begin(&mut self, memory: Buffer) {
+        self.memory = Some(memory);
+        self.entries.clear();
+    }
 
-        let Some(kept) = kept else {
-            self.bytes.truncate(start);
+    /// Adds the packet that lies at the front of `padded`; whether there is one.
+    pub(crate) fn add(&mut self, peer: PeerId, outer_ecn: Ecn, padded: Range<usize>) -> bool {
+        let bytes = self.memory().get(padded.clone());
+        // WireGuard pads to sixteen bytes; the packet's own header knows its length.
+        let len = bytes.and_then(stated_len);
+        let Some(len) = len.filter(|len| *len <= padded.len()) else {
             return false;
         };
-        self.bytes.truncate(start + kept);
         self.entries.push(Entry {
             peer,
             outer_ecn,
-            range: start..start + kept,
+            range: padded.start..padded.start + len,
         });
 
         true
@@ -115,37 +138,42 @@ impl Packets {
 
 #[cfg(test)]
 mod tests {
+    use connlib_wire::buffer::Pool;
+
     use super::*;
 
-    fn peer() -> PeerId {
-        PeerId(uuid::Uuid::from_u128(1))
-    }
+    fn batch(stated: &[(u8, usize)]) -> (Packets, Vec<bool>) {
+        let peer = PeerId(uuid::Uuid::from_u128(1));
+        let mut memory = Pool::new(256, 1).take(0);
+        for (stated, padded) in stated {
+            let slot = memory.extend(*padded).unwrap();
+            slot[..4].copy_from_slice(&[0x45, 0, 0, *stated]);
+        }
+        let mut packets = Packets::new();
+        packets.begin(memory);
+        let mut start = 0;
+        let added = stated.iter().map(|(_, padded)| {
+            start += padded;
+            packets.add(peer, Ecn::NotEct, start - padded..start)
+        });
+        let added = added.collect();
 
-    fn add(packets: &mut Packets, stated: u8, opened: usize) -> bool {
-        packets.open_with(peer(), Ecn::NotEct, 64, |slot| {
-            slot[..4].copy_from_slice(&[0x45, 0, 0, stated]);
-            Some(opened)
-        })
+        (packets, added)
     }
 
     #[test]
     fn padding_is_cut_and_lies_are_dropped() {
-        let mut packets = Packets::new();
-        assert!(add(&mut packets, 20, 32));
-        assert!(!add(&mut packets, 40, 32), "states more than there is");
-        assert!(!packets.open_with(peer(), Ecn::NotEct, 64, |_| None));
-        assert!(add(&mut packets, 32, 32));
+        let (packets, added) = batch(&[(20, 32), (40, 32), (32, 32)]);
 
-        let lens: Vec<_> = packets.from(0).map(<[u8]>::len).collect();
+        assert_eq!(added, [true, false, true], "one states more than there is");
+        let lens: Vec<_> = packets.iter().map(<[u8]>::len).collect();
         assert_eq!(lens, [20, 32]);
     }
 
     #[test]
-    fn what_was_kept_before_is_not_looked_at_again() {
-        let mut packets = Packets::new();
-        add(&mut packets, 20, 32);
-        add(&mut packets, 24, 32);
-        packets.retain_from(1, |opened| opened.bytes.len() != 24);
+    fn only_what_is_kept_stays() {
+        let (mut packets, _) = batch(&[(20, 32), (24, 32)]);
+        packets.retain(|opened| opened.bytes.len() != 24);
 
         assert_eq!(packets.len(), 1);
         packets.clear();

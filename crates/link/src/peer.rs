@@ -5,8 +5,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use connlib_wire::MAX_PACKET;
 use connlib_wire::buffer::Buffer;
-use connlib_wire::ecn::Ecn;
+use connlib_wire::channel::HEADER_LEN;
 use connlib_wire::id::{ClientId, GatewayId, RelayId};
 use connlib_wire::key::{PresharedKey, PublicKey};
 use connlib_wire::portal::IceCredentials;
@@ -28,6 +29,10 @@ const UPSERT_HANDSHAKE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// The most packets kept while a link comes up (connections.md §2).
 const MAX_WAITING: usize = 128;
+
+/// What is tried where packets of the usual size are too large: what fits into IPv6's smallest MTU with every header of
+/// ours, and what fits into any network at all. Multiples of sixteen, so that no padding is carried.
+const SMALLER_PACKETS: [usize; 2] = [1_184, 480];
 
 /// The other end of a link.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -95,10 +100,14 @@ pub(crate) struct Peer {
     pub(crate) path: Option<Path>,
     pub(crate) kind: PathKind,
     pub(crate) path_since: Instant,
+    /// The largest packet that the path is known to carry.
+    pub(crate) max_packet: usize,
     pub(crate) sent_bytes: u64,
     pub(crate) received_bytes: u64,
     /// Packets that wait for a session, oldest first.
-    pub(crate) waiting: VecDeque<(Buffer, Ecn)>,
+    pub(crate) waiting: VecDeque<Buffer>,
+    /// Its timers moved since it was scheduled.
+    pub(crate) is_touched: bool,
     has_session: bool,
     is_announced: bool,
     /// Until when a first candidate must have come.
@@ -132,9 +141,11 @@ impl Peer {
             path: None,
             kind: PathKind::Direct,
             path_since: now,
+            max_packet: MAX_PACKET,
             sent_bytes: 0,
             received_bytes: 0,
             waiting: VecDeque::new(),
+            is_touched: false,
             has_session: false,
             is_announced: false,
             candidates_due_at: Some(now + CANDIDATE_TIMEOUT),
@@ -168,6 +179,7 @@ impl Peer {
         }
         self.path = Some(path);
         self.path_since = now;
+        self.max_packet = MAX_PACKET;
         self.kind = PathKind::new(
             path.relay.is_some(),
             self.agent.is_relay_of_peer(path.remote),
@@ -178,6 +190,19 @@ impl Peer {
             return self.tunnel.restart(now);
         }
         None
+    }
+
+    /// The path refused a datagram of `len` bytes; whether smaller packets may fit.
+    pub(crate) fn shrink(&mut self, len: usize) -> bool {
+        let fits = |packet: &usize| {
+            *packet < self.max_packet && wireguard::sealed_len(*packet) + HEADER_LEN < len
+        };
+        let Some(smaller) = SMALLER_PACKETS.into_iter().find(fits) else {
+            return false;
+        };
+        self.max_packet = smaller;
+
+        true
     }
 
     pub(crate) fn connectivity_changed(&mut self, now: Instant, connectivity: Connectivity) {
@@ -207,12 +232,17 @@ impl Peer {
         self.has_session && self.path.is_some()
     }
 
+    /// Whether traffic moves nothing but its timers.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.is_announced && self.path.is_some() && self.waiting.is_empty()
+    }
+
     /// Keeps a packet until a session exists; the oldest gives way.
-    pub(crate) fn wait(&mut self, packet: Buffer, ecn: Ecn) {
+    pub(crate) fn wait(&mut self, packet: Buffer) {
         if self.waiting.len() >= MAX_WAITING {
             self.waiting.pop_front();
         }
-        self.waiting.push_back((packet, ecn));
+        self.waiting.push_back(packet);
     }
 
     /// Whether the link can still come up, or go on.

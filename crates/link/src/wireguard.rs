@@ -1,6 +1,7 @@
 //! WireGuard: the crate `sanstun` behind names of our own, so that it can be replaced without touching its callers.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use connlib_wire::key::{PresharedKey, PublicKey};
@@ -148,33 +149,29 @@ impl Tunnel {
         self.inner.handle_cookie_reply(message, now)
     }
 
-    /// Seals `packet` into `slot`, which must hold [`sealed_len`] bytes.
-    pub(crate) fn seal(
-        &mut self,
-        now: Instant,
-        packet: &[u8],
-        slot: &mut [u8],
-    ) -> Result<(), Error> {
-        self.inner.begin_encapsulate(now)?.encrypt(packet, slot)?;
-
-        Ok(())
+    /// Takes the next counter: where it is sealed, and when, makes no difference.
+    pub(crate) fn begin_seal(&mut self, now: Instant) -> Result<Sealing, Error> {
+        self.inner.begin_encapsulate(now).map(Sealing)
     }
 
-    /// Opens `datagram` into `slot`; the length of the padded packet, or `None` for a keep-alive.
-    pub(crate) fn open(
-        &mut self,
+    /// Finds the key of a data message.
+    pub(crate) fn begin_open(
+        &self,
         now: Instant,
         message: sanstun::TransportData,
-        datagram: &[u8],
-        slot: &mut [u8],
-    ) -> Result<Option<usize>, Error> {
-        let decrypted = self
-            .inner
-            .begin_decapsulate(message, now)?
-            .decrypt(datagram, slot);
+    ) -> Result<Opening, Error> {
+        self.inner.begin_decapsulate(message, now).map(Opening)
+    }
 
-        Ok(match self.inner.commit_decapsulate(decrypted, now)? {
-            sanstun::Committed::Data { len, .. } => Some(len),
+    /// Believes an opened message unless it is forged or was here before; where its packet lies, or `None` for a
+    /// keep-alive.
+    pub(crate) fn commit_open(
+        &mut self,
+        now: Instant,
+        opened: Opened,
+    ) -> Result<Option<Range<usize>>, Error> {
+        Ok(match self.inner.commit_decapsulate(opened.0, now)? {
+            sanstun::Committed::Data { buffer, .. } => Some(buffer),
             sanstun::Committed::Keepalive => None,
         })
     }
@@ -202,5 +199,40 @@ impl Tunnel {
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.inner.poll_timeout()
+    }
+}
+
+/// A packet's counter and key.
+#[derive(Debug)]
+pub(crate) struct Sealing(sanstun::PendingEncapsulate);
+
+impl Sealing {
+    /// Seals `packet` into `slot`, which must hold [`sealed_len`] bytes.
+    pub(crate) fn seal(self, packet: &[u8], slot: &mut [u8]) -> Result<(), Error> {
+        self.0.encrypt(packet, slot).map(drop)
+    }
+}
+
+/// The key that a data message is opened with.
+#[derive(Debug)]
+pub(crate) struct Opening(sanstun::PendingDecapsulate);
+
+impl Opening {
+    /// Opens `datagram` into `slot`, which lies at `start` of a larger piece of memory.
+    pub(crate) fn open(self, datagram: &[u8], slot: &mut [u8], start: usize) -> Opened {
+        let decrypted = self.0.decrypt(datagram, slot);
+
+        Opened(decrypted.map(|_, len| start..start + len))
+    }
+}
+
+/// An opened message that nobody believes yet, and where its packet lies, padding included.
+#[derive(Debug)]
+pub(crate) struct Opened(sanstun::Decrypted<Range<usize>>);
+
+impl Opened {
+    /// Where the packet ends, if there is one.
+    pub(crate) fn end(&self) -> Option<usize> {
+        self.0.plaintext().map(|range| range.end)
     }
 }

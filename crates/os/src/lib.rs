@@ -5,9 +5,9 @@
 //!
 //! ```text
 //! udp      trains of datagrams          poll       wait for many descriptors at once
-//! tun      IP packets                   clock      time that goes on during suspend
+//! tun      IP packets, joined or not    clock      time that goes on during suspend
 //! fake     both in memory, with faults  random     a seed
-//! netlink  interfaces, routes, rules    process    memory in use, user
+//! netlink  interfaces, routes, rules    process    memory in use, user, priority
 //!                                       namespace  private networks, children in them
 //! ```
 //!

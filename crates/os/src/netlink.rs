@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use futures_util::TryStreamExt;
-use rtnetlink::packet_route::link::{LinkFlags, LinkMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 use tokio::runtime;
 
@@ -24,6 +24,20 @@ pub use route::{MAIN_TABLE, RouteKind, RouteSpec, RuleSpec, SourceRuleSpec};
 #[derive(Debug)]
 pub struct Netlink {
     handle: rtnetlink::Handle,
+}
+
+/// What the queue of an interface may hold.
+///
+/// Streams that begin on this machine are cut to these limits beforehand. A larger super-packet of another origin (a UDP
+/// train, a stream that is forwarded) comes apart into single packets, not into smaller super-packets (measured).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct QueueLimits {
+    /// The packets, or super-packets, that wait at most.
+    pub packets: u32,
+    /// The bytes of one super-packet at most, headers included.
+    pub gso_bytes: u32,
+    /// The segments of one super-packet at most.
+    pub gso_segments: u32,
 }
 
 /// The IP versions that a change was made for.
@@ -118,6 +132,50 @@ impl Netlink {
             link.txqueuelen(packets)
         })
         .await
+    }
+
+    /// Sets how much the interface's own queue holds, and how large a super-packet may be that it is handed.
+    ///
+    /// Each limit is a wish: one that the kernel refuses stays as it was and is logged.
+    ///
+    /// # Errors
+    ///
+    /// [`NetlinkError::NoSuchInterface`], or the connection has ended.
+    pub async fn set_queue(&mut self, name: &str, limits: QueueLimits) -> Result<(), NetlinkError> {
+        let index = self.link_index(name).await?;
+        let QueueLimits {
+            packets,
+            gso_bytes,
+            gso_segments,
+        } = limits;
+
+        // One by one, because a message takes effect up to what is refused in it. IPv4 has a limit of its own since
+        // Linux 6.3.
+        for limit in [
+            LinkAttribute::TxQueueLen(packets),
+            LinkAttribute::GsoMaxSize(gso_bytes),
+            LinkAttribute::GsoIpv4MaxSize(gso_bytes),
+            LinkAttribute::GsoMaxSegs(gso_segments),
+        ] {
+            let message = LinkUnspec::new_with_index(index)
+                .append_extra_attribute(limit.clone())
+                .build();
+            match self.handle.link().change(message).execute().await {
+                Ok(()) => {}
+                Err(error) if error::errno(&error) == Some(libc::ENODEV) => {
+                    return Err(NetlinkError::NoSuchInterface { name: name.into() });
+                }
+                Err(error) if error::errno(&error).is_some() => {
+                    tracing::debug!(name, ?limit, %error, "the kernel refuses a limit of a queue");
+                }
+                Err(error) => {
+                    let action = format!("set the limits of the queue of {name}");
+                    return Err(NetlinkError::from_reply(action, error));
+                }
+            }
+        }
+
+        Ok(())
     }
 
     /// Creates two Ethernet interfaces with a cable between them.

@@ -1,17 +1,20 @@
-//! UDP in trains: one call sends or receives up to 64 datagrams of one peer.
+//! UDP in trains: one call sends or receives up to 64 datagrams of one peer, and several trains at once.
 
 #[cfg(target_os = "linux")]
 mod linux;
+mod outgoing;
+mod recv;
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
 use connlib_wire::MAX_DATAGRAM;
-use connlib_wire::train::{Arrival, MAX_SEGMENTS, Transmit};
+use connlib_wire::train::MAX_SEGMENTS;
 
 #[cfg(target_os = "linux")]
 pub use linux::UdpSocket;
+pub use outgoing::{Outgoing, Payload};
+pub use recv::{BatchFull, RecvBatch};
 
 /// The most trains one [`Udp::recv`] returns; larger batches are of no use (io.md §2.2).
 pub const MAX_TRAINS: usize = 32;
@@ -19,21 +22,29 @@ pub const MAX_TRAINS: usize = 32;
 /// The most bytes a received train can have: as many of the largest datagrams as the kernel joins (io.md §2.2).
 pub const MAX_TRAIN_BYTES: usize = MAX_SEGMENTS * MAX_DATAGRAM;
 
+/// The most trains one [`Udp::send`] looks at; the others are left for the next call.
+pub const MAX_SENDS: usize = 16;
+
 /// A bound, unconnected UDP socket that never blocks.
 pub trait Udp {
     /// The address the socket is bound to; its port is the one datagrams come from.
     fn local_addr(&self) -> SocketAddr;
 
-    /// Sends the datagrams of `train` from number `first` on, and returns how many of those were taken.
+    /// Sends what is left of the `trains` and returns how many datagrams were taken, of all trains together.
     ///
-    /// They are taken in order, so the next call's `first` is this one's plus the result. Less than all is a success:
-    /// what stopped the rest is the next call's error. A `first` behind the last datagram takes nothing and succeeds.
+    /// They are taken in order: all that are left of the first train, then those of the second, and so on, of
+    /// [`MAX_SENDS`] trains at most. Less than all is a success: what stopped the rest is the next call's error. Trains
+    /// of which nothing is left take nothing and are no error.
     ///
     /// # Errors
     ///
-    /// Nothing was taken. `WouldBlock`: try again when the socket is writable. Anything else concerns the datagram
-    /// `first` and those like it: drop them, the socket is as good as before.
-    fn send(&mut self, train: &Transmit, first: usize) -> io::Result<usize>;
+    /// Nothing was taken. `WouldBlock`: try again when the socket is writable. Anything else concerns the first datagram
+    /// that hasn't left, and those that [`Outgoing::lost_to`] counts beside it: drop them and go on with the next one,
+    /// the socket is as good as before.
+    ///
+    /// `EMSGSIZE` is the answer to a train whose datagrams don't fit through the path, before any of them has left: all
+    /// datagrams of full size share that fate, and only a shorter last one may still pass.
+    fn send(&mut self, trains: &[Outgoing<'_>]) -> io::Result<usize>;
 
     /// Replaces the contents of `batch` by what has arrived and returns the number of trains.
     ///
@@ -43,117 +54,27 @@ pub trait Udp {
     ///
     /// `WouldBlock`: nothing waits. Anything else: nothing was received this time; the socket is as good as before.
     fn recv(&mut self, batch: &mut RecvBatch) -> io::Result<usize>;
-}
 
-/// Memory for received trains, reused from call to call.
-pub struct RecvBatch {
-    memory: Box<[u8]>,
-    bytes_each: usize,
-    filled: Vec<Filled>,
-}
-
-impl RecvBatch {
-    /// Allocates room for `trains` trains (1 to [`MAX_TRAINS`]) of `bytes_each` bytes.
-    ///
-    /// A train that is longer than its room is dropped by the receiver: give [`MAX_TRAIN_BYTES`] unless memory is short.
-    pub fn new(trains: usize, bytes_each: usize) -> Self {
-        let trains = trains.clamp(1, MAX_TRAINS);
-        let bytes_each = bytes_each.max(1);
-
-        Self {
-            memory: vec![0; trains * bytes_each].into_boxed_slice(),
-            bytes_each,
-            filled: Vec::with_capacity(trains),
-        }
-    }
-
-    /// The trains received last, in the order of their arrival.
-    pub fn arrivals(&self) -> impl Iterator<Item = Arrival<'_>> {
-        self.filled.iter().map(|filled| {
-            let start = filled.slot * self.bytes_each;
-            let bytes = self.memory.get(start..start + filled.len);
-
-            Arrival {
-                from: filled.from,
-                to: filled.to,
-                ecn: filled.ecn,
-                stride: filled.stride,
-                bytes: bytes.unwrap_or_default(),
-            }
-        })
-    }
-
-    /// Forgets the trains.
-    pub fn clear(&mut self) {
-        self.filled.clear();
-    }
-
-    /// The number of trains it holds.
-    pub fn len(&self) -> usize {
-        self.filled.len()
-    }
-
-    /// Whether it holds no train.
-    pub fn is_empty(&self) -> bool {
-        self.filled.is_empty()
-    }
-
-    /// The number of trains it has room for.
-    pub fn capacity(&self) -> usize {
-        self.memory.len() / self.bytes_each
-    }
-
-    /// The number of bytes it has room for in each train.
-    pub fn bytes_each(&self) -> usize {
-        self.bytes_each
-    }
-
-    /// Adds a copy of `arrival`, for implementations of [`Udp`] that have no kernel to write into the batch.
+    /// What stands in the socket's receive buffer, and what the kernel has dropped.
     ///
     /// # Errors
     ///
-    /// [`BatchFull`] if all trains are in use or this one is longer than its room; the batch is as before.
-    pub fn push(&mut self, arrival: Arrival<'_>) -> Result<(), BatchFull> {
-        // Trains fill the slots from the front unless the kernel left gaps, so the slot after the last one is free.
-        let slot = self.filled.last().map_or(0, |last| last.slot + 1);
-        if slot >= self.capacity() || arrival.bytes.len() > self.bytes_each {
-            return Err(BatchFull);
-        }
-        let start = slot * self.bytes_each;
-        let Some(room) = self.memory.get_mut(start..start + arrival.bytes.len()) else {
-            return Err(BatchFull);
-        };
-
-        room.copy_from_slice(arrival.bytes);
-        self.filled.push(Filled {
-            slot,
-            from: arrival.from,
-            to: arrival.to,
-            ecn: arrival.ecn,
-            stride: arrival.stride,
-            len: arrival.bytes.len(),
-        });
-
-        Ok(())
-    }
+    /// The kernel doesn't tell (before Linux 4.12), or the socket is gone.
+    fn backlog(&self) -> io::Result<Backlog>;
 }
 
-impl fmt::Debug for RecvBatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RecvBatch")
-            .field("trains", &self.len())
-            .field("capacity", &self.capacity())
-            .field("bytes_each", &self.bytes_each)
-            .finish()
-    }
+/// What stands in a socket's receive buffer, and what the kernel has dropped.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Backlog {
+    /// The bytes of the buffer that are in use, the kernel's bookkeeping included. That is up to a quarter of the limit
+    /// more than what waits: the kernel gives room back in portions of that size, or when nothing waits (measured).
+    pub bytes: usize,
+    /// The size of the buffer in bytes.
+    pub limit: usize,
+    /// The packets (trains, where the kernel joined them) dropped since the socket was bound. The kernel's counter has 32
+    /// bits and begins anew behind them.
+    pub dropped: u64,
 }
-
-/// A [`RecvBatch`] has no room for another train, or not for one of that length.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error(
-    "the receive batch has no room for this train; take out what it holds or make its trains larger"
-)]
-pub struct BatchFull;
 
 /// How a UDP socket is to be bound.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -272,60 +193,6 @@ impl UdpError {
             Some(libc::EACCES | libc::EPERM) => Self::PermissionDenied { addr },
             Some(libc::EAFNOSUPPORT) => Self::FamilyUnsupported { addr },
             _ => Self::Os { addr, source },
-        }
-    }
-}
-
-/// What is known about the train in one slot of a batch.
-#[derive(Clone, Copy, Debug)]
-struct Filled {
-    slot: usize,
-    from: SocketAddr,
-    to: SocketAddr,
-    ecn: connlib_wire::ecn::Ecn,
-    stride: usize,
-    len: usize,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use connlib_wire::ecn::Ecn;
-
-    #[test]
-    fn a_batch_gives_back_what_was_pushed() {
-        let mut batch = RecvBatch::new(2, 8);
-
-        batch.push(arrival(3, b"abcdefgh")).unwrap();
-        batch.push(arrival(0, b"ij")).unwrap();
-
-        let trains = batch
-            .arrivals()
-            .map(|arrival| arrival.datagrams().collect::<Vec<_>>())
-            .collect::<Vec<_>>();
-        assert_eq!(trains, [vec![&b"abc"[..], b"def", b"gh"], vec![b"ij"]]);
-    }
-
-    #[test]
-    fn a_full_batch_takes_no_more_until_it_is_cleared() {
-        let mut batch = RecvBatch::new(1, 4);
-        assert_eq!(batch.push(arrival(0, b"12345")), Err(BatchFull), "too long");
-
-        batch.push(arrival(0, b"1234")).unwrap();
-        assert_eq!(batch.push(arrival(0, b"5")), Err(BatchFull), "no slot left");
-
-        batch.clear();
-        assert!(batch.is_empty());
-        batch.push(arrival(0, b"5")).unwrap();
-    }
-
-    fn arrival(stride: usize, bytes: &[u8]) -> Arrival<'_> {
-        Arrival {
-            from: "192.0.2.1:1".parse().unwrap(),
-            to: "192.0.2.2:2".parse().unwrap(),
-            ecn: Ecn::Ect0,
-            stride,
-            bytes,
         }
     }
 }

@@ -11,18 +11,19 @@
 
 #[path = "privileged/processes.rs"]
 mod processes;
+#[path = "privileged/tun.rs"]
+mod tun;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket as StdUdpSocket};
 use std::os::fd::AsFd;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use connlib_os::namespace::{Namespace, NamespaceError, run_in, set_sysctl_net};
 use connlib_os::netlink::{Families, Netlink, NetlinkError, RouteSpec, RuleSpec, SourceRuleSpec};
 use connlib_os::poll::{Interest, Poller, Token};
-use connlib_os::tun::{Tun, TunDevice, TunError};
-use connlib_os::udp::{MAX_TRAIN_BYTES, RecvBatch, Udp, UdpConfig, UdpSocket};
+use connlib_os::udp::{MAX_TRAIN_BYTES, Outgoing, RecvBatch, Udp, UdpConfig, UdpSocket};
 use connlib_wire::buffer::Pool;
 use connlib_wire::ecn::Ecn;
 use connlib_wire::train::{Route, Transmit};
@@ -40,10 +41,10 @@ fn a_train_crosses_a_cable_between_two_namespaces() {
         let payload: Vec<u8> = (0..3 * 1200 + 100).map(|i| (i % 251) as u8).collect();
 
         let train = train(b.local_addr(), Ecn::Ect1, 1200, &payload);
-        assert_eq!(a.send(&train, 0).unwrap(), 4);
+        assert_eq!(a.send(&[Outgoing::new(&train, 0)]).unwrap(), 4);
 
         let mut datagrams = Vec::new();
-        let mut batch = RecvBatch::new(8, MAX_TRAIN_BYTES);
+        let mut batch = RecvBatch::new(Pool::new(MAX_TRAIN_BYTES, 8), 8);
         while datagrams.len() < 4 {
             receive(&mut b, &mut batch);
             for arrival in batch.arrivals() {
@@ -71,86 +72,8 @@ fn a_train_is_larger_than_the_path_and_is_refused_not_fragmented() {
         &[0; 2 * 1473],
     );
 
-    let refused = a.send(&train, 0).unwrap_err();
+    let refused = a.send(&[Outgoing::new(&train, 0)]).unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(libc::EMSGSIZE));
-}
-
-#[test]
-#[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
-fn packets_pass_through_a_tun_device_in_both_directions() {
-    let namespace = Namespace::create().unwrap();
-    let mut tun = run_in(&namespace, || TunDevice::create("tun-test"))
-        .unwrap()
-        .unwrap();
-    configure(&namespace, async |netlink| {
-        netlink.set_mtu("tun-test", 1280).await.unwrap();
-        netlink.set_tx_queue_len("tun-test", 100).await.unwrap();
-        let set = netlink
-            .set_addresses(
-                "tun-test",
-                Some("100.64.0.1".parse().unwrap()),
-                Some("fd00::1".parse().unwrap()),
-            )
-            .await
-            .unwrap();
-        assert_eq!(set, BOTH);
-        netlink.set_up("tun-test").await.unwrap();
-        for dst in ["100.64.0.0/16", "fd00::/64"] {
-            let route = RouteSpec::by_dev(dst.parse().unwrap(), "tun-test");
-            netlink.add_route(&route).await.unwrap();
-        }
-    });
-    let mut poller = Poller::new().unwrap();
-    poller.register(&tun, Token(0), Interest::Read).unwrap();
-
-    for (from, to) in [
-        ("100.64.0.1:1000", "100.64.0.2:2000"),
-        ("[fd00::1]:1000", "[fd00::2]:2000"),
-    ] {
-        let from = from.parse::<SocketAddr>().unwrap();
-        let to = to.parse::<SocketAddr>().unwrap();
-        let socket = run_in(&namespace, || StdUdpSocket::bind(from))
-            .unwrap()
-            .unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
-
-        socket.send_to(b"ping", to).unwrap();
-        let mut buf = [0; 1280];
-        let len = read_udp(&mut tun, &mut poller, &mut buf);
-        assert!(buf[..len].ends_with(b"ping"));
-
-        turn_around(&mut buf[..len]);
-        tun.write(&buf[..len]).unwrap();
-        let mut answer = [0; 16];
-        let (len, peer) = socket.recv_from(&mut answer).unwrap();
-        assert_eq!((&answer[..len], peer), (&b"ping"[..], to));
-    }
-
-    let refused = tun.write(&[0; 20]).unwrap_err();
-    assert_eq!(
-        refused.kind(),
-        io::ErrorKind::InvalidInput,
-        "not an IP packet"
-    );
-}
-
-#[test]
-#[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
-fn a_held_name_is_busy_and_a_dropped_one_is_free() {
-    let _alone = PROCESSES.lock().unwrap_or_else(PoisonError::into_inner);
-    let namespace = Namespace::create().unwrap();
-    let create = || run_in(&namespace, || TunDevice::create("tun-test")).unwrap();
-
-    let first = create().unwrap();
-    assert_eq!(first.name(), "tun-test");
-    assert!(matches!(create(), Err(TunError::Busy { .. })));
-    drop(first);
-    create().unwrap();
-
-    let loopback = run_in(&namespace, || TunDevice::create("lo")).unwrap();
-    assert!(matches!(loopback, Err(TunError::NameTaken { .. })));
 }
 
 #[test]
@@ -301,9 +224,11 @@ fn a_rule_sends_all_but_marked_packets_to_its_table() {
         let to = socket_in(&right, to).local_addr();
         let train = train(to, Ecn::NotEct, 1, b"x");
 
-        let refused = socket_in(&left, from).send(&train, 0).unwrap_err();
+        let refused = socket_in(&left, from)
+            .send(&[Outgoing::new(&train, 0)])
+            .unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
-        assert_eq!(marked(from).send(&train, 0).unwrap(), 1);
+        assert_eq!(marked(from).send(&[Outgoing::new(&train, 0)]).unwrap(), 1);
     }
 
     configure(&left, async |netlink| {
@@ -313,7 +238,12 @@ fn a_rule_sends_all_but_marked_packets_to_its_table() {
     });
     let to = socket_in(&right, "10.9.0.2").local_addr();
     let train = train(to, Ecn::NotEct, 1, b"x");
-    assert_eq!(socket_in(&left, "10.9.0.1").send(&train, 0).unwrap(), 1);
+    assert_eq!(
+        socket_in(&left, "10.9.0.1")
+            .send(&[Outgoing::new(&train, 0)])
+            .unwrap(),
+        1
+    );
 }
 
 #[test]
@@ -373,7 +303,7 @@ fn a_source_rule_is_about_what_comes_from_there_only() {
 
     let send = |from: &str, to: &str| {
         let to = socket_in(&right, to).local_addr();
-        socket_in(&left, from).send(&train(to, Ecn::NotEct, 1, b"x"), 0)
+        socket_in(&left, from).send(&[Outgoing::new(&train(to, Ecn::NotEct, 1, b"x"), 0)])
     };
     assert_eq!(send(here, "10.9.0.2").unwrap(), 1);
     for (from, to) in [(elsewhere, "10.9.0.2"), ("fd09::1", "fd09::2")] {
@@ -516,39 +446,4 @@ fn receive(socket: &mut UdpSocket, batch: &mut RecvBatch) {
         .unwrap();
 
     socket.recv(batch).unwrap();
-}
-
-/// Reads until a UDP packet comes; the kernel also sends some of its own.
-fn read_udp(tun: &mut TunDevice, poller: &mut Poller, buf: &mut [u8]) -> usize {
-    loop {
-        match tun.read(buf) {
-            Ok(len) => {
-                let protocol = if buf[0] >> 4 == 4 { buf[9] } else { buf[6] };
-                if protocol == 17 {
-                    return len;
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let mut events = Vec::new();
-                poller
-                    .wait(Some(Duration::from_secs(10)), &mut events)
-                    .unwrap();
-                assert!(!events.is_empty(), "no packet came");
-            }
-            Err(error) => panic!("{error}"),
-        }
-    }
-}
-
-/// Exchanges sender and receiver, which leaves all checksums right.
-fn turn_around(packet: &mut [u8]) {
-    let (addresses, len, ports) = if packet[0] >> 4 == 4 {
-        (12, 4, 20)
-    } else {
-        (8, 16, 40)
-    };
-    let (src, dst) = packet[addresses..addresses + 2 * len].split_at_mut(len);
-    src.swap_with_slice(dst);
-    let (src, dst) = packet[ports..ports + 4].split_at_mut(2);
-    src.swap_with_slice(dst);
 }

@@ -3,31 +3,30 @@
 mod grants;
 mod requests;
 mod resources;
+mod traffic;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
-use connlib_link::{self as link, Links, NotSent, PeerConfig, PeerId, RelayServer, Role};
+use connlib_link::{self as link, Links, PeerConfig, PeerId, RelayServer, Role};
 use connlib_wire::buffer::Buffer;
-use connlib_wire::control::Control;
 use connlib_wire::id::{GatewayId, ResourceId};
-use connlib_wire::ip::{IcmpError, Packet, icmp_error};
+use connlib_wire::ip::{IcmpError, Packet};
 use connlib_wire::key::PublicKey;
 use connlib_wire::portal::client::{
     AuthorizationCreated, AuthorizationCreationFailed, FromPortal, GatewayCandidates, Init,
     RequestAuthorization, ToPortal,
 };
 use connlib_wire::portal::{Empty, client as portal};
-use connlib_wire::train::{Arrival, Transmit};
+use connlib_wire::train::Transmit;
 use ipnet::IpNet;
 
 use crate::candidates::{Candidates, Change};
-use crate::filter::{ResourceEnd, permits};
 use crate::status::{ResourceStatus, Status};
-use crate::{Packets, PortalState, Reason, Settings, ranges};
+use crate::{PortalState, Reason, Settings, ranges};
 use grants::Grants;
-use requests::{Asked, Requests};
+use requests::Requests;
 use resources::Resources;
 
 pub use resources::ResourceView;
@@ -69,6 +68,8 @@ pub struct Client {
     packets: VecDeque<Buffer>,
     messages: VecDeque<ToPortal>,
     events: VecDeque<Event>,
+    /// Counts what may have changed where packets go.
+    revision: u64,
     dropped_from_tun: u64,
     dropped_from_peers: u64,
     last_now: Instant,
@@ -95,6 +96,7 @@ impl Client {
             packets: VecDeque::new(),
             messages: VecDeque::new(),
             events: VecDeque::new(),
+            revision: 0,
             dropped_from_tun: 0,
             dropped_from_peers: 0,
             last_now: now,
@@ -162,55 +164,6 @@ impl Client {
         self.settle(now);
     }
 
-    /// Takes a packet from the TUN device.
-    pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) {
-        self.last_now = now;
-        let sent = Packet::parse(packet)
-            .ok()
-            .is_some_and(|packet| self.route(now, &packet));
-        if !sent {
-            self.dropped_from_tun += 1;
-        }
-        self.settle(now);
-    }
-
-    /// Takes a train of datagrams; what is for the TUN device is added to `packets`.
-    pub fn handle_arrival(&mut self, now: Instant, arrival: &Arrival<'_>, packets: &mut Packets) {
-        self.last_now = now;
-        let first = packets.len();
-        self.links.handle_arrival(now, arrival, packets);
-
-        let mut goodbyes = Vec::new();
-        let (grants, resources, own) = (&self.grants, &self.resources, self.addresses);
-        let dropped = &mut self.dropped_from_peers;
-        packets.retain_from(first, |opened| {
-            let Ok(mut packet) = Packet::parse(opened.bytes) else {
-                *dropped += 1;
-                return false;
-            };
-            match Control::parse(&packet) {
-                Some(Ok(Control::Goodbye)) => goodbyes.push(opened.peer),
-                // Names are not resources of this version, and what it doesn't know it ignores.
-                Some(Ok(_) | Err(_)) => {}
-                None => {
-                    let is_ours = is_one_of(packet.destination(), own);
-                    let is_allowed =
-                        is_ours && grants.allows_from(opened.peer, packet.source(), resources);
-                    packet.set_ecn(packet.ecn().merged_with_outer(opened.outer_ecn));
-                    *dropped += u64::from(!is_allowed);
-                    return is_allowed;
-                }
-            }
-            false
-        });
-        for peer in goodbyes {
-            tracing::debug!(%peer, "The gateway said goodbye");
-            self.links.remove(peer);
-            self.forget_gateway(peer);
-        }
-        self.settle(now);
-    }
-
     /// Lets time pass.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.last_now = now;
@@ -221,7 +174,12 @@ impl Client {
         self.settle(now);
     }
 
-    /// The train that leaves next.
+    /// A datagram that leaves before all data.
+    pub fn poll_control(&mut self) -> Option<Transmit> {
+        self.links.poll_control()
+    }
+
+    /// The train that leaves next, control before data.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.links.poll_transmit()
     }
@@ -354,58 +312,6 @@ impl Client {
         }
     }
 
-    /// Sends a packet to where it belongs; whether that exists.
-    fn route(&mut self, now: Instant, packet: &Packet<&[u8]>) -> bool {
-        let destination = packet.destination();
-        // The gateway would not know where to send answers for anyone but us.
-        if !is_one_of(packet.source(), self.addresses) || is_one_of(destination, self.addresses) {
-            return false;
-        }
-        if ranges::is_tunnel(destination) {
-            let gateway = self.grants.gateway_at(destination);
-            return gateway.is_some_and(|gateway| self.encapsulate(now, gateway, packet));
-        }
-        let Some(resource) = self.resources.lookup(destination) else {
-            return false;
-        };
-        let id = resource.id;
-        if !permits(&resource.filters, packet, ResourceEnd::Destination) {
-            self.answer(packet, IcmpError::Prohibited);
-            return false;
-        }
-        match self.grants.gateway_of(id) {
-            Some(gateway) => self.encapsulate(now, gateway, packet),
-            None => self.hold(now, id, packet),
-        }
-    }
-
-    fn encapsulate(&mut self, now: Instant, gateway: GatewayId, packet: &Packet<&[u8]>) -> bool {
-        match self
-            .links
-            .encapsulate(now, gateway.into(), packet.bytes(), packet.ecn())
-        {
-            Ok(()) | Err(NotSent::Waiting) => true,
-            Err(why) => {
-                tracing::trace!(%gateway, %why, "Packet not sent");
-                false
-            }
-        }
-    }
-
-    /// Keeps a packet until access is granted, and asks for it.
-    fn hold(&mut self, now: Instant, resource: ResourceId, packet: &Packet<&[u8]>) -> bool {
-        match self.requests.hold(now, resource, packet, self.links.pool()) {
-            Asked::Now => self.ask(resource),
-            Asked::Already => {}
-            Asked::Refused(error) => {
-                self.answer(packet, error);
-                return false;
-            }
-        }
-
-        true
-    }
-
     fn ask(&mut self, resource: ResourceId) {
         if self.portal == PortalState::Away || !self.resources.contains(resource) {
             return;
@@ -445,9 +351,7 @@ impl Client {
             (created.gateway_ipv4, created.gateway_ipv6),
         );
         for held in self.requests.granted(resource) {
-            if let Ok(packet) = Packet::parse(&*held) {
-                self.encapsulate(now, gateway, &packet);
-            }
+            self.encapsulate(now, gateway, &held);
         }
     }
 
@@ -470,12 +374,6 @@ impl Client {
         }
     }
 
-    fn answer(&mut self, packet: &Packet<&[u8]>, error: IcmpError) {
-        if let Some(answer) = icmp_error(self.links.pool(), packet, error) {
-            self.packets.push_back(answer.into_inner());
-        }
-    }
-
     /// A resource is gone or another: nothing of it may flow. A gateway that serves no other is left.
     fn revoke(&mut self, now: Instant, resource: ResourceId) {
         self.requests.forget(resource);
@@ -490,8 +388,16 @@ impl Client {
         self.candidates.forget(peer);
     }
 
-    /// Takes in what the links have to say.
+    /// Takes in what the links have to say, and asks for what is due.
     fn settle(&mut self, now: Instant) {
+        self.revision += 1;
+        self.hear_links();
+        for resource in self.requests.due(now) {
+            self.ask(resource);
+        }
+    }
+
+    fn hear_links(&mut self) {
         while let Some(event) = self.links.poll_event() {
             match event {
                 link::Event::NewCandidate { peer, line } => self.candidates.add(peer, line),
@@ -515,9 +421,6 @@ impl Client {
                 link::Event::NoRelays => self.messages.push_back(ToPortal::NoRelays(Empty {})),
                 _ => {}
             }
-        }
-        for resource in self.requests.due(now) {
-            self.ask(resource);
         }
     }
 }

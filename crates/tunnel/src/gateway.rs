@@ -1,28 +1,26 @@
 //! The gateway: lets in what is granted, for as long as it is granted.
 
 mod peers;
+mod traffic;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
-use connlib_link::{self as link, Links, NotSent, PeerConfig, PeerId, RelayServer, Role};
+use connlib_link::{self as link, Links, PeerConfig, PeerId, RelayServer, Role};
 use connlib_wire::buffer::Buffer;
-use connlib_wire::control::Control;
-use connlib_wire::ecn::Ecn;
 use connlib_wire::id::ClientId;
-use connlib_wire::ip::{IcmpError, Packet, icmp_error};
 use connlib_wire::key::PublicKey;
 use connlib_wire::portal::Empty;
 use connlib_wire::portal::gateway::{
     AuthorizationRef, BroadcastCandidates, CreateAuthorization, FromPortal, Init, ToPortal,
 };
-use connlib_wire::train::{Arrival, Transmit};
+use connlib_wire::train::Transmit;
 use ipnet::IpNet;
 
 use crate::candidates::{Candidates, Change};
-use crate::{Calendar, Packets, PortalState, Reason, Settings, Status, ranges};
-use peers::{Peers, Verdict};
+use crate::{Calendar, PortalState, Reason, Settings, Status, ranges};
+use peers::Peers;
 
 /// Something that the operating system should know.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -58,6 +56,8 @@ pub struct Gateway {
     packets: VecDeque<Buffer>,
     messages: VecDeque<ToPortal>,
     events: VecDeque<Event>,
+    /// Counts what may have changed where packets go.
+    revision: u64,
     dropped_from_tun: u64,
     dropped_from_peers: u64,
     last_now: Instant,
@@ -86,6 +86,7 @@ impl Gateway {
             packets: VecDeque::new(),
             messages: VecDeque::new(),
             events: VecDeque::new(),
+            revision: 0,
             dropped_from_tun: 0,
             dropped_from_peers: 0,
             last_now: now,
@@ -140,64 +141,6 @@ impl Gateway {
         }
     }
 
-    /// Takes a packet from the TUN device: an answer for a client.
-    pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) {
-        self.last_now = now;
-        let sent = Packet::parse(packet)
-            .ok()
-            .is_some_and(|packet| self.route(now, &packet));
-        if !sent {
-            self.dropped_from_tun += 1;
-        }
-        self.settle(now);
-    }
-
-    /// Takes a train of datagrams; what is for the TUN device is added to `packets`.
-    pub fn handle_arrival(&mut self, now: Instant, arrival: &Arrival<'_>, packets: &mut Packets) {
-        self.last_now = now;
-        let first = packets.len();
-        self.links.handle_arrival(now, arrival, packets);
-
-        let mut goodbyes = Vec::new();
-        let mut refused = Vec::new();
-        let (peers, own, pool) = (&self.peers, self.addresses, self.links.pool());
-        packets.retain_from(first, |opened| {
-            let Ok(mut packet) = Packet::parse(opened.bytes) else {
-                return false;
-            };
-            match Control::parse(&packet) {
-                Some(Ok(Control::Goodbye)) => goodbyes.push(opened.peer),
-                // Names are not resources of this version, and what it doesn't know it ignores.
-                Some(Ok(_) | Err(_)) => {}
-                None => match peers.judge_outbound(now, ClientId(opened.peer.0), &packet, own) {
-                    Verdict::Pass => {
-                        packet.set_ecn(packet.ecn().merged_with_outer(opened.outer_ecn));
-                        return true;
-                    }
-                    Verdict::Refuse => {
-                        let answer = icmp_error(pool, &packet, IcmpError::Prohibited);
-                        refused.push((opened.peer, answer));
-                    }
-                    Verdict::Drop => refused.push((opened.peer, None)),
-                },
-            }
-            false
-        });
-        for (peer, answer) in refused {
-            self.dropped_from_peers += 1;
-            if let Some(answer) = answer {
-                self.encapsulate(now, peer, answer.bytes(), Ecn::NotEct);
-            }
-        }
-        for peer in goodbyes {
-            tracing::debug!(client = %peer, "The client said goodbye");
-            self.links.remove(peer);
-            self.peers.remove(ClientId(peer.0));
-            self.candidates.forget(peer);
-        }
-        self.settle(now);
-    }
-
     /// Lets time pass.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.last_now = now;
@@ -206,7 +149,12 @@ impl Gateway {
         self.settle(now);
     }
 
-    /// The train that leaves next.
+    /// A datagram that leaves before all data.
+    pub fn poll_control(&mut self) -> Option<Transmit> {
+        self.links.poll_control()
+    }
+
+    /// The train that leaves next, control before data.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.links.poll_transmit()
     }
@@ -345,31 +293,17 @@ impl Gateway {
             }));
     }
 
-    /// Sends a packet to the client it is for; whether it may have it.
-    fn route(&mut self, now: Instant, packet: &Packet<&[u8]>) -> bool {
-        let Some(client) = self.peers.judge_inbound(now, packet, self.addresses) else {
-            return false;
-        };
-
-        self.encapsulate(now, client.into(), packet.bytes(), packet.ecn())
-    }
-
-    fn encapsulate(&mut self, now: Instant, peer: PeerId, packet: &[u8], ecn: Ecn) -> bool {
-        match self.links.encapsulate(now, peer, packet, ecn) {
-            Ok(()) | Err(NotSent::Waiting) => true,
-            Err(why) => {
-                tracing::trace!(client = %peer, %why, "Packet not sent");
-                false
-            }
-        }
-    }
-
     /// Takes in what the links have to say, and leaves clients that may use nothing any longer.
     fn settle(&mut self, now: Instant) {
         for client in self.peers.take_idle() {
             tracing::info!(%client, "The last grant ended");
             self.links.close(now, client.into());
         }
+        self.revision += 1;
+        self.hear_links();
+    }
+
+    fn hear_links(&mut self) {
         while let Some(event) = self.links.poll_event() {
             match event {
                 link::Event::NewCandidate { peer, line } => self.candidates.add(peer, line),

@@ -25,7 +25,7 @@ pub mod gateway;
 mod ranges;
 mod status;
 
-pub use connlib_link::{Opened, Packets};
+pub use connlib_link::{Job, Opened, Packets, PeerId, Told};
 pub use status::{PeerStatus, RelayStatus, ResourceStatus, Status};
 
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! The TUN device in the kernel: its addresses, what leads into it, and what does not (client.md §12.1–12.2).
 
-use connlib_os::netlink::{Netlink, RuleSpec};
+use connlib_os::netlink::{Netlink, QueueLimits, RuleSpec};
 use connlib_wire::MAX_PACKET;
 
 use super::MARK;
@@ -17,19 +17,18 @@ const RULE: RuleSpec = RuleSpec {
     priority: 100,
 };
 
-/// How many packets may wait in the device (limits.md: what waits should wait with us).
-const TX_QUEUE_LEN: u32 = 500;
-
 /// A TUN device's place in the kernel.
 pub(super) struct Interface {
     name: String,
+    limits: QueueLimits,
     netlink: Option<Netlink>,
 }
 
 impl Interface {
-    pub(super) fn new(name: String) -> Self {
+    pub(super) fn new(name: String, limits: QueueLimits) -> Self {
         Self {
             name,
+            limits,
             netlink: None,
         }
     }
@@ -47,7 +46,7 @@ impl Interface {
         };
         if is_first {
             netlink.set_mtu(&self.name, MAX_PACKET as u32).await?;
-            netlink.set_tx_queue_len(&self.name, TX_QUEUE_LEN).await?;
+            netlink.set_queue(&self.name, self.limits).await?;
             // What a killed process left behind.
             netlink.flush_table(TABLE).await?;
         }

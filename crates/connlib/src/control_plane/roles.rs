@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use connlib_os::netlink::QueueLimits;
 use connlib_tunnel::client::{self, Client};
 use connlib_tunnel::gateway::{self, Gateway};
 use connlib_tunnel::{Settings, Status};
@@ -11,6 +12,25 @@ use ipnet::IpNet;
 
 use crate::event_loop::Core;
 use crate::uplink::{self, Protocol};
+
+/// How many packets wait in the device at most. Each turn of the loop empties it, so that it holds what comes in a
+/// millisecond or two of small packets, and never stands (limits.md: what waits should wait with us).
+const PACKETS: u32 = 500;
+
+/// A stream that begins on this machine: a super-packet is to be one train, which holds 49 datagrams of the largest kind
+/// (limits.md, lesson 2).
+const OWN_STREAMS: QueueLimits = QueueLimits {
+    packets: PACKETS,
+    gso_bytes: 61_000,
+    gso_segments: 49,
+};
+
+/// A stream that is forwarded: one that exceeds the device's limits would come apart into single packets.
+const FORWARDED_STREAMS: QueueLimits = QueueLimits {
+    packets: PACKETS,
+    gso_bytes: 65_536,
+    gso_segments: 65_535,
+};
 
 /// What a TUN device must look like.
 #[derive(Clone, Debug)]
@@ -29,6 +49,8 @@ pub(crate) trait Role: Send + 'static {
             Event: Send,
             Status = Status,
             Packets: Send,
+            Lane: Send,
+            Job: Send,
         > + Send
         + 'static;
     /// What it says to the portal.
@@ -37,6 +59,8 @@ pub(crate) trait Role: Send + 'static {
     const NAME: &'static str;
     const DATA_THREAD: &'static str;
     const CONTROL_THREAD: &'static str;
+    /// What may wait in the TUN device, and how large its super-packets are.
+    const QUEUE: QueueLimits;
 
     fn core(now: Instant, seed: [u8; 32], unix: Duration) -> Self::Core;
     fn public_key(core: &Self::Core) -> PublicKey;
@@ -53,6 +77,7 @@ impl Role for OfClient {
     const NAME: &'static str = "client";
     const DATA_THREAD: &'static str = "client data";
     const CONTROL_THREAD: &'static str = "client control";
+    const QUEUE: QueueLimits = OWN_STREAMS;
 
     fn core(now: Instant, seed: [u8; 32], unix: Duration) -> Client {
         Client::new(now, seed, Settings { unix })
@@ -92,6 +117,7 @@ impl Role for OfGateway {
     const NAME: &'static str = "gateway";
     const DATA_THREAD: &'static str = "gateway data";
     const CONTROL_THREAD: &'static str = "gateway ctrl";
+    const QUEUE: QueueLimits = FORWARDED_STREAMS;
 
     fn core(now: Instant, seed: [u8; 32], unix: Duration) -> Gateway {
         Gateway::new(now, seed, Settings { unix })

@@ -1,20 +1,22 @@
 //! The thread of a client or a gateway.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use connlib_os::clock::Clock;
 use connlib_os::poll::{Interest, Poller, Readiness, Token, Waker};
-use connlib_os::tun::{Tun, TunDevice};
+use connlib_os::random;
+use connlib_os::tun::{Joins, Tun, TunDevice};
 use connlib_os::udp::UdpSocket;
+use connlib_wire::offload::VirtioHeader;
 use connlib_wire::stun::Family;
 use tokio::sync::mpsc;
 
 use super::sockets::{Pair, Sockets, token};
 use super::{DataPlaneEnded, DataPlaneError};
-use crate::event_loop::{Command, Core, Degraded, Error, EventLoop, Io, Output, Watched};
+use crate::event_loop::{Command, Core, Degraded, Error, EventLoop, Inline, Io, Output, Watched};
 
 /// How many orders and outputs may wait on either side (io.md §1.1).
 const CHANNEL: usize = 128;
@@ -111,19 +113,26 @@ where
     C::Event: Send,
     C::Status: Send,
     C::Packets: Send,
+    C::Lane: Send,
+    C::Job: Send,
 {
     let poller = Poller::new().map_err(DataPlaneError::Os)?;
     let waker = Waker::new(&poller, WAKER).map_err(DataPlaneError::Os)?;
     let pair = Pair::bind(sockets, &poller)?;
+    let entropy = random::seed().map_err(DataPlaneError::Os)?;
+    let flow_seed = entropy
+        .first_chunk()
+        .map_or(0, |bytes| u64::from_ne_bytes(*bytes));
     let (orders, receive_orders) = mpsc::channel(CHANNEL);
     let (send_outputs, outputs) = mpsc::channel(CHANNEL);
     let mut node = Node {
-        event_loop: EventLoop::new(core),
+        event_loop: EventLoop::new(core, flow_seed),
         io: NodeIo {
             turn_began_at: clock.now(),
             clock,
             sockets: pair,
             tun: Watched::new(Device { device: None }),
+            workers: Inline::default(),
             commands: VecDeque::new(),
             outputs: send_outputs,
         },
@@ -271,6 +280,7 @@ struct NodeIo<C: Core> {
     turn_began_at: Instant,
     sockets: Pair,
     tun: Watched<Device>,
+    workers: Inline<C::Job>,
     commands: VecDeque<Command<C::FromPortal>>,
     outputs: mpsc::Sender<Output<C>>,
 }
@@ -299,6 +309,7 @@ impl<C: Core> NodeIo<C> {
 impl<C: Core> Io<C> for NodeIo<C> {
     type Udp = UdpSocket;
     type Tun = Device;
+    type Workers = Inline<C::Job>;
 
     fn udp(&mut self, family: Family) -> Option<&mut Watched<UdpSocket>> {
         self.sockets.get(family)
@@ -306,6 +317,10 @@ impl<C: Core> Io<C> for NodeIo<C> {
 
     fn tun(&mut self) -> &mut Watched<Device> {
         &mut self.tun
+    }
+
+    fn workers(&mut self) -> &mut Inline<C::Job> {
+        &mut self.workers
     }
 
     fn has_commands(&self) -> bool {
@@ -344,16 +359,20 @@ impl Tun for Device {
         self.device.as_ref().map_or("", Tun::name)
     }
 
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+    fn joins(&self) -> Joins {
+        self.device.as_ref().map_or_else(Joins::default, Tun::joins)
+    }
+
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<(VirtioHeader, usize)> {
         match &mut self.device {
             Some(device) => device.read(buf),
             None => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
-    fn write(&mut self, packet: &[u8]) -> io::Result<()> {
+    fn write(&mut self, header: VirtioHeader, parts: &[IoSlice<'_>]) -> io::Result<()> {
         match &mut self.device {
-            Some(device) => device.write(packet),
+            Some(device) => device.write(header, parts),
             // Nobody can have asked for it.
             None => Ok(()),
         }

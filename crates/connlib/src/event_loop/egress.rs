@@ -4,24 +4,28 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
-use connlib_os::udp::Udp;
-use connlib_wire::train::Transmit;
+use connlib_os::udp::{MAX_SENDS, Outgoing, Udp};
+use connlib_wire::train::{Route, Transmit};
 
 use super::Watched;
 use super::errors::{Degraded, Error, Errors, PerPacket};
 use super::stats::{DropReason, Said, Stats, is_lost};
 
-/// Trains that wait for one socket, in the order they were made.
+/// Trains that wait for one socket, in the order they were made; control goes before data.
 ///
 /// While more than the limit waits and the socket still takes some, whoever fills it should be held back: that loses
 /// nothing. A socket that takes nothing at all for a while loses that claim, and then what is over twice the limit.
 #[derive(Debug)]
 pub(super) struct Egress {
-    queue: VecDeque<Queued>,
+    /// Never behind data; its bytes don't count, it is little and bounded by its makers.
+    control: VecDeque<Queued>,
+    data: VecDeque<Queued>,
     bytes: usize,
     limit: usize,
     stuck_since: Option<Instant>,
     retry: Option<Retry>,
+    /// What was too large for its way, to be told to the core.
+    too_large: Option<(Route, usize)>,
 }
 
 /// Where what a loop does is written down.
@@ -53,29 +57,44 @@ const PATIENCE: Duration = Duration::from_millis(20);
 const RETRY_AFTER: Duration = Duration::from_millis(1);
 const MAX_ATTEMPTS: u32 = 24;
 
+/// The most control datagrams that wait for a socket that takes nothing.
+const MAX_CONTROL: usize = 1_024;
+
 impl Egress {
     /// An empty queue that wants no more than `limit` bytes.
     pub(super) fn new(limit: usize) -> Self {
         Self {
-            queue: VecDeque::new(),
+            control: VecDeque::new(),
+            data: VecDeque::new(),
             bytes: 0,
             limit,
             stuck_since: None,
             retry: None,
+            too_large: None,
         }
     }
 
+    /// Adds a train of data.
     pub(super) fn push(&mut self, train: Transmit, stats: &mut Stats) {
         if self.bytes >= self.limit.saturating_mul(2) {
             stats.count_dropped(DropReason::SocketFull, train.segments());
             return;
         }
         self.bytes += train.payload.len();
-        self.queue.push_back(Queued { train, next: 0 });
+        self.data.push_back(Queued { train, next: 0 });
+    }
+
+    /// Adds what must not wait behind data.
+    pub(super) fn push_control(&mut self, train: Transmit, stats: &mut Stats) {
+        if self.control.len() >= MAX_CONTROL {
+            stats.count_dropped(DropReason::SocketFull, train.segments());
+            return;
+        }
+        self.control.push_back(Queued { train, next: 0 });
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.control.is_empty() && self.data.is_empty()
     }
 
     /// Whether who fills the queue should wait.
@@ -107,14 +126,30 @@ impl Egress {
         report: &mut Report<'_>,
     ) {
         while socket.ready.writable && self.wants_to_flush(now) {
-            let Some(front) = self.queue.front_mut() else {
-                break;
+            let sent = {
+                let mut waiting = self
+                    .control
+                    .iter()
+                    .chain(&self.data)
+                    .map(|queued| Outgoing::new(&queued.train, queued.next));
+                let Some(first) = waiting.next() else {
+                    break;
+                };
+                let mut outgoing = [first; MAX_SENDS];
+                let mut count = 1;
+                for (slot, next) in outgoing.iter_mut().skip(1).zip(waiting) {
+                    *slot = next;
+                    count += 1;
+                }
+                socket
+                    .device
+                    .send(outgoing.get(..count).unwrap_or_default())
             };
-            match socket.device.send(&front.train, front.next) {
+            match sent {
                 Ok(taken) => {
                     report.stats.datagrams_sent += taken as u64;
                     self.stuck_since = None;
-                    // Taking nothing means that nothing is left.
+                    // Taking nothing means that nothing is left of the first.
                     self.advance(if taken == 0 { usize::MAX } else { taken });
                 }
                 Err(error) => self.handle_error(now, socket, error, report),
@@ -122,9 +157,14 @@ impl Egress {
         }
     }
 
+    /// The route of what was too large for it, and the size of its datagrams, once.
+    pub(super) fn take_too_large(&mut self) -> Option<(Route, usize)> {
+        self.too_large.take()
+    }
+
     /// Drops everything: there is no socket.
     pub(super) fn discard(&mut self, reason: DropReason, stats: &mut Stats) {
-        for queued in self.queue.drain(..) {
+        for queued in self.control.drain(..).chain(self.data.drain(..)) {
             let left = queued.train.segments().saturating_sub(queued.next);
             stats.count_dropped(reason, left);
         }
@@ -133,7 +173,8 @@ impl Egress {
 
     /// Forgets everything: it belongs to a network that we left.
     pub(super) fn clear(&mut self) {
-        self.queue.clear();
+        self.control.clear();
+        self.data.clear();
         self.bytes = 0;
         self.stuck_since = None;
         self.retry = None;
@@ -176,25 +217,54 @@ impl Egress {
             }
             reason = DropReason::NoBuffers;
         }
-        report.stats.count_dropped(reason, 1);
+
+        let front = self
+            .front()
+            .map(|front| Outgoing::new(&front.train, front.next));
+        let alike = front.map_or(1, |front| front.lost_to(&error));
+        if reason == DropReason::TooLarge
+            && let Some(front) = front
+        {
+            self.too_large = Some((front.route, front.segment_size));
+        }
+        report.stats.count_dropped(reason, alike);
         report.said.say(reason, &error);
         report.errors.push(Error::PerPacket(PerPacket {
             reason,
             source: error,
         }));
-        self.advance(1);
+        self.advance(alike);
+    }
+
+    fn front(&self) -> Option<&Queued> {
+        self.control.front().or_else(|| self.data.front())
     }
 
     /// The next `datagrams` are done with.
-    fn advance(&mut self, datagrams: usize) {
+    fn advance(&mut self, mut datagrams: usize) {
         self.retry = None;
-        let Some(front) = self.queue.front_mut() else {
-            return;
-        };
-        front.next = front.next.saturating_add(datagrams);
-        if front.next >= front.train.segments() {
-            self.bytes -= front.train.payload.len();
-            self.queue.pop_front();
+        loop {
+            let is_control = !self.control.is_empty();
+            let queue = match is_control {
+                true => &mut self.control,
+                false => &mut self.data,
+            };
+            let Some(front) = queue.front_mut() else {
+                return;
+            };
+            let left = front.train.segments().saturating_sub(front.next);
+            if datagrams < left {
+                front.next += datagrams;
+                return;
+            }
+            if !is_control {
+                self.bytes -= front.train.payload.len();
+            }
+            queue.pop_front();
+            if datagrams == usize::MAX || datagrams == left {
+                return;
+            }
+            datagrams -= left;
         }
     }
 }

@@ -4,10 +4,12 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use connlib_os::udp::{MAX_TRAIN_BYTES, RecvBatch, Udp};
+use connlib_wire::buffer::Pool;
 use connlib_wire::stun::Family;
-use connlib_wire::train::Arrival;
+use connlib_wire::train::Received;
 
 use super::Watched;
+use super::codel::Codel;
 use super::errors::{Degraded, Error, Errors};
 use super::stats::{Stats, is_lost};
 
@@ -15,25 +17,39 @@ use super::stats::{Stats, is_lost};
 #[derive(Debug)]
 pub(super) struct Ingress {
     batch: RecvBatch,
-    next: usize,
+    pool: Pool,
     patience: Patience,
+    codel: Codel,
+    /// How many packets are to tell their senders that the socket's buffer stands.
+    tells: u32,
 }
 
+/// How long a datagram may wait in a socket's buffer that stands. Less than in our own queues: everybody waits in it alike,
+/// sparse flows, checks and handshakes too.
+const TARGET: Duration = Duration::from_millis(1);
+
 /// Trains per receive: enough to make the system call cheap, few enough for two sockets to keep in memory.
-const TRAINS: usize = 16;
+const TRAINS: usize = 8;
+
+/// How many trains' memory is kept for the next ones.
+const IDLE_TRAINS: usize = 32;
 
 impl Ingress {
     pub(super) fn new() -> Self {
+        let pool = Pool::new(MAX_TRAIN_BYTES, IDLE_TRAINS);
+
         Self {
-            batch: RecvBatch::new(TRAINS, MAX_TRAIN_BYTES),
-            next: 0,
+            batch: RecvBatch::new(pool.clone(), TRAINS),
+            pool,
             patience: Patience::default(),
+            codel: Codel::new(TARGET),
+            tells: 0,
         }
     }
 
     /// Whether there is something to handle without asking the socket.
     pub(super) fn has_more(&self) -> bool {
-        self.next < self.batch.len()
+        !self.batch.is_empty()
     }
 
     /// Whether a turn at `now` would handle anything.
@@ -47,11 +63,8 @@ impl Ingress {
     }
 
     /// The next train.
-    pub(super) fn take(&mut self) -> Option<Arrival<'_>> {
-        let arrival = self.batch.arrivals().nth(self.next)?;
-        self.next += 1;
-
-        Some(arrival)
+    pub(super) fn take(&mut self) -> Option<Received> {
+        self.batch.pop()
     }
 
     /// Asks the socket for more; whether it is worth to go on.
@@ -62,13 +75,17 @@ impl Ingress {
         stats: &mut Stats,
         errors: &mut Errors,
     ) -> bool {
-        self.next = 0;
-        self.batch.clear();
         if !socket.ready.readable || !self.patience.is_ready(now) {
             return false;
         }
         let Err(error) = socket.device.recv(&mut self.batch) else {
             self.patience.succeeded();
+            socket.ready.readable = !self.batch.is_exhausted();
+            if let Some(stood_for) = self.batch.stood_for() {
+                stats.stood.record(stood_for);
+                let tells = self.codel.judge(now, stood_for, self.batch.is_exhausted());
+                self.tells += u32::from(tells);
+            }
             return true;
         };
         if error.kind() == io::ErrorKind::WouldBlock {
@@ -97,10 +114,22 @@ impl Ingress {
         self.patience.failed(now)
     }
 
+    /// Whether a packet of what was received last is to tell its sender to slow down; each time once.
+    pub(super) fn tells(&mut self) -> bool {
+        let tells = self.tells > 0;
+        self.tells = self.tells.saturating_sub(1);
+
+        tells
+    }
+
+    /// Lets memory go that a load has left behind.
+    pub(super) fn trim(&mut self) {
+        self.pool.trim();
+    }
+
     /// Forgets what is left.
     pub(super) fn clear(&mut self) {
         self.batch.clear();
-        self.next = 0;
     }
 }
 

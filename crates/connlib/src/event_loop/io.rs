@@ -1,14 +1,19 @@
 //! What stands at both ends of a loop: a state machine, and the outside.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::hash::Hash;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use connlib_os::tun::Tun;
 use connlib_os::udp::Udp;
 use connlib_tunnel::PortalState;
+pub use connlib_tunnel::Told;
 use connlib_wire::buffer::Buffer;
 use connlib_wire::stun::Family;
-use connlib_wire::train::{Arrival, Transmit};
+use connlib_wire::super_packet::SuperPacket;
+use connlib_wire::train::{Received, Route, Transmit};
 
 use super::errors::Errors;
 use super::stats::Stats;
@@ -27,16 +32,35 @@ pub trait Core {
     type Event;
     /// A description of the state.
     type Status;
+    /// Whom a packet of the TUN device is for. Lanes get equal shares.
+    type Lane: Copy + Eq + Hash + fmt::Debug;
+    /// Encryption as a value.
+    type Job: Job;
     /// Packets on their way to the TUN device.
     type Packets: PacketBatch;
 
     fn handle_message(&mut self, now: Instant, message: Self::FromPortal);
     fn handle_portal_state(&mut self, now: Instant, state: PortalState);
-    fn handle_packet(&mut self, now: Instant, packet: &[u8]);
-    fn handle_arrival(&mut self, now: Instant, arrival: &Arrival<'_>, packets: &mut Self::Packets);
+    fn route(&mut self, now: Instant, packet: &mut SuperPacket<Buffer>) -> Option<Self::Lane>;
+    fn revision(&self) -> u64;
+    fn count_malformed(&mut self);
+    fn begin_send(
+        &mut self,
+        now: Instant,
+        lane: Self::Lane,
+        packet: SuperPacket<Buffer>,
+        skip: usize,
+    );
+    fn begin_receive(&mut self, now: Instant, received: Received);
+    fn poll_job(&mut self) -> Option<Self::Job>;
+    fn commit(&mut self, job: Self::Job);
+    fn poll_opened(&mut self, now: Instant, packets: &mut Self::Packets) -> bool;
+    fn handle_too_large(&mut self, now: Instant, route: &Route, datagram: usize);
     fn handle_timeout(&mut self, now: Instant);
+    fn trim(&mut self);
     fn reset(&mut self, now: Instant);
     fn shut_down(&mut self, now: Instant);
+    fn poll_control(&mut self) -> Option<Transmit>;
     fn poll_transmit(&mut self) -> Option<Transmit>;
     fn poll_packet(&mut self) -> Option<Buffer>;
     fn poll_message(&mut self) -> Option<Self::ToPortal>;
@@ -45,13 +69,71 @@ pub trait Core {
     fn status(&self, now: Instant) -> Self::Status;
 }
 
-/// Packets that a [`Core`] has taken out of datagrams.
+/// Packets that a [`Core`] has taken out of one train.
 pub trait PacketBatch: Default {
-    /// The packets, in order of arrival.
-    fn packets(&self) -> impl Iterator<Item = &[u8]>;
+    /// The memory that they lie in.
+    fn memory(&self) -> &[u8];
+
+    /// Where each lies, in order of arrival.
+    fn ranges(&self) -> impl Iterator<Item = Range<usize>>;
+
+    /// Lets the first packet tell its sender to slow down.
+    fn tell(&mut self) -> Told;
 
     /// Forgets them.
     fn clear(&mut self);
+}
+
+/// Work that needs nothing but itself, so that it can be done anywhere.
+pub trait Job {
+    /// Does it.
+    fn run(&mut self);
+}
+
+/// Whoever runs jobs: the loop's own thread, or others.
+pub trait Workers<J> {
+    /// Takes a job.
+    fn submit(&mut self, job: J);
+
+    /// Gives back a job that is done; any order will do. Whoever waits for the loop's devices must be woken when there is
+    /// one.
+    fn finished(&mut self) -> Option<J>;
+
+    /// Whether jobs are under way.
+    fn is_busy(&self) -> bool;
+}
+
+/// Runs each job at once.
+#[derive(Debug)]
+pub struct Inline<J> {
+    finished: Option<J>,
+    queue: VecDeque<J>,
+}
+
+impl<J> Default for Inline<J> {
+    fn default() -> Self {
+        Self {
+            finished: None,
+            queue: VecDeque::new(),
+        }
+    }
+}
+
+impl<J: Job> Workers<J> for Inline<J> {
+    fn submit(&mut self, mut job: J) {
+        job.run();
+        if let Some(former) = self.finished.replace(job) {
+            self.queue.push_back(former);
+        }
+    }
+
+    fn finished(&mut self) -> Option<J> {
+        self.queue.pop_front().or_else(|| self.finished.take())
+    }
+
+    fn is_busy(&self) -> bool {
+        self.finished.is_some()
+    }
 }
 
 /// What the outside gives a loop: sockets, a device, commands, a clock for its budget.
@@ -60,12 +142,17 @@ pub trait Io<C: Core> {
     type Udp: Udp;
     /// Its TUN device.
     type Tun: Tun;
+    /// Who runs its jobs.
+    type Workers: Workers<C::Job>;
 
     /// The socket of one IP version, if the machine has it.
     fn udp(&mut self, family: Family) -> Option<&mut Watched<Self::Udp>>;
 
     /// The TUN device.
     fn tun(&mut self) -> &mut Watched<Self::Tun>;
+
+    /// Who runs the core's jobs.
+    fn workers(&mut self) -> &mut Self::Workers;
 
     /// Whether [`next_command`](Self::next_command) has one.
     fn has_commands(&self) -> bool;
@@ -106,7 +193,7 @@ pub enum Output<C: Core> {
     /// For the operating system or a person.
     Event(C::Event),
     /// The answer to [`Command::Status`]; answers come in the order of the commands.
-    Status(C::Status, Stats),
+    Status(C::Status, Box<Stats>),
 }
 
 impl<C: Core> fmt::Debug for Output<C> {

@@ -5,15 +5,15 @@
 //! socket has a queue of its own, so that a full or broken one holds up nobody else.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::io;
+use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
-use connlib_os::udp::{MAX_TRAIN_BYTES, RecvBatch, Udp};
+use connlib_os::udp::{MAX_TRAIN_BYTES, Outgoing, Payload, RecvBatch, Udp};
 use connlib_relay::{AllocationPort, Command, Forward, Server, Verdict, Via, runs};
 use connlib_wire::buffer::Pool;
 use connlib_wire::channel;
 use connlib_wire::stun::Family;
-use connlib_wire::train::{Arrival, Transmit, max_len};
+use connlib_wire::train::{Arrival, MAX_SEGMENTS, Transmit, max_len};
 
 use super::budget::Budget;
 use super::egress::{Egress, Report};
@@ -89,7 +89,10 @@ impl RelayLoop {
                 v4: Ingress::new(),
                 v6: Ingress::new(),
             },
-            batch: RecvBatch::new(ALLOCATION_TRAINS, MAX_TRAIN_BYTES),
+            batch: RecvBatch::new(
+                Pool::new(MAX_TRAIN_BYTES, ALLOCATION_TRAINS),
+                ALLOCATION_TRAINS,
+            ),
             first: 0,
         }
     }
@@ -146,7 +149,8 @@ impl RelayLoop {
         let unix = io.unix();
         let ingress = self.listen.of_mut(family);
         loop {
-            if let Some(arrival) = ingress.take() {
+            if let Some(received) = ingress.take() {
+                let arrival = received.arrival();
                 budget.spend(arrival.datagrams().count(), arrival.bytes.len());
                 self.exchange.handle_client(now, unix, io, &arrival, errors);
             } else {
@@ -188,7 +192,8 @@ impl RelayLoop {
             budget.spend(1, 0);
             match socket.device.recv(&mut self.batch) {
                 Ok(_) => {
-                    for arrival in self.batch.arrivals() {
+                    while let Some(received) = self.batch.pop() {
+                        let arrival = received.arrival();
                         budget.spend(arrival.datagrams().count(), arrival.bytes.len());
                         exchange.handle_peer(now, io, port, &arrival, errors);
                     }
@@ -343,7 +348,9 @@ impl Exchange {
         }
         while let Some(answer) = self.server.poll_transmit() {
             let via = Via::Listen(Family::of(answer.route.dst));
-            self.send(now, io, via, answer, errors);
+            let Self { egress, stats, .. } = self;
+            egress_of(egress, via).push_control(answer, stats);
+            self.flush_one(now, io, via, errors);
         }
     }
 
@@ -353,7 +360,8 @@ impl Exchange {
         self.waiting.remove(&Via::Allocation(port, family));
     }
 
-    /// Sends data on, in trains like the one it came in.
+    /// Sends data on, in trains like the one it came in. Headers are left out or put in between by listing the parts: the
+    /// bytes stay where they were received.
     fn forward(
         &mut self,
         now: Instant,
@@ -365,30 +373,86 @@ impl Exchange {
         let header_len = forward.channel.map_or(0, |_| channel::HEADER_LEN);
         let segment_size = (forward.segment_size + header_len).max(1);
         let limit = max_len(forward.to, segment_size).min(self.pool.buffer_size());
-        let mut train: Option<Transmit> = None;
-
-        for payload in forward.payloads(arrival) {
-            let len = header_len + payload.len();
-            if let Some(full) = train.take_if(|train| train.payload.len() + len > limit) {
-                self.send(now, io, forward.via, full, errors);
+        let per_train = (limit / segment_size).clamp(1, MAX_SEGMENTS);
+        let mut payloads = forward.payloads(arrival).peekable();
+        while payloads.peek().is_some() {
+            let mut headers = [[0; channel::HEADER_LEN]; MAX_SEGMENTS];
+            let mut datagrams: [&[u8]; MAX_SEGMENTS] = [&[]; MAX_SEGMENTS];
+            let mut count = 0;
+            let slots = headers.iter_mut().zip(&mut datagrams).take(per_train);
+            for ((header, datagram), payload) in slots.zip(&mut payloads) {
+                *header = forward.header(payload).unwrap_or_default();
+                *datagram = payload;
+                count += 1;
             }
-            let train = train.get_or_insert_with(|| Transmit {
+
+            let mut parts = [IoSlice::new(&[]); 2 * MAX_SEGMENTS];
+            let mut used = 0;
+            for (header, datagram) in headers.iter().zip(&datagrams).take(count) {
+                let header = (header_len > 0).then(|| IoSlice::new(header));
+                for part in header.into_iter().chain([IoSlice::new(datagram)]) {
+                    if let Some(slot) = parts.get_mut(used) {
+                        *slot = part;
+                        used += 1;
+                    }
+                }
+            }
+            let outgoing = Outgoing {
                 route: forward.route(),
                 segment_size,
-                payload: self.pool.take(0),
-            });
-            let Some(room) = train.payload.extend(len) else {
-                continue;
+                payload: Payload::Gathered {
+                    parts: parts.get(..used).unwrap_or_default(),
+                    per_datagram: if header_len > 0 { 2 } else { 1 },
+                },
+                first: 0,
             };
-            let (front, rest) = room.split_at_mut(header_len);
-            if let Some(header) = forward.header(payload) {
-                front.copy_from_slice(&header);
+            self.send_gathered(now, io, forward.via, outgoing, count, errors);
+        }
+    }
+
+    /// Sends a train from where it lies; what the socket doesn't take now is copied and waits.
+    fn send_gathered(
+        &mut self,
+        now: Instant,
+        io: &mut impl RelayIo,
+        via: Via,
+        outgoing: Outgoing<'_>,
+        count: usize,
+        errors: &mut Errors,
+    ) {
+        let waits = self
+            .egress
+            .get(&via)
+            .is_some_and(|egress| !egress.is_empty());
+        let socket = io.socket(via).filter(|socket| socket.ready.writable);
+        let sent = match socket {
+            // Whatever is wrong, the queue finds out, and deals with it one datagram at a time.
+            Some(socket) if !waits => socket.device.send(&[outgoing]).unwrap_or_default(),
+            Some(_) | None => 0,
+        };
+        self.stats.datagrams_sent += sent as u64;
+        if sent >= count {
+            return;
+        }
+        let Payload::Gathered {
+            parts,
+            per_datagram,
+        } = outgoing.payload
+        else {
+            return;
+        };
+        let mut payload = self.pool.take(0);
+        for part in parts.iter().skip(sent * per_datagram) {
+            if let Some(room) = payload.extend(part.len()) {
+                room.copy_from_slice(part);
             }
-            rest.copy_from_slice(payload);
         }
-        if let Some(train) = train {
-            self.send(now, io, forward.via, train, errors);
-        }
+        let train = Transmit {
+            route: outgoing.route,
+            segment_size: outgoing.segment_size,
+            payload,
+        };
+        self.send(now, io, via, train, errors);
     }
 
     fn send(
@@ -399,13 +463,8 @@ impl Exchange {
         train: Transmit,
         errors: &mut Errors,
     ) {
-        let egress = self.egress.entry(via).or_insert_with(|| {
-            Egress::new(match via {
-                Via::Listen(_) => MAX_LISTEN_WAITING,
-                Via::Allocation(..) => MAX_ALLOCATION_WAITING,
-            })
-        });
-        egress.push(train, &mut self.stats);
+        let Self { egress, stats, .. } = self;
+        egress_of(egress, via).push(train, stats);
         self.flush_one(now, io, via, errors);
     }
 
@@ -457,6 +516,15 @@ impl Exchange {
 
         timer.into_iter().chain(retries).min()
     }
+}
+
+fn egress_of(egress: &mut HashMap<Via, Egress>, via: Via) -> &mut Egress {
+    egress.entry(via).or_insert_with(|| {
+        Egress::new(match via {
+            Via::Listen(_) => MAX_LISTEN_WAITING,
+            Via::Allocation(..) => MAX_ALLOCATION_WAITING,
+        })
+    })
 }
 
 /// What a turn serves.

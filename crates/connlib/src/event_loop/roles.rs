@@ -1,23 +1,39 @@
 //! The state machines that the loop is made for.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use connlib_tunnel::client::{self, Client};
 use connlib_tunnel::gateway::{self, Gateway};
-use connlib_tunnel::{Packets, PortalState, Status};
+use connlib_tunnel::{Job, Packets, PeerId, PortalState, Status};
 use connlib_wire::buffer::Buffer;
 use connlib_wire::portal;
-use connlib_wire::train::{Arrival, Transmit};
+use connlib_wire::super_packet::SuperPacket;
+use connlib_wire::train::{Received, Route, Transmit};
 
-use super::{Core, PacketBatch};
+use super::{Core, PacketBatch, Told};
 
 impl PacketBatch for Packets {
-    fn packets(&self) -> impl Iterator<Item = &[u8]> {
-        self.from(0)
+    fn memory(&self) -> &[u8] {
+        self.memory()
+    }
+
+    fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
+        self.ranges()
+    }
+
+    fn tell(&mut self) -> Told {
+        self.tell()
     }
 
     fn clear(&mut self) {
         self.clear();
+    }
+}
+
+impl super::Job for Job {
+    fn run(&mut self) {
+        self.run();
     }
 }
 
@@ -29,6 +45,8 @@ macro_rules! core {
             type ToPortal = $to_portal;
             type Event = $event;
             type Status = Status;
+            type Lane = PeerId;
+            type Job = Job;
             type Packets = Packets;
 
             fn handle_message(&mut self, now: Instant, message: Self::FromPortal) {
@@ -39,17 +57,50 @@ macro_rules! core {
                 self.handle_portal_state(now, state);
             }
 
-            fn handle_packet(&mut self, now: Instant, packet: &[u8]) {
-                self.handle_packet(now, packet);
+            fn route(&mut self, now: Instant, packet: &mut SuperPacket<Buffer>) -> Option<PeerId> {
+                self.route(now, packet)
             }
 
-            fn handle_arrival(
+            fn revision(&self) -> u64 {
+                self.revision()
+            }
+
+            fn count_malformed(&mut self) {
+                self.count_malformed();
+            }
+
+            fn begin_send(
                 &mut self,
                 now: Instant,
-                arrival: &Arrival<'_>,
-                packets: &mut Packets,
+                peer: PeerId,
+                packet: SuperPacket<Buffer>,
+                skip: usize,
             ) {
-                self.handle_arrival(now, arrival, packets);
+                self.begin_send(now, peer, packet, skip);
+            }
+
+            fn begin_receive(&mut self, now: Instant, received: Received) {
+                self.begin_receive(now, received);
+            }
+
+            fn poll_job(&mut self) -> Option<Job> {
+                self.poll_job()
+            }
+
+            fn commit(&mut self, job: Job) {
+                self.commit(job);
+            }
+
+            fn poll_opened(&mut self, now: Instant, packets: &mut Packets) -> bool {
+                self.poll_opened(now, packets)
+            }
+
+            fn handle_too_large(&mut self, now: Instant, route: &Route, datagram: usize) {
+                self.handle_too_large(now, route, datagram);
+            }
+
+            fn trim(&mut self) {
+                self.trim();
             }
 
             fn handle_timeout(&mut self, now: Instant) {
@@ -62,6 +113,10 @@ macro_rules! core {
 
             fn shut_down(&mut self, now: Instant) {
                 self.shut_down(now);
+            }
+
+            fn poll_control(&mut self) -> Option<Transmit> {
+                self.poll_control()
             }
 
             fn poll_transmit(&mut self) -> Option<Transmit> {

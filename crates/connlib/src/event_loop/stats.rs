@@ -1,6 +1,7 @@
 //! What a loop counts.
 
 use std::io;
+use std::time::Duration;
 
 /// Why a packet or datagram went nowhere, as far as the loop is to blame. Cores count their own reasons.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -26,11 +27,19 @@ pub enum DropReason {
     Invalid,
     /// Another error of the kernel.
     Other,
+    /// Too much waits to be sealed, and most of it in this packet's flow.
+    QueueFull,
+    /// It waited to be sealed for longer than any packet may.
+    WaitedTooLong,
+    /// Its flow's queue stands, and its sender is to slow down.
+    QueueStands,
+    /// The buffer of a socket stands, and its sender is to slow down.
+    SocketStands,
 }
 
 impl DropReason {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::TunFull,
         Self::TunRefused,
         Self::NoSocket,
@@ -41,6 +50,10 @@ impl DropReason {
         Self::Forbidden,
         Self::Invalid,
         Self::Other,
+        Self::QueueFull,
+        Self::WaitedTooLong,
+        Self::QueueStands,
+        Self::SocketStands,
     ];
 
     /// What an error of a send means for its datagram (io.md §8.3).
@@ -91,6 +104,16 @@ pub struct Stats {
     pub datagrams_sent: u64,
     /// System calls that failed with anything but "try again later".
     pub errors: u64,
+    /// Packets that were marked because a queue stood.
+    pub marked: u64,
+    /// How long packets waited to be sealed.
+    pub waits: Histogram,
+    /// How long the oldest of what was received together stood in its socket.
+    pub stood: Histogram,
+    /// How long turns took.
+    pub turn_times: Histogram,
+    /// How late the core's timer was served.
+    pub timer_delays: Histogram,
     dropped: [u64; DropReason::ALL.len()],
 }
 
@@ -112,6 +135,46 @@ impl Stats {
         if let Some(dropped) = self.dropped.get_mut(reason as usize) {
             *dropped += count as u64;
         }
+    }
+}
+
+/// How often something took how long: a counter for each power of two of microseconds.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Histogram {
+    counts: [u64; Self::BUCKETS],
+}
+
+impl Histogram {
+    /// The last one counts everything from 2²² µs, four seconds.
+    const BUCKETS: usize = 24;
+
+    /// Counts one.
+    pub fn record(&mut self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = (u64::BITS - micros.leading_zeros()) as usize;
+        if let Some(count) = self.counts.get_mut(bucket.min(Self::BUCKETS - 1)) {
+            *count += 1;
+        }
+    }
+
+    /// How many were counted.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// What `share` of them (0 to 1) took no longer than, rounded up to a power of two of microseconds; zero if there are
+    /// none.
+    pub fn quantile(&self, share: f64) -> Duration {
+        let wanted = share.clamp(0.0, 1.0) * self.count() as f64;
+        let mut seen = 0;
+        for (bucket, count) in self.counts.iter().enumerate() {
+            seen += count;
+            if seen > 0 && seen as f64 >= wanted {
+                return Duration::from_micros((1 << bucket) - 1);
+            }
+        }
+
+        Duration::ZERO
     }
 }
 
@@ -151,6 +214,20 @@ mod tests {
         for (index, reason) in DropReason::ALL.into_iter().enumerate() {
             assert_eq!(stats.dropped(reason), index as u64 + 1, "{reason:?}");
         }
+    }
+
+    #[test]
+    fn quantiles_are_at_most_twice_what_was_counted() {
+        let mut histogram = Histogram::default();
+        assert_eq!(histogram.quantile(0.5), Duration::ZERO);
+        for micros in [0, 1, 3, 900, 1_000_000_000] {
+            histogram.record(Duration::from_micros(micros));
+        }
+
+        assert_eq!(histogram.count(), 5);
+        assert_eq!(histogram.quantile(0.0), Duration::ZERO);
+        assert_eq!(histogram.quantile(0.6), Duration::from_micros(3));
+        assert_eq!(histogram.quantile(0.8), Duration::from_micros(1_023));
     }
 
     #[test]

@@ -2,11 +2,14 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::time::Instant;
 
-use connlib_os::tun::Tun;
+use connlib_os::tun::{self, Tun};
 use connlib_wire::buffer::{Buffer, Pool};
+use connlib_wire::offload::VirtioHeader;
+use connlib_wire::runs::{Joins, Runs};
 
 use super::Watched;
 use super::egress::Report;
@@ -14,13 +17,27 @@ use super::errors::{Degraded, Error, Fatal, PerPacket};
 use super::ingress::Patience;
 use super::stats::{DropReason, is_lost};
 
-/// Packets that wait for the device, and the memory for one that comes from it.
+/// What is read, what waits to be written, and the memory for both.
 pub(super) struct TunQueue {
-    queue: VecDeque<Buffer>,
+    queue: VecDeque<Waiting>,
     bytes: usize,
-    pool: Pool,
-    memory: Box<[u8]>,
+    /// Memory for super-packets.
+    large: Pool,
+    /// Memory for ordinary packets, so that each of them doesn't pin as much as a super-packet.
+    small: Pool,
+    /// Where the next packet is read to.
+    reading: Option<Buffer>,
+    runs: Runs,
+    /// A run was refused: from then on packets are written one by one.
+    joins_refused: bool,
     patience: Patience,
+}
+
+/// A run that the device didn't take yet.
+#[derive(Debug)]
+struct Waiting {
+    header: VirtioHeader,
+    bytes: Buffer,
 }
 
 /// The most bytes that wait for the device: four milliseconds at 1 Gbit/s.
@@ -29,13 +46,23 @@ pub(super) const MAX_WAITING: usize = 512 * 1024;
 /// Any IP packet, whatever MTU an administrator gives the device.
 const MAX_IP_PACKET: usize = 65_535;
 
+/// An ordinary packet.
+const SMALL: usize = 2_048;
+
+/// How many buffers of each kind are kept for the next packets.
+const IDLE_LARGE: usize = 160;
+const IDLE_SMALL: usize = 4_096;
+
 impl TunQueue {
     pub(super) fn new() -> Self {
         Self {
             queue: VecDeque::new(),
             bytes: 0,
-            pool: Pool::new(2_048, 256),
-            memory: vec![0; MAX_IP_PACKET].into_boxed_slice(),
+            large: Pool::new(MAX_IP_PACKET, IDLE_LARGE),
+            small: Pool::new(SMALL, IDLE_SMALL),
+            reading: None,
+            runs: Runs::new(),
+            joins_refused: false,
             patience: Patience::default(),
         }
     }
@@ -54,24 +81,38 @@ impl TunQueue {
         self.queue.is_empty()
     }
 
+    /// Lets memory go that a load has left behind.
+    pub(super) fn trim(&mut self) {
+        self.large.trim();
+        self.small.trim();
+    }
+
     /// Reads the next packet.
     pub(super) fn read<T: Tun>(
         &mut self,
         now: Instant,
         tun: &mut Watched<T>,
         report: &mut Report<'_>,
-    ) -> Read<'_> {
+    ) -> Read {
         if !self.is_ready(now, tun.ready.readable) {
             return Read::Nothing;
         }
-        let error = match tun.device.read(&mut self.memory) {
-            Ok(len) => {
+        let mut buffer = self.reading.take().unwrap_or_else(|| self.large.take(0));
+        let room = match buffer.extend(MAX_IP_PACKET) {
+            Some(room) => room,
+            None => &mut [],
+        };
+        let error = match tun.device.read(room) {
+            Ok((header, len)) => {
                 self.patience.succeeded();
                 report.stats.packets_read += 1;
-                return Read::Packet(self.memory.get(..len).unwrap_or_default());
+                buffer.truncate(len);
+                return Read::Packet(header, self.fitting(buffer));
             }
             Err(error) => error,
         };
+        buffer.truncate(0);
+        self.reading = Some(buffer);
         if error.kind() == io::ErrorKind::WouldBlock {
             self.patience.succeeded();
             tun.ready.readable = false;
@@ -98,37 +139,127 @@ impl TunQueue {
         }
     }
 
-    /// Hands a packet to the device, behind those that wait.
+    /// Hands the packets at `ranges` of `memory` to the device, those of a flow joined as far as the device takes that, behind
+    /// those that wait.
+    pub(super) fn write_all<T: Tun>(
+        &mut self,
+        tun: &mut Watched<T>,
+        memory: &[u8],
+        ranges: impl Iterator<Item = Range<usize>>,
+        report: &mut Report<'_>,
+    ) {
+        let tun::Joins { tcp, udp } = match self.joins_refused {
+            true => tun::Joins::default(),
+            false => tun.device.joins(),
+        };
+        let mut runs = std::mem::take(&mut self.runs);
+        runs.clear();
+        for range in ranges {
+            runs.push(memory, range, Joins { tcp, udp });
+        }
+        for number in 0..runs.len() {
+            let written = runs.with_parts(number, memory, |header, parts| {
+                self.write_parts(tun, header, parts, report)
+            });
+            if written == Some(Written::RunRefused) {
+                for range in runs.packets(number) {
+                    self.write(tun, memory.get(range).unwrap_or_default(), report);
+                }
+            }
+        }
+        self.runs = runs;
+    }
+
+    /// Hands one packet to the device, behind those that wait.
     pub(super) fn write<T: Tun>(
         &mut self,
         tun: &mut Watched<T>,
         packet: &[u8],
         report: &mut Report<'_>,
     ) {
-        let passed = self.queue.is_empty() && write_now(tun, packet, report);
-        if passed {
-            return;
-        }
-        let copy = (self.bytes + packet.len() <= MAX_WAITING)
-            .then(|| self.pool.copy(packet))
-            .flatten();
-        let Some(copy) = copy else {
-            report.stats.count_dropped(DropReason::TunFull, 1);
-            return;
-        };
-        self.bytes += copy.len();
-        self.queue.push_back(copy);
+        self.write_parts(
+            tun,
+            VirtioHeader::default(),
+            &[IoSlice::new(packet)],
+            report,
+        );
     }
 
     /// Hands to the device what waits, as far as it takes it.
     pub(super) fn flush<T: Tun>(&mut self, tun: &mut Watched<T>, report: &mut Report<'_>) {
-        while let Some(packet) = self.queue.pop_front() {
-            if !write_now(tun, &packet, report) {
-                self.queue.push_front(packet);
+        while let Some(waiting) = self.queue.pop_front() {
+            let parts = [IoSlice::new(&waiting.bytes)];
+            if write_now(tun, waiting.header, &parts, report) == Written::Blocked {
+                self.queue.push_front(waiting);
                 break;
             }
-            self.bytes -= packet.len();
+            self.bytes -= waiting.bytes.len();
         }
+    }
+
+    fn write_parts<T: Tun>(
+        &mut self,
+        tun: &mut Watched<T>,
+        header: VirtioHeader,
+        parts: &[IoSlice<'_>],
+        report: &mut Report<'_>,
+    ) -> Written {
+        let written = match self.queue.is_empty() {
+            true => write_now(tun, header, parts, report),
+            false => Written::Blocked,
+        };
+        match written {
+            Written::Done => return Written::Done,
+            Written::RunRefused => {
+                tracing::info!("The TUN device refuses joined packets; writing them one by one");
+                self.joins_refused = true;
+                return Written::RunRefused;
+            }
+            Written::Blocked => {}
+        }
+
+        if let Some(bytes) = self.copy(parts) {
+            self.bytes += bytes.len();
+            self.queue.push_back(Waiting { header, bytes });
+        } else {
+            let packets = packets_of(header, parts);
+            report.stats.count_dropped(DropReason::TunFull, packets);
+        }
+
+        Written::Done
+    }
+
+    /// Copies a run that has to wait, unless too much waits already.
+    fn copy(&self, parts: &[IoSlice<'_>]) -> Option<Buffer> {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        if self.bytes + len > MAX_WAITING {
+            return None;
+        }
+        let pool = if len <= SMALL {
+            &self.small
+        } else {
+            &self.large
+        };
+        let mut copy = pool.take(0);
+        for part in parts {
+            copy.extend(part.len())?.copy_from_slice(part);
+        }
+
+        Some(copy)
+    }
+
+    /// Moves an ordinary packet to a buffer of its size.
+    fn fitting(&mut self, mut packet: Buffer) -> Buffer {
+        if packet.len() > SMALL {
+            return packet;
+        }
+        let Some(copy) = self.small.copy(&packet) else {
+            return packet;
+        };
+        packet.truncate(0);
+        self.reading = Some(packet);
+
+        copy
     }
 }
 
@@ -143,37 +274,55 @@ impl fmt::Debug for TunQueue {
 
 /// What a read brought.
 #[derive(Debug)]
-pub(super) enum Read<'a> {
-    /// A packet.
-    Packet(&'a [u8]),
+pub(super) enum Read {
+    /// A packet, and what the device says about it.
+    Packet(VirtioHeader, Buffer),
     /// An error that may not come again.
     Failed,
     /// Nothing, for now.
     Nothing,
 }
 
-/// Whether the packet is done with: taken or refused for good.
-fn write_now<T: Tun>(tun: &mut Watched<T>, packet: &[u8], report: &mut Report<'_>) -> bool {
+/// What became of a write.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Written {
+    /// The device took it, or refused it for good.
+    Done,
+    /// It takes nothing now.
+    Blocked,
+    /// It takes no runs; their packets it may.
+    RunRefused,
+}
+
+fn write_now<T: Tun>(
+    tun: &mut Watched<T>,
+    header: VirtioHeader,
+    parts: &[IoSlice<'_>],
+    report: &mut Report<'_>,
+) -> Written {
     while tun.ready.writable {
-        let Err(error) = tun.device.write(packet) else {
-            report.stats.packets_written += 1;
-            return true;
+        let Err(error) = tun.device.write(header, parts) else {
+            report.stats.packets_written += packets_of(header, parts) as u64;
+            return Written::Done;
         };
+        let is_run = header.gso_kind() != VirtioHeader::GSO_NONE;
         if error.kind() == io::ErrorKind::WouldBlock {
             tun.ready.writable = false;
+        } else if is_run && error.raw_os_error() == Some(libc::EINVAL) {
+            return Written::RunRefused;
         } else if error.kind() != io::ErrorKind::Interrupted {
-            refuse(tun, error, report);
-            return true;
+            refuse(tun, error, packets_of(header, parts), report);
+            return Written::Done;
         }
     }
 
-    false
+    Written::Blocked
 }
 
-fn refuse<T: Tun>(tun: &mut Watched<T>, error: io::Error, report: &mut Report<'_>) {
+fn refuse<T: Tun>(tun: &mut Watched<T>, error: io::Error, packets: usize, report: &mut Report<'_>) {
     let reason = DropReason::TunRefused;
     report.stats.errors += 1;
-    report.stats.count_dropped(reason, 1);
+    report.stats.count_dropped(reason, packets);
     if is_lost(&error) {
         tun.ready.writable = false;
         report
@@ -186,4 +335,17 @@ fn refuse<T: Tun>(tun: &mut Watched<T>, error: io::Error, report: &mut Report<'_
         reason,
         source: error,
     }));
+}
+
+/// How many packets a run consists of.
+fn packets_of(header: VirtioHeader, parts: &[IoSlice<'_>]) -> usize {
+    let size = usize::from(header.gso_size);
+    let len: usize = parts.iter().map(|part| part.len()).sum();
+    match size {
+        0 => 1,
+        _ => len
+            .saturating_sub(header.hdr_len.into())
+            .div_ceil(size)
+            .max(1),
+    }
 }

@@ -1,24 +1,26 @@
 //! What arrives: one socket carries relays' answers, checks, handshakes and data of all peers (connections.md §5).
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Instant;
 
 use connlib_wire::MAX_DATAGRAM;
-use connlib_wire::channel;
+use connlib_wire::channel::{self, ChannelNumber};
 use connlib_wire::ecn::Ecn;
 use connlib_wire::id::RelayId;
 use connlib_wire::stun::{self, Class, Message};
-use connlib_wire::train::Arrival;
+use connlib_wire::train::{Arrival, Received};
 
 use super::Links;
+use crate::jobs::{Job, OpenJob, Sender};
 use crate::packets::Packets;
 use crate::path::Path;
 use crate::peer::{Peer, PeerId};
-use crate::wireguard::Incoming;
+use crate::wireguard::{Incoming, TunnelId};
 
 /// Where a datagram came from, with a relay taken out of the way.
-#[derive(Clone, Copy)]
-struct Origin {
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Origin {
     remote: SocketAddr,
     local: SocketAddr,
     relay: Option<RelayId>,
@@ -31,6 +33,19 @@ impl Origin {
     }
 }
 
+/// What is found out once about a train, and holds for its datagrams until one differs.
+struct Train {
+    origin: Origin,
+    /// The relay that sent it.
+    relay: Option<RelayId>,
+    /// Its latest channel, and where that leads.
+    channel: Option<(ChannelNumber, Origin)>,
+    /// Its latest tunnel, and the sender's number in the job.
+    sender: Option<(TunnelId, Origin, usize)>,
+    /// What is to be opened.
+    job: Box<OpenJob>,
+}
+
 /// What became of a datagram.
 enum Outcome {
     Taken,
@@ -39,41 +54,170 @@ enum Outcome {
 }
 
 impl Links {
-    /// Takes a train of datagrams; the packets in it are added to `packets`, everything else is for the links
-    /// themselves. A datagram that is wrong costs itself only.
-    pub fn handle_arrival(&mut self, now: Instant, arrival: &Arrival<'_>, packets: &mut Packets) {
+    /// Takes a train of datagrams. Handshakes, checks and relays' answers are dealt with at once; data becomes one
+    /// [`Job`], whose packets come out of [`poll_opened`](Self::poll_opened) when it was run and committed. A datagram that
+    /// is wrong costs itself only.
+    pub fn begin_open(&mut self, now: Instant, received: Received) {
         self.last_now = now;
-        let origin = Origin {
-            remote: arrival.from,
-            local: arrival.to,
-            relay: None,
-            ecn: arrival.ecn,
+        let mut train = Train {
+            origin: Origin {
+                remote: received.from,
+                local: received.to,
+                relay: None,
+                ecn: received.ecn,
+            },
+            relay: self.relays.serving(received.from),
+            channel: None,
+            sender: None,
+            job: self.opening.blank(),
         };
-        for datagram in arrival.datagrams() {
-            match self.handle_datagram(now, origin, datagram, packets) {
+        let mut start = 0;
+        for datagram in received.arrival().datagrams() {
+            let range = start..start + datagram.len();
+            start = range.end;
+            match self.handle_datagram(now, &mut train, datagram, range) {
                 Outcome::Taken => {}
                 Outcome::Rejected => self.stats.rejected_datagrams += 1,
                 Outcome::StrayFromRelay => self.stats.stray_relay_datagrams += 1,
             }
         }
+        self.opening.plan(train.job, received);
+    }
+
+    /// The next job to run: sealing first, since what was sent travels while the rest is opened.
+    pub fn poll_job(&mut self) -> Option<Job> {
+        let seal = self.sealing.next_job().map(Job::Seal);
+
+        seal.or_else(|| self.opening.next_job().map(Job::Open))
+    }
+
+    /// Takes back a job that was run. Any order will do.
+    pub fn commit(&mut self, job: Job) {
+        match job {
+            Job::Seal(job) => self.sealing.commit(job),
+            Job::Open(job) => self.opening.commit(job),
+        }
+    }
+
+    /// Runs all planned jobs here and now.
+    pub fn run_jobs(&mut self) {
+        while let Some(mut job) = self.poll_job() {
+            job.run();
+            self.commit(job);
+        }
+    }
+
+    /// Replaces the contents of `packets` by those of the next train that was opened; false if there is none.
+    pub fn poll_opened(&mut self, now: Instant, packets: &mut Packets) -> bool {
+        let Some(mut job) = self.opening.next_done() else {
+            return false;
+        };
+        self.last_now = now;
+        if let Some(memory) = job.memory.take() {
+            packets.begin(memory);
+        }
+        let mut opened = std::mem::take(&mut job.opened);
+        let mut of_one = opened.drain(..).peekable();
+        while let Some(first) = of_one.peek() {
+            let number = first.sender;
+            let Some(sender) = job.senders.get(number).copied() else {
+                break;
+            };
+            // One look-up for all that one sender sent in a row.
+            let peer = self.peers.get_mut(&sender.peer);
+            let mut peer = peer.filter(|peer| peer.tunnel.id() == sender.tunnel);
+            let mut is_heard = false;
+            while let Some(opened) = of_one.next_if(|opened| opened.sender == number) {
+                let result = peer
+                    .as_mut()
+                    .map(|peer| peer.tunnel.commit_open(now, opened.message));
+                let range = match result {
+                    Some(Ok(range)) => range,
+                    Some(Err(error)) => {
+                        tracing::trace!(peer = %sender.peer, %error, "Rejecting a data datagram");
+                        self.stats.rejected_datagrams += 1;
+                        continue;
+                    }
+                    None => {
+                        self.stats.rejected_datagrams += 1;
+                        continue;
+                    }
+                };
+                is_heard = true;
+                if let Some(peer) = &mut peer {
+                    peer.received_bytes += opened.datagram_len as u64;
+                }
+                if range.is_some_and(|range| packets.add(sender.peer, sender.origin.ecn, range)) {
+                    self.stats.opened_packets += 1;
+                }
+            }
+            if is_heard {
+                self.heard(now, &sender);
+            }
+        }
+        drop(of_one);
+        job.opened = opened;
+        self.opening.take_back(job);
+
+        true
+    }
+
+    /// Takes a train and opens it here and now, for drivers that have no use for jobs; its packets replace the contents of
+    /// `packets`.
+    pub fn handle_arrival(&mut self, now: Instant, arrival: &Arrival<'_>, packets: &mut Packets) {
+        packets.clear();
+        let mut bytes = self.opening.pool().take(0);
+        match bytes.extend(arrival.bytes.len()) {
+            Some(room) => room.copy_from_slice(arrival.bytes),
+            None => return,
+        }
+        self.begin_open(
+            now,
+            Received {
+                from: arrival.from,
+                to: arrival.to,
+                ecn: arrival.ecn,
+                stride: arrival.stride,
+                bytes,
+            },
+        );
+        self.run_jobs();
+        self.poll_opened(now, packets);
         self.reschedule(now);
+    }
+
+    /// A peer's sealed datagrams were believed.
+    fn heard(&mut self, now: Instant, sender: &Sender) {
+        let Some(peer) = self.peers.get_mut(&sender.peer) else {
+            return;
+        };
+        let is_settled = peer.is_settled();
+        if peer.path.is_none() {
+            // The peer's agent was faster. Back the way it came: that way works, and the keys say that it is the peer.
+            self.use_path(now, sender.peer, sender.origin.path());
+        }
+        self.touch(sender.peer);
+        if !is_settled {
+            self.reschedule(now);
+        }
     }
 
     fn handle_datagram(
         &mut self,
         now: Instant,
-        origin: Origin,
+        train: &mut Train,
         datagram: &[u8],
-        packets: &mut Packets,
+        range: Range<usize>,
     ) -> Outcome {
         if datagram.len() > MAX_DATAGRAM || datagram.len() < 4 {
             return Outcome::Rejected;
         }
-        let Some(relay) = self.relays.serving(origin.remote) else {
+        let origin = train.origin;
+        let Some(relay) = train.relay else {
             if self.relays.was_relay(origin.remote.ip()) && is_relays(datagram) {
                 return Outcome::StrayFromRelay;
             }
-            return self.handle_from_peer(now, origin, datagram, packets);
+            return self.handle_from_peer(now, train, origin, datagram, range);
         };
 
         if stun::is_stun_prefix(datagram)
@@ -92,31 +236,51 @@ impl Links {
         if channel::is_channel_prefix(datagram)
             && let Some((number, payload)) = channel::decode(datagram)
         {
-            let Some((remote, local)) = self.relays.get_mut(relay).and_then(|allocation| {
-                let peer = allocation.peer_behind(now, number)?;
-                Some((peer, allocation.relayed_address(peer)?))
-            }) else {
+            let Some(inner) = self.behind_channel(now, train, relay, number) else {
                 return Outcome::StrayFromRelay;
             };
-            let inner = Origin {
-                remote,
-                local,
-                relay: Some(relay),
-                ..origin
-            };
-            return self.handle_from_peer(now, inner, payload, packets);
+            let start = range.start + channel::HEADER_LEN;
+            let range = start..start + payload.len();
+            return self.handle_from_peer(now, train, inner, payload, range);
         }
 
         // A peer behind the same address and port as a relay.
-        self.handle_from_peer(now, origin, datagram, packets)
+        self.handle_from_peer(now, train, origin, datagram, range)
+    }
+
+    /// Whose data a relay's channel carries.
+    fn behind_channel(
+        &mut self,
+        now: Instant,
+        train: &mut Train,
+        relay: RelayId,
+        number: ChannelNumber,
+    ) -> Option<Origin> {
+        if let Some((latest, origin)) = train.channel
+            && latest == number
+        {
+            return Some(origin);
+        }
+        let allocation = self.relays.get_mut(relay)?;
+        let remote = allocation.peer_behind(now, number)?;
+        let inner = Origin {
+            remote,
+            local: allocation.relayed_address(remote)?,
+            relay: Some(relay),
+            ..train.origin
+        };
+        train.channel = Some((number, inner));
+
+        Some(inner)
     }
 
     fn handle_from_peer(
         &mut self,
         now: Instant,
+        train: &mut Train,
         origin: Origin,
         datagram: &[u8],
-        packets: &mut Packets,
+        range: Range<usize>,
     ) -> Outcome {
         if stun::is_stun_prefix(datagram)
             && let Ok(message) = Message::parse(datagram)
@@ -124,7 +288,7 @@ impl Links {
             return self.handle_check(now, origin, &message);
         }
 
-        self.handle_wireguard(now, origin, datagram, packets)
+        self.handle_wireguard(now, train, origin, datagram, range)
     }
 
     fn handle_check(&mut self, now: Instant, origin: Origin, message: &Message<'_>) -> Outcome {
@@ -156,13 +320,14 @@ impl Links {
     fn handle_wireguard(
         &mut self,
         now: Instant,
+        train: &mut Train,
         origin: Origin,
         datagram: &[u8],
-        packets: &mut Packets,
+        range: Range<usize>,
     ) -> Outcome {
         let handled = match self.interface.receive(now, origin.remote, datagram) {
             Ok(Incoming::Data(tunnel, message)) => {
-                return self.handle_data(now, origin, (tunnel, message), datagram, packets);
+                return self.handle_data(now, train, origin, (tunnel, message), range);
             }
             Ok(Incoming::Overloaded(reply)) => {
                 self.send_control(now, origin.path(), &reply);
@@ -204,52 +369,50 @@ impl Links {
         Outcome::Taken
     }
 
+    /// Finds the key of a data datagram and adds it to the train's job.
     fn handle_data(
         &mut self,
         now: Instant,
+        train: &mut Train,
         origin: Origin,
-        (tunnel, message): (crate::wireguard::TunnelId, sanstun::TransportData),
-        datagram: &[u8],
-        packets: &mut Packets,
+        (tunnel, message): (TunnelId, sanstun::TransportData),
+        range: Range<usize>,
     ) -> Outcome {
-        let Some((id, peer)) = self
-            .by_tunnel
-            .get(&tunnel)
-            .and_then(|id| Some((*id, self.peers.get_mut(id)?)))
-        else {
+        let known = train
+            .sender
+            .filter(|(latest, came_from, _)| (*latest, *came_from) == (tunnel, origin))
+            .and_then(|(.., number)| Some((number, train.job.senders.get(number)?.peer)));
+        let (number, id) = match known {
+            Some(known) => known,
+            None => {
+                let Some(peer) = self.by_tunnel.get(&tunnel).copied() else {
+                    return Outcome::Rejected;
+                };
+                let number = train.job.add_sender(Sender {
+                    peer,
+                    tunnel,
+                    origin,
+                });
+                train.sender = Some((tunnel, origin, number));
+                (number, peer)
+            }
+        };
+        let opening = self
+            .peers
+            .get(&id)
+            .map(|peer| peer.tunnel.begin_open(now, message));
+        let Some(Ok(opening)) = opening else {
             return Outcome::Rejected;
         };
-
-        let mut error = None;
-        let is_packet = packets.open_with(id, origin.ecn, datagram.len(), |slot| {
-            match peer.tunnel.open(now, message, datagram, slot) {
-                Ok(opened) => opened,
-                Err(refused) => {
-                    error = Some(refused);
-                    None
-                }
-            }
-        });
-        if let Some(error) = error {
-            tracing::trace!(peer = %id, %error, "Rejecting a data datagram");
-            return Outcome::Rejected;
-        }
-        peer.received_bytes += datagram.len() as u64;
-        let has_path = peer.path.is_some();
-        if is_packet {
-            self.stats.opened_packets += 1;
-        }
-        if !has_path {
-            // The peer's agent was faster. Back the way it came: that way works, and the keys say that it is the peer.
-            self.use_path(now, id, origin.path());
-        }
-        self.touch(id);
+        train.job.add(number, range, opening);
 
         Outcome::Taken
     }
 
     pub(super) fn touch(&mut self, id: PeerId) {
-        if self.touched.last() != Some(&id) {
+        if let Some(peer) = self.peers.get_mut(&id)
+            && !std::mem::replace(&mut peer.is_touched, true)
+        {
             self.touched.push(id);
         }
     }

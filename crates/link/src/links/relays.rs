@@ -137,6 +137,11 @@ impl Relays {
         self.allocations.get_mut(&id)
     }
 
+    /// Where a relay is talked to.
+    pub(super) fn server_of(&self, id: RelayId) -> Option<SocketAddr> {
+        self.allocations.get(&id)?.active()
+    }
+
     /// Which relay lends us `addr`; there are only ever a few.
     pub(super) fn lender_of(&self, addr: SocketAddr) -> Option<RelayId> {
         self.allocations

@@ -75,6 +75,9 @@ pub enum NotSent {
     /// The link comes up, and this end doesn't keep packets for it.
     #[error("the link is not up")]
     NotConnected,
+    /// It is no IP packet.
+    #[error("not an IP packet")]
+    NotIp,
     /// The packet is larger than a tunnel carries.
     #[error("the packet is larger than {MAX_PACKET} bytes")]
     TooLarge,

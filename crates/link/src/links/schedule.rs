@@ -28,6 +28,10 @@ pub(super) struct Schedule {
 
 impl Schedule {
     pub(super) fn set(&mut self, due: Due, deadline: Option<(Instant, Reason)>) {
+        // Mostly nothing moved.
+        if self.deadlines.get(&due).copied() == deadline {
+            return;
+        }
         let former = match deadline {
             Some(deadline) => self.deadlines.insert(due, deadline),
             None => self.deadlines.remove(&due),

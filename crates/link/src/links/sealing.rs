@@ -3,149 +3,150 @@
 use std::time::Instant;
 
 use connlib_wire::MAX_PACKET;
-use connlib_wire::channel;
+use connlib_wire::buffer::Buffer;
+use connlib_wire::channel::ChannelNumber;
 use connlib_wire::ecn::Ecn;
-use connlib_wire::train::{Route, TrainError, Trains};
+use connlib_wire::offload::VirtioHeader;
+use connlib_wire::super_packet::SuperPacket;
+use connlib_wire::train::Route;
 
 use super::relays::Relays;
 use super::{Links, NotSent};
 use crate::path::Path;
-use crate::peer::{Peer, PeerId};
+use crate::peer::PeerId;
 use crate::role::Role;
-use crate::wireguard;
 
 impl Links {
-    /// Seals a packet and queues the datagram. `ecn` is the packet's own mark; the outer header gets the same.
+    /// Takes a packet, or the segments of a super-packet but the first `skip`: one look-up for all of them, and counters in
+    /// order. It leaves when its [`Job`](crate::Job) is run and committed; the outer header gets the packet's own mark.
     ///
     /// # Errors
     ///
     /// [`NotSent`]. With [`NotSent::Waiting`] the packet is kept and leaves when the link is up.
-    pub fn encapsulate(
+    pub fn begin_seal(
         &mut self,
         now: Instant,
         id: PeerId,
-        packet: &[u8],
-        ecn: Ecn,
+        packet: SuperPacket<Buffer>,
+        skip: usize,
     ) -> Result<(), NotSent> {
         self.last_now = now;
+        let count = packet.segments().saturating_sub(skip);
+        let largest = packet.segment_len().max(packet.last_segment_len());
+        if largest > MAX_PACKET {
+            self.stats.dropped_packets += count as u64;
+            return Err(NotSent::TooLarge);
+        }
+        let Some(peer) = self.peers.get_mut(&id) else {
+            self.stats.dropped_packets += count as u64;
+            return Err(NotSent::UnknownPeer);
+        };
+        let Some(path) = peer.path.filter(|_| peer.is_usable()) else {
+            return self.hold(id, packet, skip);
+        };
+        let ecn = packet.packet().ecn();
+        let Some((route, channel)) = way(now, path, ecn, &mut self.relays) else {
+            self.stats.dropped_packets += count as u64;
+            return Err(NotSent::NotConnected);
+        };
+        let Ok(first) = peer.tunnel.begin_seal(now) else {
+            // The session grew too old to send by: agree on a new one, and let the packet wait for it.
+            if let Some(initiation) = peer.tunnel.initiate(now) {
+                self.send_on_path(now, id, &initiation);
+            }
+            return self.hold(id, packet, skip);
+        };
+        if count == 0 {
+            return Ok(());
+        }
+
+        peer.sent_bytes += packet.bytes().len() as u64;
+        let Some(job) = self.sealing.plan(route, channel, packet.bytes().len()) else {
+            return Ok(());
+        };
+        job.add(packet, skip);
+        job.add_counter(first);
+        for _ in 1..count {
+            // Only a session whose counters are used up ends here; what is left of the packet is sent again by its sender.
+            let Ok(counter) = peer.tunnel.begin_seal(now) else {
+                break;
+            };
+            job.add_counter(counter);
+        }
+        self.stats.sealed_packets += count as u64;
+        self.touch(id);
+
+        Ok(())
+    }
+
+    /// Seals a packet here and now: what is rare, and what has no loop to run jobs.
+    ///
+    /// # Errors
+    ///
+    /// As [`begin_seal`](Self::begin_seal), or [`NotSent::NotIp`].
+    pub fn encapsulate(&mut self, now: Instant, id: PeerId, packet: &[u8]) -> Result<(), NotSent> {
         if packet.len() > MAX_PACKET {
             self.stats.dropped_packets += 1;
             return Err(NotSent::TooLarge);
         }
-        let Some(peer) = self.peers.get_mut(&id) else {
-            self.stats.dropped_packets += 1;
-            return Err(NotSent::UnknownPeer);
-        };
-        let Some(path) = peer.path.filter(|_| peer.is_usable()) else {
-            return self.hold(id, packet, ecn);
-        };
-        let sealed = seal(
-            now,
-            peer,
-            path,
-            packet,
-            ecn,
-            &mut self.relays,
-            &mut self.data,
-        );
-        self.touch(id);
+        let copy = self.pool.copy(packet).ok_or(NotSent::TooLarge)?;
+        let packet =
+            SuperPacket::parse(VirtioHeader::default(), copy).map_err(|_| NotSent::NotIp)?;
+        self.begin_seal(now, id, packet, 0)?;
+        self.run_jobs();
 
-        match sealed {
-            Ok(()) => {
-                self.stats.sealed_packets += 1;
-                Ok(())
-            }
-            Err(Unsealed::NoSession) => {
-                // The session grew too old to send by: agree on a new one, and let the packet wait for it.
-                if let Some(initiation) = self
-                    .peers
-                    .get_mut(&id)
-                    .and_then(|peer| peer.tunnel.initiate(now))
-                {
-                    self.send_on_path(now, id, &initiation);
-                }
-                self.hold(id, packet, ecn)
-            }
-            Err(Unsealed::NoChannel) => {
-                self.stats.dropped_packets += 1;
-                Err(NotSent::NotConnected)
-            }
-        }
+        Ok(())
     }
 
     /// Keeps a packet until its link is up, where this end does so.
-    fn hold(&mut self, id: PeerId, packet: &[u8], ecn: Ecn) -> Result<(), NotSent> {
+    fn hold(
+        &mut self,
+        id: PeerId,
+        mut packet: SuperPacket<Buffer>,
+        mut skip: usize,
+    ) -> Result<(), NotSent> {
         let peer = self
             .peers
             .get_mut(&id)
             .filter(|peer| peer.config.role == Role::Controlling);
-        let (Some(peer), Some(copy)) = (peer, self.pool.copy(packet)) else {
-            self.stats.dropped_packets += 1;
+        let Some(peer) = peer else {
+            self.stats.dropped_packets += packet.segments() as u64;
             return Err(NotSent::NotConnected);
         };
-        peer.wait(copy, ecn);
+        let mut segments = packet.split();
+        while let Some(segment) = segments.next_segment() {
+            if skip > 0 {
+                skip -= 1;
+            } else if let Some(copy) = self.pool.copy(segment) {
+                peer.wait(copy);
+            }
+        }
 
         Err(NotSent::Waiting)
     }
 }
 
-enum Unsealed {
-    NoSession,
-    NoChannel,
-}
-
-/// Seals a packet straight into the train that carries it.
-fn seal(
+/// Where a path's datagrams are sent, and the channel they travel in if it runs through a relay of ours.
+fn way(
     now: Instant,
-    peer: &mut Peer,
     path: Path,
-    packet: &[u8],
     ecn: Ecn,
     relays: &mut Relays,
-    trains: &mut Trains,
-) -> Result<(), Unsealed> {
-    let len = wireguard::sealed_len(packet.len());
-    let (route, header) = match path.relay {
-        None => (
-            Route {
-                src: Some(path.local),
-                dst: path.remote,
-                ecn,
-            },
-            None,
-        ),
-        Some(relay) => {
-            let bound = relays.bind_channel(now, relay, path.remote);
-            let (server, number) = bound.ok_or(Unsealed::NoChannel)?;
-            let header = channel::header(number, len).ok_or(Unsealed::NoChannel)?;
-            (
-                Route {
-                    src: None,
-                    dst: server,
-                    ecn,
-                },
-                Some(header),
-            )
-        }
+) -> Option<(Route, Option<ChannelNumber>)> {
+    let Some(relay) = path.relay else {
+        let route = Route {
+            src: Some(path.local),
+            dst: path.remote,
+            ecn,
+        };
+        return Some((route, None));
+    };
+    let (server, number) = relays.bind_channel(now, relay, path.remote)?;
+    let route = Route {
+        src: None,
+        dst: server,
+        ecn,
     };
 
-    let offset = header.map_or(0, |header| header.len());
-    let tunnel = &mut peer.tunnel;
-    let sealed = trains.push_with(route, offset + len, |slot| {
-        let (front, sealed) = slot
-            .split_at_mut_checked(offset)
-            .ok_or(Unsealed::NoSession)?;
-        if let Some(header) = header {
-            front.copy_from_slice(&header);
-        }
-        tunnel
-            .seal(now, packet, sealed)
-            .map_err(|_| Unsealed::NoSession)
-    });
-    peer.sent_bytes += (offset + len) as u64;
-
-    sealed.map_err(|error| match error {
-        TrainError::NotFilled(error) => error,
-        TrainError::TooLarge { .. } => Unsealed::NoChannel,
-    })
+    Some((route, Some(number)))
 }

@@ -111,8 +111,8 @@ impl Links {
             .peers
             .get_mut(&id)
             .map(|peer| std::mem::take(&mut peer.waiting));
-        for (packet, ecn) in waiting.into_iter().flatten() {
-            if let Err(why) = self.encapsulate(now, id, &packet, ecn) {
+        for packet in waiting.into_iter().flatten() {
+            if let Err(why) = self.encapsulate(now, id, &packet) {
                 tracing::trace!(peer = %id, %why, "A packet that waited can't leave yet");
             }
         }

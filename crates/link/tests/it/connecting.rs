@@ -3,6 +3,7 @@ use std::time::Duration;
 use connlib_link::{Event, NotSent, PathKind, UpsertError};
 use connlib_wire::MAX_PACKET;
 use connlib_wire::ecn::Ecn;
+use connlib_wire::ip::Packet;
 
 use crate::world::{CLIENT, Direct, Driver, GATEWAY, World, packet};
 
@@ -266,7 +267,7 @@ fn a_link_whose_paths_all_die_fails_and_says_so() {
     let refused = world
         .client
         .links
-        .encapsulate(world.now, GATEWAY, &packet(b"x"), Ecn::NotEct);
+        .encapsulate(world.now, GATEWAY, &packet(b"x"));
     assert_eq!(refused, Err(NotSent::UnknownPeer));
 }
 
@@ -341,11 +342,10 @@ fn deadlines_are_exact_extra_calls_change_nothing() {
 #[test]
 fn a_packet_larger_than_the_tunnel_is_refused() {
     let mut world = connected(Direct::Open);
-    let refused =
-        world
-            .client
-            .links
-            .encapsulate(world.now, GATEWAY, &[0x45; MAX_PACKET + 1], Ecn::NotEct);
+    let refused = world
+        .client
+        .links
+        .encapsulate(world.now, GATEWAY, &[0x45; MAX_PACKET + 1]);
     assert_eq!(refused, Err(NotSent::TooLarge));
 }
 
@@ -354,10 +354,12 @@ fn the_outer_header_carries_the_mark_of_the_packet() {
     let mut world = connected(Direct::Open);
     world.run_for(Duration::from_secs(1));
     for ecn in [Ecn::NotEct, Ecn::Ect0, Ecn::Ect1, Ecn::Ce] {
+        let mut marked = Packet::parse(packet(b"x")).unwrap();
+        marked.set_ecn(ecn);
         world
             .client
             .links
-            .encapsulate(world.now, GATEWAY, &packet(b"x"), ecn)
+            .encapsulate(world.now, GATEWAY, marked.bytes())
             .unwrap();
         assert_eq!(world.client.links.poll_transmit().unwrap().route.ecn, ecn);
     }

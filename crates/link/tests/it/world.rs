@@ -180,7 +180,7 @@ impl World {
             CLIENT => (&mut self.client, GATEWAY),
             _ => (&mut self.gateway, CLIENT),
         };
-        match node.links.encapsulate(self.now, peer, &packet, Ecn::Ect0) {
+        match node.links.encapsulate(self.now, peer, &packet) {
             Ok(()) | Err(NotSent::Waiting) => {}
             Err(why) => panic!("the packet is refused: {why}"),
         }
@@ -406,7 +406,7 @@ impl Node {
         let mut packets = Packets::new();
         self.links.handle_arrival(now, arrival, &mut packets);
         self.received
-            .extend(packets.from(0).map(|bytes| (now, bytes.to_vec())));
+            .extend(packets.iter().map(|bytes| (now, bytes.to_vec())));
     }
 
     pub fn is_established(&self) -> bool {

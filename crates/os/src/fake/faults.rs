@@ -8,6 +8,8 @@ use std::io;
 pub(super) struct Faults {
     calls: u64,
     planned: BTreeMap<u64, io::Error>,
+    /// The calls that would block from now on, whatever waits.
+    storm: u64,
 }
 
 impl Faults {
@@ -16,11 +18,22 @@ impl Faults {
         self.planned.insert(self.calls.saturating_add(calls), error);
     }
 
+    /// Lets the next `calls` ones be answered with `WouldBlock`, unless another error is planned for them.
+    pub(super) fn storm(&mut self, calls: u64) {
+        self.storm = calls;
+    }
+
     /// Counts a call.
     pub(super) fn check(&mut self) -> io::Result<()> {
-        let error = self.planned.remove(&self.calls);
+        let planned = self.planned.remove(&self.calls);
         self.calls += 1;
+        let blocked = self.storm > 0;
+        self.storm = self.storm.saturating_sub(1);
 
-        error.map_or(Ok(()), Err)
+        match planned {
+            Some(error) => Err(error),
+            None if blocked => Err(io::ErrorKind::WouldBlock.into()),
+            None => Ok(()),
+        }
     }
 }

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use connlib_wire::ecn::Ecn;
-use connlib_wire::train::{Arrival, Route, Transmit};
+use connlib_wire::train::{Arrival, Route};
 
 use super::faults::Faults;
-use crate::udp::{RecvBatch, Udp};
+use crate::udp::{Backlog, MAX_SENDS, Outgoing, Payload, RecvBatch, Udp};
 
 /// A train on its way to a [`FakeUdp`].
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -25,7 +26,7 @@ pub struct FakeTrain {
     pub bytes: Vec<u8>,
 }
 
-/// What one [`Udp::send`] took.
+/// What one [`Udp::send`] took of one train.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SentTrain {
     /// Where it goes, from where, and how it is marked.
@@ -55,6 +56,9 @@ pub struct FakeUdp {
     recv_faults: Faults,
     queue_limit: usize,
     accept_limit: usize,
+    backlog: Backlog,
+    stood_for: Option<Duration>,
+    is_gone: bool,
 }
 
 impl FakeUdp {
@@ -68,6 +72,9 @@ impl FakeUdp {
             recv_faults: Faults::default(),
             queue_limit: usize::MAX,
             accept_limit: usize::MAX,
+            backlog: Backlog::default(),
+            stood_for: None,
+            is_gone: false,
         }
     }
 
@@ -81,14 +88,39 @@ impl FakeUdp {
         self.recv_faults.plan(receives, error);
     }
 
+    /// Lets the next `sends` ones be answered with `WouldBlock`, whatever room there is.
+    pub fn storm_send(&mut self, sends: u64) {
+        self.send_faults.storm(sends);
+    }
+
+    /// Lets the next `receives` ones be answered with `WouldBlock`, whatever waits.
+    pub fn storm_recv(&mut self, receives: u64) {
+        self.recv_faults.storm(receives);
+    }
+
     /// Lets sends take datagrams only while fewer than `datagrams` lie in [`sent`](Self::sent).
     pub fn limit_queue(&mut self, datagrams: usize) {
         self.queue_limit = datagrams;
     }
 
-    /// Lets each send take at most `datagrams` datagrams (at least one).
+    /// Lets each send take at most `datagrams` datagrams (at least one), of all its trains together.
     pub fn limit_accept(&mut self, datagrams: usize) {
         self.accept_limit = datagrams.max(1);
+    }
+
+    /// Changes what [`backlog`](Udp::backlog) says; at first it is all zero.
+    pub fn set_backlog(&mut self, backlog: Backlog) {
+        self.backlog = backlog;
+    }
+
+    /// Answers each call from now on as if the socket had been closed.
+    pub fn vanish(&mut self) {
+        self.is_gone = true;
+    }
+
+    /// Changes how long what is received from now on stood in the socket.
+    pub fn set_stood_for(&mut self, stood_for: Option<Duration>) {
+        self.stood_for = stood_for;
     }
 
     /// The number of datagrams that lie in [`sent`](Self::sent).
@@ -98,40 +130,74 @@ impl FakeUdp {
             .map(|train| train.datagrams().count())
             .sum()
     }
+
+    fn check_presence(&self) -> io::Result<()> {
+        if self.is_gone {
+            return Err(io::Error::from_raw_os_error(EBADF));
+        }
+
+        Ok(())
+    }
+
+    /// Takes at most `room` of the datagrams that are left of `train`, and returns how many.
+    fn take(&mut self, train: &Outgoing<'_>, room: usize) -> io::Result<usize> {
+        let taken = train.left().min(room);
+        if !train.suits(self.local) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if taken == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let payload = match train.slice(train.first..train.first.saturating_add(taken)) {
+            Some(Payload::Contiguous(bytes)) => bytes.to_vec(),
+            Some(Payload::Gathered { parts, .. }) => {
+                parts.iter().flat_map(|part| part.iter().copied()).collect()
+            }
+            None => return Err(io::ErrorKind::InvalidInput.into()),
+        };
+        self.sent.push_back(SentTrain {
+            route: train.route,
+            segment_size: train.segment_size,
+            payload,
+        });
+
+        Ok(taken)
+    }
 }
+
+/// What Linux answers about a socket that was closed.
+const EBADF: i32 = 9;
 
 impl Udp for FakeUdp {
     fn local_addr(&self) -> SocketAddr {
         self.local
     }
 
-    fn send(&mut self, train: &Transmit, first: usize) -> io::Result<usize> {
+    fn send(&mut self, trains: &[Outgoing<'_>]) -> io::Result<usize> {
+        self.check_presence()?;
         self.send_faults.check()?;
-        let waiting = train.segments().saturating_sub(first);
-        if waiting == 0 {
-            return Ok(0);
-        }
-        if train.route.dst.is_ipv4() != self.local.is_ipv4() {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-
         let free = self.queue_limit.saturating_sub(self.queued());
-        let taken = waiting.min(self.accept_limit).min(free);
-        if taken == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
+        let room = free.min(self.accept_limit);
+
+        let mut taken = 0;
+        for train in trains
+            .iter()
+            .take(MAX_SENDS)
+            .filter(|train| train.left() > 0)
+        {
+            match self.take(train, room - taken) {
+                Ok(datagrams) => taken += datagrams,
+                Err(_) if taken > 0 => break,
+                Err(error) => return Err(error),
+            }
         }
-        let payload = train.datagrams().skip(first).take(taken);
-        self.sent.push_back(SentTrain {
-            route: train.route,
-            segment_size: train.segment_size,
-            payload: payload.flatten().copied().collect(),
-        });
 
         Ok(taken)
     }
 
     fn recv(&mut self, batch: &mut RecvBatch) -> io::Result<usize> {
         batch.clear();
+        self.check_presence()?;
         self.recv_faults.check()?;
         if self.inbox.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -156,21 +222,34 @@ impl Udp for FakeUdp {
                 continue;
             }
         }
+        batch.told(self.inbox.is_empty(), self.stood_for);
 
         Ok(batch.len())
+    }
+
+    fn backlog(&self) -> io::Result<Backlog> {
+        self.check_presence()?;
+
+        Ok(self.backlog)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::IoSlice;
+
     use connlib_wire::buffer::Pool;
+    use connlib_wire::train::Transmit;
 
     #[test]
     fn a_send_is_kept_with_its_route_and_boundaries() {
         let mut udp = socket();
 
-        assert_eq!(udp.send(&train(b"aabbc", 2), 0).unwrap(), 3);
+        assert_eq!(
+            udp.send(&[Outgoing::new(&train(b"aabbc", 2), 0)]).unwrap(),
+            3
+        );
 
         let sent = udp.sent.pop_front().unwrap();
         assert_eq!(sent.route, route());
@@ -186,10 +265,14 @@ mod tests {
         udp.limit_accept(2);
         let train = train(b"aabbccdde", 2);
 
-        assert_eq!(udp.send(&train, 0).unwrap(), 2);
-        assert_eq!(udp.send(&train, 2).unwrap(), 2);
-        assert_eq!(udp.send(&train, 4).unwrap(), 1);
-        assert_eq!(udp.send(&train, 5).unwrap(), 0, "nothing is left");
+        assert_eq!(udp.send(&[Outgoing::new(&train, 0)]).unwrap(), 2);
+        assert_eq!(udp.send(&[Outgoing::new(&train, 2)]).unwrap(), 2);
+        assert_eq!(udp.send(&[Outgoing::new(&train, 4)]).unwrap(), 1);
+        assert_eq!(
+            udp.send(&[Outgoing::new(&train, 5)]).unwrap(),
+            0,
+            "nothing is left"
+        );
 
         let bytes = udp.sent.iter().flat_map(|sent| sent.payload.clone());
         assert_eq!(bytes.collect::<Vec<_>>(), b"aabbccdde");
@@ -201,13 +284,13 @@ mod tests {
         udp.limit_queue(3);
         let train = train(b"aabb", 2);
 
-        assert_eq!(udp.send(&train, 0).unwrap(), 2);
-        assert_eq!(udp.send(&train, 0).unwrap(), 1);
-        let blocked = udp.send(&train, 1).unwrap_err();
+        assert_eq!(udp.send(&[Outgoing::new(&train, 0)]).unwrap(), 2);
+        assert_eq!(udp.send(&[Outgoing::new(&train, 0)]).unwrap(), 1);
+        let blocked = udp.send(&[Outgoing::new(&train, 1)]).unwrap_err();
         assert_eq!(blocked.kind(), io::ErrorKind::WouldBlock);
 
         udp.sent.pop_front();
-        assert_eq!(udp.send(&train, 1).unwrap(), 1);
+        assert_eq!(udp.send(&[Outgoing::new(&train, 1)]).unwrap(), 1);
     }
 
     #[test]
@@ -217,12 +300,12 @@ mod tests {
         udp.fail_recv(0, io::ErrorKind::ConnectionRefused.into());
         udp.inbox.push_back(arrival(0, b"x"));
         let train = train(b"a", 1);
-        let mut batch = RecvBatch::new(4, 16);
+        let mut batch = RecvBatch::new(Pool::new(16, 4), 4);
 
-        assert!(udp.send(&train, 0).is_ok());
-        let refused = udp.send(&train, 0).unwrap_err();
+        assert!(udp.send(&[Outgoing::new(&train, 0)]).is_ok());
+        let refused = udp.send(&[Outgoing::new(&train, 0)]).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::NetworkUnreachable);
-        assert!(udp.send(&train, 0).is_ok());
+        assert!(udp.send(&[Outgoing::new(&train, 0)]).is_ok());
 
         let refused = udp.recv(&mut batch).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
@@ -238,7 +321,7 @@ mod tests {
         udp.inbox.push_back(arrival(0, b"longer than the room"));
         udp.inbox.push_back(arrival(0, b"c"));
         udp.inbox.push_back(arrival(0, b"d"));
-        let mut batch = RecvBatch::new(2, 8);
+        let mut batch = RecvBatch::new(Pool::new(8, 2), 2);
 
         assert_eq!(udp.recv(&mut batch).unwrap(), 2);
         let trains = batch.arrivals().map(|arrival| arrival.bytes);
@@ -254,10 +337,117 @@ mod tests {
     }
 
     #[test]
+    fn several_trains_leave_in_order_and_a_limit_cuts_across_them() {
+        let mut udp = socket();
+        udp.limit_accept(4);
+        let (one, two) = (train(b"aabbc", 2), train(b"ddee", 2));
+        let parts = [&b"f"[..], b"f", b"g", b"g"].map(IoSlice::new);
+        let three = |first| Outgoing {
+            route: route(),
+            segment_size: 2,
+            payload: Payload::Gathered {
+                parts: &parts,
+                per_datagram: 2,
+            },
+            first,
+        };
+
+        let trains = [Outgoing::new(&one, 1), Outgoing::new(&two, 0), three(0)];
+        assert_eq!(udp.send(&trains).unwrap(), 4);
+        let trains = [Outgoing::new(&one, 3), Outgoing::new(&two, 2), three(0)];
+        assert_eq!(udp.send(&trains).unwrap(), 2);
+        assert_eq!(udp.send(&[three(2)]).unwrap(), 0);
+        assert_eq!(udp.send(&[]).unwrap(), 0);
+
+        let payloads = udp.sent.iter().map(|sent| &*sent.payload);
+        assert_eq!(
+            payloads.collect::<Vec<_>>(),
+            [&b"bbc"[..], b"ddee", b"ffgg"]
+        );
+    }
+
+    #[test]
+    fn a_bad_train_stops_those_behind_it_and_is_the_next_calls_error() {
+        let mut udp = socket();
+        let good = train(b"aa", 2);
+        let mut bad = train(b"bb", 2);
+        bad.route.dst = "[::1]:9".parse().unwrap();
+        let trains = [
+            Outgoing::new(&good, 0),
+            Outgoing::new(&bad, 0),
+            Outgoing::new(&good, 0),
+        ];
+
+        assert_eq!(udp.send(&trains).unwrap(), 1);
+        let refused = udp.send(&trains[1..]).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(udp.send(&trains[2..]).unwrap(), 1);
+    }
+
+    #[test]
+    fn trains_behind_the_limit_of_a_call_are_left() {
+        let mut udp = socket();
+        let train = train(b"a", 1);
+        let trains = [Outgoing::new(&train, 0); MAX_SENDS + 1];
+
+        assert_eq!(udp.send(&trains).unwrap(), MAX_SENDS);
+    }
+
+    #[test]
+    fn a_storm_blocks_as_many_calls_as_it_has_and_loses_nothing() {
+        let mut udp = socket();
+        udp.inbox.push_back(arrival(0, b"x"));
+        udp.storm_send(1);
+        udp.storm_recv(2);
+        let train = train(b"a", 1);
+        let mut batch = RecvBatch::new(Pool::new(16, 4), 4);
+
+        let blocked = udp.send(&[Outgoing::new(&train, 0)]).unwrap_err();
+        assert_eq!(blocked.kind(), io::ErrorKind::WouldBlock);
+        assert!(udp.send(&[Outgoing::new(&train, 0)]).is_ok());
+        for _ in 0..2 {
+            let blocked = udp.recv(&mut batch).unwrap_err();
+            assert_eq!(blocked.kind(), io::ErrorKind::WouldBlock);
+        }
+        assert_eq!(udp.recv(&mut batch).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_vanished_socket_answers_as_linux_does() {
+        let mut udp = socket();
+        udp.inbox.push_back(arrival(0, b"x"));
+        let mut batch = RecvBatch::new(Pool::new(16, 4), 4);
+        udp.vanish();
+
+        let train = train(b"a", 1);
+        for gone in [
+            udp.send(&[Outgoing::new(&train, 0)]).unwrap_err(),
+            udp.recv(&mut batch).unwrap_err(),
+            udp.backlog().unwrap_err(),
+        ] {
+            assert_eq!(gone.raw_os_error(), Some(EBADF));
+        }
+    }
+
+    #[test]
+    fn the_backlog_is_what_it_was_set_to() {
+        let mut udp = socket();
+        assert_eq!(udp.backlog().unwrap(), Backlog::default());
+
+        let backlog = Backlog {
+            bytes: 1,
+            limit: 2,
+            dropped: 3,
+        };
+        udp.set_backlog(backlog);
+        assert_eq!(udp.backlog().unwrap(), backlog);
+    }
+
+    #[test]
     fn the_other_family_is_refused() {
         let mut udp = FakeUdp::new("[::1]:9".parse().unwrap());
 
-        let refused = udp.send(&train(b"a", 1), 0).unwrap_err();
+        let refused = udp.send(&[Outgoing::new(&train(b"a", 1), 0)]).unwrap_err();
 
         assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
     }

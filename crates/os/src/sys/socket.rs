@@ -56,6 +56,28 @@ pub(crate) fn option(fd: BorrowedFd<'_>, level: c_int, option: c_int) -> io::Res
     check(result).map(|_| value)
 }
 
+/// Reads what the kernel counts about a socket's memory: the first nine of its figures, `SK_MEMINFO_…`.
+pub(crate) fn memory(fd: BorrowedFd<'_>) -> io::Result<[u32; SK_MEMINFO_VARS]> {
+    // The number of all architectures but PA-RISC; libc lacks it.
+    const SO_MEMINFO: c_int = 55;
+    let mut figures = [0; SK_MEMINFO_VARS];
+    let mut len = size_of_val(&figures) as socklen_t;
+    // SAFETY: both pointers are to variables that live through the call, and `len` is the size of the first.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_MEMINFO,
+            figures.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+
+    check(result).map(|_| figures)
+}
+
+const SK_MEMINFO_VARS: usize = 9;
+
 /// Binds a socket to an address.
 pub(crate) fn bind(fd: BorrowedFd<'_>, addr: SocketAddr) -> io::Result<()> {
     let name = Name::from(addr);

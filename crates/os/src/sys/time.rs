@@ -12,6 +12,11 @@ pub(crate) fn since_boot() -> Duration {
     // since 2.6.39.
     unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
 
+    duration(time)
+}
+
+/// The same in our own type; zero for what is before the beginning.
+pub(crate) fn duration(time: libc::timespec) -> Duration {
     Duration::new(
         u64::try_from(time.tv_sec).unwrap_or_default(),
         u32::try_from(time.tv_nsec).unwrap_or_default(),

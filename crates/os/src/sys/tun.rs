@@ -7,18 +7,46 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use libc::{c_char, c_short};
+use libc::{c_char, c_int, c_short, c_uint, c_ulong};
 
 use super::check;
 
 /// Makes an open driver stand for the device `name`, which is created if it doesn't exist.
 ///
-/// Packets come without a header in front, by a single queue.
-pub(crate) fn attach(driver: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+/// Packets come by a single queue, with a `virtio_net_hdr` of `header` bytes in front, or with nothing.
+pub(crate) fn attach(driver: BorrowedFd<'_>, name: &str, header: Option<usize>) -> io::Result<()> {
+    let mut flags = libc::IFF_TUN | libc::IFF_NO_PI;
+    if header.is_some() {
+        flags |= libc::IFF_VNET_HDR;
+    }
     let mut request = interface_request(name)?;
-    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as c_short;
+    request.ifr_ifru.ifru_flags = flags as c_short;
     // SAFETY: the pointer is to a request that lives through the call, of the type this ioctl takes.
     let result = unsafe { libc::ioctl(driver.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    check(result)?;
+
+    let Some(header) = header else {
+        return Ok(());
+    };
+    // A new device has this length; one that outlives its processes may have another.
+    let header = header as c_int;
+    // SAFETY: the pointer is to an int that lives through the call, which is what this ioctl takes.
+    let result =
+        unsafe { libc::ioctl(driver.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const header) };
+
+    check(result).map(drop)
+}
+
+/// Says which packets an attached driver may hand over unfinished: `TUN_F_…` added up.
+pub(crate) fn set_offloads(driver: BorrowedFd<'_>, offloads: c_uint) -> io::Result<()> {
+    // SAFETY: this ioctl takes a number, and no pointer.
+    let result = unsafe {
+        libc::ioctl(
+            driver.as_raw_fd(),
+            libc::TUNSETOFFLOAD,
+            c_ulong::from(offloads),
+        )
+    };
 
     check(result).map(drop)
 }

@@ -1,43 +1,92 @@
-//! `sendmsg` and `recvmmsg` with the control messages that trains need.
+//! `sendmmsg` and `recvmmsg` with the control messages that trains need.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
+use std::time::Duration;
 
 use connlib_wire::ecn::Ecn;
+use connlib_wire::train::Route;
 use libc::{c_int, c_void, iovec, mmsghdr, msghdr, sockaddr_storage};
 
 use super::check_len;
 use super::socket::{Name, address, empty_storage, in_addr, in6_addr, ipv4, ipv6};
+use super::time::duration;
 use crate::udp::MAX_TRAINS;
 
-/// Sends `bytes` in datagrams of `segment` bytes, or as a single one; all of it or nothing.
-pub(crate) fn send(
-    fd: BorrowedFd<'_>,
-    bytes: &[u8],
-    dst: SocketAddr,
-    src: Option<SocketAddr>,
-    ecn: Ecn,
-    segment: Option<u16>,
-) -> io::Result<()> {
-    let name = Name::from(dst);
-    let mut iov = iovec {
-        iov_base: bytes.as_ptr().cast_mut().cast(),
-        iov_len: bytes.len(),
-    };
-    let mut control = Control::new();
-    let mut message = empty_message();
-    message.msg_name = name.as_ptr().cast_mut().cast();
-    message.msg_namelen = name.len();
-    message.msg_iov = &raw mut iov;
-    message.msg_iovlen = 1;
-    message.msg_control = control.0.as_mut_ptr().cast();
-    message.msg_controllen = control.0.len() as _;
+/// A train, or a part of one, that leaves with one header.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Message<'a> {
+    pub(crate) payload: Parts<'a>,
+    pub(crate) route: Route,
+    /// The size of the datagrams; `None` for a single one.
+    pub(crate) segment: Option<u16>,
+}
 
-    let mut writer = ControlWriter::new(&mut message);
-    if let Some(segment) = segment {
+/// The bytes of a message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Parts<'a> {
+    One(IoSlice<'a>),
+    Many(&'a [IoSlice<'a>]),
+}
+
+/// Sends the first `N` messages, in order, each as a whole, and returns the number of those that have left.
+///
+/// The error is the first one's; what stops a later one isn't told.
+pub(crate) fn send<'a, const N: usize>(
+    fd: BorrowedFd<'_>,
+    messages: impl Iterator<Item = Message<'a>>,
+) -> io::Result<usize> {
+    let mut parts = [Parts::One(IoSlice::new(&[])); N];
+    let mut names = [const { None::<Name> }; N];
+    let mut controls = [const { SendControl([0; SEND_CONTROL]) }; N];
+    let mut headers = [const { empty_mmsghdr() }; N];
+    let mut count = 0;
+    let rooms = parts.iter_mut().zip(&mut names).zip(&mut controls);
+    for ((((parts, name), control), header), message) in rooms.zip(&mut headers).zip(messages) {
+        *parts = message.payload;
+        let name = name.insert(Name::from(message.route.dst));
+        let header = &mut header.msg_hdr;
+        header.msg_name = name.as_ptr().cast_mut().cast();
+        header.msg_namelen = name.len();
+        // An IoSlice is an iovec, as its documentation says.
+        match parts {
+            Parts::One(part) => {
+                header.msg_iov = ptr::from_mut(part).cast();
+                header.msg_iovlen = 1;
+            }
+            Parts::Many(parts) => {
+                header.msg_iov = parts.as_ptr().cast_mut().cast();
+                header.msg_iovlen = parts.len() as _;
+            }
+        }
+        write_control(header, control, &message);
+        count += 1;
+    }
+
+    // SAFETY: every pointer in the first `count` headers is to something that lives through the call, with the length
+    // beside it; the call writes to nothing but the headers.
+    let sent = unsafe {
+        libc::sendmmsg(
+            fd.as_raw_fd(),
+            headers.as_mut_ptr(),
+            count,
+            libc::MSG_DONTWAIT as _,
+        )
+    };
+
+    check_len(sent as isize)
+}
+
+fn write_control(header: &mut msghdr, control: &mut SendControl, message: &Message<'_>) {
+    let Route { src, dst, ecn } = message.route;
+    header.msg_control = control.0.as_mut_ptr().cast();
+    header.msg_controllen = control.0.len() as _;
+
+    let mut writer = ControlWriter::new(header);
+    if let Some(segment) = message.segment {
         writer.push(libc::SOL_UDP, libc::UDP_SEGMENT, segment);
     }
     if ecn != Ecn::NotEct {
@@ -66,16 +115,10 @@ pub(crate) fn send(
         None => {}
     }
     let used = writer.finish();
-    message.msg_controllen = used as _;
+    header.msg_controllen = used as _;
     if used == 0 {
-        message.msg_control = ptr::null_mut();
+        header.msg_control = ptr::null_mut();
     }
-
-    // SAFETY: every pointer in the message is to something that lives through the call, with the length beside it; the
-    // call writes to none of them.
-    let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT) };
-
-    check_len(sent).map(drop)
 }
 
 /// What the kernel says about a received train.
@@ -91,6 +134,8 @@ pub(crate) struct Received {
     pub(crate) ecn: Ecn,
     /// The size of the datagrams; `None` for a single one.
     pub(crate) stride: Option<usize>,
+    /// When it came in, as what has passed since 1970.
+    pub(crate) came_at: Option<Duration>,
     /// Whether bytes or control messages were lost for want of room.
     pub(crate) truncated: bool,
 }
@@ -99,6 +144,7 @@ pub(crate) struct Received {
 pub(crate) struct Scratch {
     names: Box<[sockaddr_storage]>,
     controls: Box<[Control]>,
+    received: Vec<Received>,
 }
 
 impl Scratch {
@@ -106,29 +152,32 @@ impl Scratch {
         Self {
             names: vec![empty_storage(); MAX_TRAINS].into_boxed_slice(),
             controls: vec![Control::new(); MAX_TRAINS].into_boxed_slice(),
+            received: Vec::with_capacity(MAX_TRAINS),
         }
     }
 }
 
-/// Receives trains into the first chunks of `bytes_each` bytes of `memory` and says of each what it is.
-pub(crate) fn recv(
+/// Receives trains into the first of the `slots`, one into each, and says of each what it is.
+pub(crate) fn recv<'a, 's>(
     fd: BorrowedFd<'_>,
-    memory: &mut [u8],
-    bytes_each: usize,
-    scratch: &mut Scratch,
-    mut each: impl FnMut(usize, Received),
-) -> io::Result<()> {
-    let Scratch { names, controls } = scratch;
+    slots: impl Iterator<Item = &'a mut [u8]>,
+    scratch: &'s mut Scratch,
+) -> io::Result<&'s [Received]> {
+    let Scratch {
+        names,
+        controls,
+        received: trains,
+    } = scratch;
+    trains.clear();
     let mut iovs = [EMPTY_IOVEC; MAX_TRAINS];
     let mut messages = [const { empty_mmsghdr() }; MAX_TRAINS];
-    let mut slots = 0;
-    let parts = memory.chunks_exact_mut(bytes_each);
+    let mut count = 0;
     let rooms = names.iter_mut().zip(controls.iter_mut());
-    for (((message, iov), part), (name, control)) in
-        messages.iter_mut().zip(&mut iovs).zip(parts).zip(rooms)
+    for (((message, iov), (name, control)), slot) in
+        messages.iter_mut().zip(&mut iovs).zip(rooms).zip(slots)
     {
-        iov.iov_base = part.as_mut_ptr().cast();
-        iov.iov_len = part.len();
+        iov.iov_base = slot.as_mut_ptr().cast();
+        iov.iov_len = slot.len();
         let header = &mut message.msg_hdr;
         header.msg_name = (&raw mut *name).cast();
         header.msg_namelen = size_of_val(name) as _;
@@ -136,40 +185,47 @@ pub(crate) fn recv(
         header.msg_iovlen = 1;
         header.msg_control = control.0.as_mut_ptr().cast();
         header.msg_controllen = control.0.len() as _;
-        slots += 1;
+        count += 1;
     }
 
-    // SAFETY: the first `slots` messages point to memory, address and control room of their own that live through the
+    // SAFETY: the first `count` messages point to memory, address and control room of their own that live through the
     // call, with their lengths; there is no timeout to point to.
     let received = unsafe {
         libc::recvmmsg(
             fd.as_raw_fd(),
             messages.as_mut_ptr(),
-            slots,
+            count,
             libc::MSG_DONTWAIT as _,
             ptr::null_mut(),
         )
     };
     let received = check_len(received as isize)?;
 
-    for (slot, (message, name)) in messages.iter().zip(names.iter()).take(received).enumerate() {
+    for (message, name) in messages.iter().zip(names.iter()).take(received) {
         let mut train = Received {
             len: message.msg_len as usize,
             from: address(name),
             to: None,
             ecn: Ecn::NotEct,
             stride: None,
+            came_at: None,
             truncated: message.msg_hdr.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0,
         };
         // SAFETY: the kernel has filled this message, and its control room lives in `controls`.
         unsafe { read_control(&message.msg_hdr, &mut train) };
-        each(slot, train);
+        trains.push(train);
     }
 
-    Ok(())
+    Ok(trains)
 }
 
-/// Room for control messages. Those of a train need 88 bytes; systems that add time stamps and the like need more, and
+/// Room for the control messages of a train that is sent: 88 bytes if it has all of them.
+const SEND_CONTROL: usize = 96;
+
+#[repr(C, align(8))]
+struct SendControl([u8; SEND_CONTROL]);
+
+/// Room for control messages that come. Those of a train need 88 bytes; systems that add time stamps and the like need more, and
 /// what doesn't fit is lost, the ECN mark first.
 #[derive(Clone)]
 #[repr(C, align(8))]
@@ -206,7 +262,7 @@ impl<'a> ControlWriter<'a> {
         }
         let size = size_of::<T>() as u32;
         // SAFETY: `next` is what CMSG_FIRSTHDR or CMSG_NXTHDR returned, so there is room for a header behind it. The
-        // room is 256 bytes and the messages we send need less than 100, so there is room for the value, too.
+        // room is 96 bytes and all the messages of a train need 88, so there is room for the value, too.
         unsafe {
             (*self.next).cmsg_level = level;
             (*self.next).cmsg_type = kind;
@@ -245,6 +301,9 @@ unsafe fn read_control(header: &msghdr, train: &mut Received) {
                 (libc::SOL_UDP, libc::UDP_GRO) => {
                     train.stride = usize::try_from(read::<c_int>(data)).ok();
                 }
+                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                    train.came_at = Some(duration(read::<libc::timespec>(data)));
+                }
                 (libc::IPPROTO_IP, libc::IP_TOS) => train.ecn = Ecn::from_bits(read::<u8>(data)),
                 (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
                     train.ecn = Ecn::from_bits((read::<c_int>(data) & 0xff) as u8);
@@ -276,11 +335,6 @@ const EMPTY_IOVEC: iovec = iovec {
     iov_base: ptr::null_mut::<c_void>(),
     iov_len: 0,
 };
-
-const fn empty_message() -> msghdr {
-    // SAFETY: it consists of integers and raw pointers, for which zero is a value.
-    unsafe { mem::zeroed() }
-}
 
 const fn empty_mmsghdr() -> mmsghdr {
     // SAFETY: it consists of integers and raw pointers, for which zero is a value.

@@ -1,14 +1,18 @@
 //! The UDP socket of Linux.
 
+mod send;
+
 use std::fmt;
 use std::io;
+use std::iter;
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use connlib_wire::train::{MAX_SEGMENTS, Transmit, max_len};
+use connlib_wire::train::Received;
 
-use super::{Filled, RecvBatch, Udp, UdpConfig, UdpError, UdpStats};
+use self::send::{Chunk, Chunks};
+use super::{Backlog, MAX_SENDS, Outgoing, RecvBatch, Udp, UdpConfig, UdpError, UdpStats};
+use crate::clock::Clock;
 use crate::sys;
 
 /// A UDP socket of Linux with segmentation offload both ways.
@@ -99,40 +103,66 @@ impl UdpSocket {
         Ok((size(libc::SO_SNDBUF)?, size(libc::SO_RCVBUF)?))
     }
 
-    /// The most datagrams of `train` that one system call may carry.
-    fn segments_per_call(&self, train: &Transmit) -> usize {
-        let segment_size = train.segment_size.max(1);
-        match self.segmentation {
-            Segmentation::On => {
-                (max_len(train.route.dst, segment_size) / segment_size).clamp(1, MAX_SEGMENTS)
+    /// Sends as many messages as one system call takes, from the datagram on that `skip` datagrams precede.
+    fn send_some(&mut self, trains: &[Outgoing<'_>], skip: usize) -> io::Result<Progress> {
+        let mut chunks = Chunks::new(trains, skip, self.local, self.segmentation);
+        let Some(first) = chunks.next().transpose()? else {
+            return Ok(Progress::Done { datagrams: 0 });
+        };
+        let second = chunks.next().and_then(Result::ok);
+
+        let sent = match second {
+            None => sys::udp::send::<1>(self.fd.as_fd(), iter::once(first.message)).map(|_| {
+                Progress::Done {
+                    datagrams: first.datagrams,
+                }
+            }),
+            Some(second) => self.send_several(first, second, chunks),
+        };
+        match sent {
+            Err(error) if first.datagrams > 1 && may_refuse_segmentation(&error) => {
+                // Either the device can't segment or the datagram itself is at fault: a single one tells.
+                let mut chunks = Chunks::new(trains, skip, self.local, Segmentation::Off);
+                let Some(single) = chunks.next().transpose()? else {
+                    return Err(error);
+                };
+                sys::udp::send::<1>(self.fd.as_fd(), iter::once(single.message))?;
+                self.segmentation = Segmentation::Off;
+                tracing::info!("the device refuses UDP segmentation; sending one by one");
+
+                Ok(Progress::More {
+                    datagrams: single.datagrams,
+                })
             }
-            Segmentation::Off => 1,
+            result => result,
         }
     }
 
-    /// Sends these datagrams of `train` with one system call: all of them or none.
-    fn send_range(&self, train: &Transmit, range: &Range<usize>) -> io::Result<()> {
-        let size = train.segment_size.max(1);
-        let end = train.payload.len().min(range.end.saturating_mul(size));
-        let bytes = train
-            .payload
-            .get(range.start.saturating_mul(size)..end)
-            .unwrap_or_default();
-        let segment = if range.len() > 1 {
-            Some(u16::try_from(size).map_err(|_| io::ErrorKind::InvalidInput)?)
-        } else {
-            None
-        };
-        let route = train.route;
+    fn send_several<'a>(
+        &self,
+        first: Chunk<'a>,
+        second: Chunk<'a>,
+        others: Chunks<'_, 'a>,
+    ) -> io::Result<Progress> {
+        let mut sizes = [0; MAX_SENDS];
+        let mut count = 0;
+        let chunks = [first, second]
+            .into_iter()
+            .chain(others.map_while(Result::ok))
+            .zip(&mut sizes)
+            .map(|(chunk, size)| {
+                *size = chunk.datagrams;
+                count += 1;
+                chunk.message
+            });
+        let sent = sys::udp::send::<MAX_SENDS>(self.fd.as_fd(), chunks)?;
 
-        sys::udp::send(
-            self.fd.as_fd(),
-            bytes,
-            route.dst,
-            route.src,
-            route.ecn,
-            segment,
-        )
+        let datagrams = sizes.iter().take(sent).sum();
+        Ok(if sent == count && count == MAX_SENDS {
+            Progress::More { datagrams }
+        } else {
+            Progress::Done { datagrams }
+        })
     }
 }
 
@@ -141,64 +171,66 @@ impl Udp for UdpSocket {
         self.local
     }
 
-    fn send(&mut self, train: &Transmit, first: usize) -> io::Result<usize> {
-        let route = train.route;
-        let same_family = |addr: SocketAddr| addr.is_ipv4() == self.local.is_ipv4();
-        if !same_family(route.dst) || !route.src.is_none_or(same_family) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "the addresses of the datagrams are not of this socket's family",
-            ));
-        }
-
-        let total = train.segments();
-        let mut next = first;
-        while next < total {
-            let end = total.min(next + self.segments_per_call(train));
-            let mut range = next..end;
-            let mut result = self.send_range(train, &range);
-            if range.len() > 1 && result.as_ref().is_err_and(may_refuse_segmentation) {
-                // Either the device can't segment or the datagram itself is at fault: a single one tells.
-                range.end = next + 1;
-                result = self.send_range(train, &range);
-                if result.is_ok() {
-                    self.segmentation = Segmentation::Off;
-                    tracing::info!("the device refuses UDP segmentation; sending one by one");
-                }
-            }
-            match result {
-                Ok(()) => next = range.end,
-                Err(_) if next > first => break,
+    fn send(&mut self, trains: &[Outgoing<'_>]) -> io::Result<usize> {
+        let trains = trains.get(..MAX_SENDS).unwrap_or(trains);
+        let mut taken = 0;
+        loop {
+            match self.send_some(trains, taken) {
+                Ok(Progress::More { datagrams }) => taken += datagrams,
+                Ok(Progress::Done { datagrams }) => return Ok(taken + datagrams),
+                Err(_) if taken > 0 => return Ok(taken),
                 Err(error) => return Err(error),
             }
         }
-
-        Ok(next.saturating_sub(first))
     }
 
     fn recv(&mut self, batch: &mut RecvBatch) -> io::Result<usize> {
-        let port = self.local.port();
-        let RecvBatch {
-            memory,
-            bytes_each,
-            filled,
-        } = batch;
-        filled.clear();
+        batch.refill();
+        let RecvBatch { ready, trains, .. } = batch;
+        let slots = ready.iter_mut().map(|buffer| &mut **buffer);
+        let mut count = 0;
+        let mut oldest_came_at = None;
 
-        let stats = &mut self.stats;
-        sys::udp::recv(
-            self.fd.as_fd(),
-            memory,
-            *bytes_each,
-            &mut self.scratch,
-            |slot, train| {
-                if let Some(train) = accept(slot, port, &train, stats) {
-                    filled.push(train);
+        for received in sys::udp::recv(self.fd.as_fd(), slots, &mut self.scratch)? {
+            let Some(mut bytes) = ready.pop_front() else {
+                break;
+            };
+            count += 1;
+            oldest_came_at = oldest_came_at.or(received.came_at);
+            match accept(self.local.port(), received, &mut self.stats) {
+                Some(Accepted { from, to, stride }) => {
+                    bytes.truncate(received.len);
+                    trains.push_back(Received {
+                        from,
+                        to,
+                        ecn: received.ecn,
+                        stride,
+                        bytes,
+                    });
                 }
-            },
-        )?;
+                None => ready.push_back(bytes),
+            }
+        }
+        let stood_for = oldest_came_at.map(|came_at| Clock::new().unix().saturating_sub(came_at));
+        batch.told(count < batch.capacity(), stood_for);
 
-        Ok(filled.len())
+        Ok(batch.trains.len())
+    }
+
+    fn backlog(&self) -> io::Result<Backlog> {
+        let figures = sys::socket::memory(self.fd.as_fd())?;
+        let figure = |index| {
+            usize::try_from(index)
+                .ok()
+                .and_then(|index: usize| figures.get(index).copied())
+                .unwrap_or_default()
+        };
+
+        Ok(Backlog {
+            bytes: figure(libc::SK_MEMINFO_RMEM_ALLOC) as usize,
+            limit: figure(libc::SK_MEMINFO_RCVBUF) as usize,
+            dropped: figure(libc::SK_MEMINFO_DROPS).into(),
+        })
     }
 }
 
@@ -225,19 +257,31 @@ enum Segmentation {
     Off,
 }
 
+/// How far a send has come.
+#[derive(Clone, Copy, Debug)]
+enum Progress {
+    /// So many datagrams have left, and more may follow at once.
+    More { datagrams: usize },
+    /// So many datagrams have left, and nothing else is to be tried by this call.
+    Done { datagrams: usize },
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Direction {
     Send,
     Receive,
 }
 
-/// Keeps a train that can be used and counts one that can't.
-fn accept(
-    slot: usize,
-    port: u16,
-    train: &sys::udp::Received,
-    stats: &mut UdpStats,
-) -> Option<Filled> {
+/// What a train has that can be used.
+#[derive(Clone, Copy, Debug)]
+struct Accepted {
+    from: SocketAddr,
+    to: SocketAddr,
+    stride: usize,
+}
+
+/// Accepts a train that can be used and counts one that can't.
+fn accept(port: u16, train: &sys::udp::Received, stats: &mut UdpStats) -> Option<Accepted> {
     if train.truncated {
         stats.truncated += 1;
         return None;
@@ -263,14 +307,7 @@ fn accept(
         to.set_scope_id(interface);
     }
 
-    Some(Filled {
-        slot,
-        from,
-        to,
-        ecn: train.ecn,
-        stride,
-        len: train.len,
-    })
+    Some(Accepted { from, to, stride })
 }
 
 /// What the socket can't do its work without.
@@ -297,6 +334,7 @@ fn set_wanted(fd: &OwnedFd, addr: SocketAddr) {
     };
 
     want("UDP_GRO", libc::SOL_UDP, libc::UDP_GRO, 1);
+    want("SO_TIMESTAMPNS", libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1);
     // PROBE sets the don't-fragment bit and leaves the route's path MTU alone, which a forged ICMP message could lower.
     match addr {
         SocketAddr::V4(_) => want(

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use connlib_wire::buffer::{Buffer, Pool};
 use connlib_wire::id::ResourceId;
-use connlib_wire::ip::{IcmpError, Packet};
+use connlib_wire::ip::IcmpError;
+use connlib_wire::super_packet::SuperPacket;
 
 /// The least time between two requests for one resource (portal-protocol.md §9.2).
 const REPEAT_INTERVAL: Duration = Duration::from_secs(2);
@@ -50,33 +51,32 @@ impl Requests {
         &mut self,
         now: Instant,
         resource: ResourceId,
-        packet: &Packet<&[u8]>,
+        packet: &mut SuperPacket<Buffer>,
         pool: &Pool,
     ) -> Asked {
-        let copy = pool.copy(packet.bytes());
-        match self.by_resource.get_mut(&resource) {
-            Some(Request::Refused { until, error }) if *until > now => Asked::Refused(*error),
+        let held = match self.by_resource.get_mut(&resource) {
+            Some(Request::Refused { until, error }) if *until > now => {
+                return Asked::Refused(*error);
+            }
             Some(Request::Pending { held, .. }) => {
-                // A retransmission adds nothing but a burst later.
-                if let Some(copy) = copy.filter(|copy| !held.iter().any(|held| **held == **copy)) {
-                    if held.len() >= MAX_HELD {
-                        held.pop_front();
-                    }
-                    held.push_back(copy);
-                }
-                Asked::Already
+                keep(held, packet, pool);
+                return Asked::Already;
             }
             Some(Request::Refused { .. }) | None => {
-                let request = Request::Pending {
-                    first_asked_at: now,
-                    ask_again_at: now + REPEAT_INTERVAL,
-                    held: copy.into_iter().collect(),
-                    needs_relay: false,
-                };
-                self.by_resource.insert(resource, request);
-                Asked::Now
+                let mut held = VecDeque::new();
+                keep(&mut held, packet, pool);
+                held
             }
-        }
+        };
+        let request = Request::Pending {
+            first_asked_at: now,
+            ask_again_at: now + REPEAT_INTERVAL,
+            held,
+            needs_relay: false,
+        };
+        self.by_resource.insert(resource, request);
+
+        Asked::Now
     }
 
     pub(super) fn is_pending(&self, resource: ResourceId) -> bool {
@@ -174,5 +174,20 @@ impl Requests {
         });
 
         deadlines.min()
+    }
+}
+
+/// Adds a packet, each segment by itself, to those that wait.
+fn keep(held: &mut VecDeque<Buffer>, packet: &mut SuperPacket<Buffer>, pool: &Pool) {
+    let mut segments = packet.split();
+    while let Some(segment) = segments.next_segment() {
+        // A retransmission adds nothing but a burst later.
+        if held.iter().any(|held| **held == *segment) {
+            continue;
+        }
+        if held.len() >= MAX_HELD {
+            held.pop_front();
+        }
+        held.extend(pool.copy(segment));
     }
 }

@@ -1,9 +1,6 @@
 //! Devices that take no more.
 
-use std::time::Duration;
-
-use connlib_wire::stun::Family;
-
+use super::super::fair::MAX_BYTES as MAX_FAIR_BYTES;
 use super::super::tun::MAX_WAITING as MAX_TUN_WAITING;
 use super::super::{Command, DropReason, MAX_WAITING};
 use super::*;
@@ -14,7 +11,7 @@ fn a_full_socket_keeps_its_trains_in_order_and_resumes_inside_of_one() {
     rig.core().train_len = 8;
     rig.io.v4().limit_queue(5);
     for number in 0..20 {
-        rig.io.tun().inbox.push_back(packet(4, number));
+        rig.send(packet(4, number));
     }
 
     let wait = rig.turn();
@@ -35,7 +32,7 @@ fn partial_accepts_lose_and_repeat_nothing() {
     rig.core().train_len = 10;
     rig.io.v4().limit_accept(3);
     for number in 0..30 {
-        rig.io.tun().inbox.push_back(packet(4, number));
+        rig.send(packet(4, number));
     }
 
     let _ = rig.turn();
@@ -48,8 +45,8 @@ fn a_stuck_ipv6_does_not_block_ipv4() {
     let mut rig = Rig::new();
     rig.io.v6().limit_queue(0);
     for number in 0..10 {
-        rig.io.tun().inbox.push_back(packet(6, number));
-        rig.io.tun().inbox.push_back(packet(4, number));
+        rig.send(packet(6, number));
+        rig.send(packet(4, number));
         rig.io.v6().inbox.push_back(arrival(Family::V6, number));
     }
 
@@ -66,7 +63,7 @@ fn a_full_tun_does_not_block_the_sockets() {
     rig.io.tun().limit_outbox(0);
     for number in 0..10 {
         rig.io.v4().inbox.push_back(arrival(Family::V4, number));
-        rig.io.tun().inbox.push_back(packet(4, number));
+        rig.send(packet(4, number));
     }
 
     let wait = rig.turn();
@@ -76,7 +73,7 @@ fn a_full_tun_does_not_block_the_sockets() {
     );
     assert_eq!(sent(rig.io.v4()), (0..10).collect::<Vec<_>>());
     assert!(wait.interest.tun.writable);
-    assert_eq!(wait.until, None);
+    assert_eq!(rig.due_at(&wait), None);
 
     rig.io.v4().inbox.push_back(arrival(Family::V4, 10));
     rig.io.tun().limit_outbox(usize::MAX);
@@ -89,7 +86,7 @@ fn packets_for_a_full_tun_are_bounded_and_the_rest_is_counted() {
     let mut rig = Rig::new();
     rig.io.tun().limit_outbox(0);
     let mut train = train_of(Family::V4, [0]);
-    train.bytes.resize(1_280, 0);
+    train.bytes = sized(packet(4, 0), 1_280);
     train.stride = 0;
     let all = 2 * MAX_TUN_WAITING / 1_280;
     for _ in 0..all {
@@ -109,76 +106,90 @@ fn packets_for_a_full_tun_are_bounded_and_the_rest_is_counted() {
 }
 
 #[test]
-fn a_full_socket_holds_back_the_tun_but_not_for_ever() {
+fn the_tun_is_read_while_a_socket_is_full_and_what_waits_is_bounded() {
     let mut rig = Rig::new();
     rig.io.v6().limit_queue(0);
-    let mut large = packet(6, 0);
-    large.resize(1_280, 0);
-    for _ in 0..MAX_WAITING * 3 / 1_280 {
-        rig.io.tun().inbox.push_back(large.clone());
-    }
-    rig.io.tun().inbox.push_back(packet(4, 1));
-
-    let wait = loop {
-        let wait = rig.turn();
-        if wait.until != Some(rig.now) {
-            break wait;
+    let all = 4 * MAX_FAIR_BYTES / 1_280;
+    for number in 0..all {
+        rig.send(sized(packet(6, number as u16), 1_280));
+        if number % 512 == 0 {
+            rig.settle();
         }
-    };
-    assert!(!rig.io.tun().inbox.is_empty(), "senders are held back");
-    assert!(!wait.interest.tun.readable);
-    assert_eq!(rig.event_loop.stats().dropped(DropReason::SocketFull), 0);
-
-    rig.now = wait.until.unwrap();
-    while !rig.io.tun().inbox.is_empty() {
-        let _ = rig.turn();
     }
-    assert_eq!(sent(rig.io.v4()), [1], "IPv4 goes on");
-    assert_ne!(rig.event_loop.stats().dropped(DropReason::SocketFull), 0);
+    rig.settle();
+
+    assert!(rig.io.tun().inbox.is_empty(), "the standing queue is ours");
+    let stats = rig.event_loop.stats();
+    assert_eq!(stats.dropped(DropReason::SocketFull), 0, "none is sealed");
+    let waiting = all - stats.dropped(DropReason::QueueFull) as usize;
+    assert!(waiting * 1_280 <= MAX_FAIR_BYTES + MAX_WAITING + 64 * 1_280);
+    assert!(!rig.event_loop.is_flushed());
 }
 
 #[test]
-fn a_socket_that_moves_again_holds_back_without_loss() {
+fn a_full_socket_holds_up_another_family_not_for_ever() {
     let mut rig = Rig::new();
-    let mut large = packet(4, 0);
-    large.resize(1_280, 0);
+    rig.io.v6().limit_queue(0);
+    for _ in 0..2 * MAX_WAITING / 1_280 {
+        rig.send(sized(packet(6, 0), 1_280));
+    }
+    rig.settle();
+    let wait = rig.turn();
+    rig.advance(Duration::from_millis(1));
+    rig.send(packet(4, 1));
+    rig.settle();
+
+    rig.now = wait.until.unwrap();
+    rig.settle();
+
+    assert_eq!(sent(rig.io.v4()), [1]);
+    assert_eq!(rig.io.v6().queued(), 0);
+}
+
+#[test]
+fn a_slow_socket_loses_nothing_that_was_sealed() {
+    let mut rig = Rig::new();
     let all = MAX_WAITING * 3 / 1_280;
-    for _ in 0..all {
-        rig.io.tun().inbox.push_back(large.clone());
+    for number in 0..all {
+        rig.send(sized(packet(4, number as u16), 1_280));
     }
 
-    let mut arrived = 0;
-    while arrived < all {
+    let mut arrived = Vec::new();
+    while !rig.event_loop.is_flushed() || arrived.is_empty() {
         rig.io.v4().limit_queue(100);
         let _ = rig.turn();
-        arrived += rig.io.v4().queued();
+        arrived.extend(sent(rig.io.v4()));
         rig.io.v4().sent.clear();
         rig.advance(Duration::from_millis(10));
     }
 
-    assert_eq!(rig.event_loop.stats().dropped(DropReason::SocketFull), 0);
+    let stats = rig.event_loop.stats();
+    let waited = stats.dropped(DropReason::WaitedTooLong) as usize;
+    assert!(arrived.is_sorted_by(|a, b| a < b));
+    assert_eq!(arrived.len() + waited, all);
+    assert!(arrived.len() > MAX_WAITING / 1_280);
 }
 
 #[test]
 fn datagrams_for_a_missing_socket_are_counted() {
     let mut rig = Rig::new();
     rig.io.v6 = None;
-    rig.io.tun().inbox.push_back(packet(6, 1));
-    rig.io.tun().inbox.push_back(packet(4, 2));
+    rig.send(packet(6, 1));
+    rig.send(packet(4, 2));
 
     let wait = rig.turn();
 
     assert_eq!(rig.event_loop.stats().dropped(DropReason::NoSocket), 1);
     assert_eq!(sent(rig.io.v4()), [2]);
     assert!(!wait.interest.udp_v6.readable);
-    assert_eq!(wait.until, None);
+    assert_eq!(rig.due_at(&wait), None);
 }
 
 #[test]
 fn what_waited_for_the_old_network_is_forgotten_at_a_reset() {
     let mut rig = Rig::new();
     rig.io.v4().limit_queue(0);
-    rig.io.tun().inbox.push_back(packet(4, 1));
+    rig.send(packet(4, 1));
     let _ = rig.turn();
 
     rig.command(Command::Reset);

@@ -1,9 +1,6 @@
 //! System calls that fail.
 
 use std::io;
-use std::time::Duration;
-
-use connlib_wire::stun::Family;
 
 use super::super::errors::{Degraded, Error, Fatal};
 use super::super::{DropReason, Watched};
@@ -20,8 +17,9 @@ fn a_refused_datagram_costs_itself_alone() {
         libc::EIO,
     ] {
         let mut rig = Rig::new();
+        rig.io.v4().limit_accept(1);
         for number in 0..5 {
-            rig.io.tun().inbox.push_back(packet(4, number));
+            rig.send(packet(4, number));
         }
         rig.io
             .v4()
@@ -61,7 +59,7 @@ fn a_failed_receive_costs_nothing() {
 fn a_failed_read_or_write_of_the_tun_keeps_the_rest() {
     let mut rig = Rig::new();
     for number in 0..40 {
-        rig.io.tun().inbox.push_back(packet(4, number));
+        rig.send(packet(4, number));
         rig.io.v4().inbox.push_back(arrival(Family::V4, number));
     }
     rig.io.tun().fail_read(3, io::ErrorKind::Other.into());
@@ -81,7 +79,7 @@ fn a_failed_read_or_write_of_the_tun_keeps_the_rest() {
 #[test]
 fn a_tun_that_is_gone_is_fatal_whatever_else_happened() {
     let mut rig = Rig::new();
-    rig.io.tun().inbox.push_back(packet(4, 1));
+    rig.send(packet(4, 1));
     rig.io
         .tun()
         .fail_read(1, io::Error::from_raw_os_error(libc::EBADFD));
@@ -100,8 +98,9 @@ fn a_tun_that_is_gone_is_fatal_whatever_else_happened() {
 #[test]
 fn a_lost_socket_is_told_once_and_its_trains_wait_for_the_next_one() {
     let mut rig = Rig::new();
+    rig.io.v4().limit_accept(1);
     for number in 0..3 {
-        rig.io.tun().inbox.push_back(packet(4, number));
+        rig.send(packet(4, number));
     }
     rig.io
         .v4()
@@ -124,7 +123,7 @@ fn a_lost_socket_is_told_once_and_its_trains_wait_for_the_next_one() {
 fn no_buffers_is_tried_again_by_a_deadline_and_not_for_ever() {
     let no_buffers = || io::Error::from_raw_os_error(libc::ENOBUFS);
     let mut rig = Rig::new();
-    rig.io.tun().inbox.push_back(packet(4, 1));
+    rig.send(packet(4, 1));
     rig.io.v4().fail_send(0, no_buffers());
 
     let wait = rig.turn();
@@ -133,15 +132,15 @@ fn no_buffers_is_tried_again_by_a_deadline_and_not_for_ever() {
     rig.now = wait.until.unwrap();
     let wait = rig.turn();
     assert_eq!(sent(rig.io.v4()), [1]);
-    assert_eq!(wait.until, None);
+    assert_eq!(rig.due_at(&wait), None);
 
-    rig.io.tun().inbox.extend([packet(4, 2), packet(4, 3)]);
+    rig.send(packet(4, 2));
+    rig.send(packet(4, 3));
     for sends in 0..24 {
         rig.io.v4().fail_send(sends, no_buffers());
     }
     for _ in 0..24 {
-        let mut wait = rig.turn_with_errors();
-        wait.errors.drain().count();
+        let _ = rig.turn_anyhow();
         rig.advance(Duration::from_millis(1));
     }
     assert_eq!(sent(rig.io.v4()), [1, 3]);

@@ -2,11 +2,10 @@
 
 use std::io;
 
-use connlib_wire::stun::Family;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::super::DropReason;
+use super::super::{Command, DropReason};
 use super::*;
 
 /// What a world does before a turn.
@@ -95,10 +94,7 @@ impl Counters {
             }
             for _ in 0..packets {
                 let version = [4, 6][index];
-                rig.io
-                    .tun()
-                    .inbox
-                    .push_back(packet(version, self.packets[index]));
+                rig.send(packet(version, self.packets[index]));
                 self.packets[index] += 1;
             }
             let queued = rig.io.socket(family).queued();
@@ -141,8 +137,7 @@ proptest! {
             rig.core().seen.clear();
 
             for _ in 0..2 {
-                let mut wait = rig.turn_with_errors();
-                wait.errors.drain().count();
+                let _ = rig.turn_anyhow();
                 // An injected WouldBlock is a lie about readiness, and so is what follows it.
                 rig.advance(Duration::from_millis(20));
             }
@@ -155,12 +150,13 @@ proptest! {
                 rig.io.tun().inbox.len(),
             ];
             let served = [4, 6].map(|version| {
-                let is_it = |seen: &Seen| matches!(seen, Seen::Datagram(bytes) if bytes[1] == version);
+                let is_it = |seen: &Seen| matches!(seen, Seen::Datagram(bytes) if family_of(bytes) == version);
                 rig.core().count(is_it)
             });
             for source in 0..3 {
                 let was_served = after[source] < before[source] || served.get(source).is_some_and(|count| *count > 0);
-                prop_assert!(before[source] == 0 || was_served, "source {source}: {step:?}");
+                let was_told_to_wait = step.faults.iter().filter(|fault| fault.kind == io::ErrorKind::WouldBlock).count() >= 2;
+                prop_assert!(before[source] == 0 || was_served || was_told_to_wait, "source {source}: {step:?}");
             }
         }
     }
@@ -172,8 +168,7 @@ proptest! {
         let mut counters = Counters::default();
         for step in &steps {
             counters.apply(step, &mut rig);
-            let mut wait = rig.turn_with_errors();
-            wait.errors.drain().count();
+            let _ = rig.turn_anyhow();
             rig.advance(Duration::from_millis(1));
         }
 
@@ -183,8 +178,7 @@ proptest! {
         }
         rig.io.tun().limit_outbox(usize::MAX);
         for _ in 0..200 {
-            let mut wait = rig.turn_with_errors();
-            wait.errors.drain().count();
+            let _ = rig.turn_anyhow();
             rig.advance(Duration::from_millis(10));
         }
 
@@ -198,7 +192,7 @@ proptest! {
         }
         for version in [4, 6] {
             let outbox = &rig.io.tun().outbox;
-            let of_version = outbox.iter().map(Vec::as_slice).filter(|packet| packet[1] == version);
+            let of_version = outbox.iter().map(|(_, packet)| packet.as_slice()).filter(|packet| family_of(packet) == version);
             let written = numbers(of_version);
             prop_assert!(written.is_sorted_by(|a, b| a < b), "{written:?}");
             delivered += written.len();

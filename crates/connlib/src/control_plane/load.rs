@@ -1,0 +1,62 @@
+//! How busy the data plane is, as `status` shows it.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::event_loop::{DropReason, Histogram, Stats};
+
+/// How busy the data plane is, and what it lost. Times are in milliseconds.
+#[derive(Debug, Serialize)]
+pub(super) struct Load {
+    turns: u64,
+    /// How long turns took.
+    turn_ms: Quantiles,
+    /// How long packets of the TUN device waited to be sealed.
+    wait_ms: Quantiles,
+    /// How long the oldest of what was received together stood in its socket.
+    stood_ms: Quantiles,
+    /// How late timers were served.
+    timer_delay_ms: Quantiles,
+    /// Packets marked instead of dropped because their queue stood.
+    marked: u64,
+    dropped: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Debug, Serialize)]
+struct Quantiles {
+    p50: f64,
+    p99: f64,
+    max: f64,
+}
+
+impl From<&Stats> for Load {
+    fn from(stats: &Stats) -> Self {
+        let dropped = DropReason::ALL.into_iter().filter_map(|reason| {
+            let count = stats.dropped(reason);
+            (count > 0).then(|| (format!("{reason:?}"), count.into()))
+        });
+
+        Self {
+            turns: stats.turns,
+            turn_ms: Quantiles::from(&stats.turn_times),
+            wait_ms: Quantiles::from(&stats.waits),
+            stood_ms: Quantiles::from(&stats.stood),
+            timer_delay_ms: Quantiles::from(&stats.timer_delays),
+            marked: stats.marked,
+            dropped: dropped.collect(),
+        }
+    }
+}
+
+impl From<&Histogram> for Quantiles {
+    fn from(histogram: &Histogram) -> Self {
+        let millis = |duration: Duration| duration.as_secs_f64() * 1e3;
+
+        Self {
+            p50: millis(histogram.quantile(0.5)),
+            p99: millis(histogram.quantile(0.99)),
+            max: millis(histogram.quantile(1.0)),
+        }
+    }
+}

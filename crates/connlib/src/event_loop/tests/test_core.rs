@@ -1,0 +1,398 @@
+//! A state machine that does next to nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use connlib_tunnel::PortalState;
+use connlib_wire::buffer::{Buffer, Pool};
+use connlib_wire::super_packet::SuperPacket;
+use connlib_wire::train::{Received, Route, Transmit};
+
+use super::super::{Core, Job, PacketBatch, Told};
+use super::packets::{family_of, route};
+
+/// What the core saw, in order.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Seen {
+    Message(u32),
+    Portal(PortalState),
+    Packet(Vec<u8>),
+    Datagram(Vec<u8>),
+    Timeout,
+    Transmit,
+    Reset,
+    ShutDown,
+}
+
+/// Sends each packet of the TUN device to the peer that its destination names, and each datagram to the TUN device.
+#[derive(Debug)]
+pub(super) struct TestCore {
+    pub(super) seen: Vec<Seen>,
+    pub(super) deadline: Option<Instant>,
+    /// Forgets to move its deadline when it fires.
+    pub(super) is_stuck: bool,
+    /// Joins this many packets to a train.
+    pub(super) train_len: usize,
+    /// Whom packets may go to changes with it.
+    pub(super) revision: u64,
+    /// Lets no packet out.
+    pub(super) denies: bool,
+    pub(super) denied: usize,
+    pub(super) malformed: usize,
+    /// The most jobs that ever were under way at once.
+    pub(super) most_jobs: usize,
+    pub(super) pool: Pool,
+    jobs: VecDeque<TestJob>,
+    sealed: InOrder<Vec<Transmit>>,
+    opened: InOrder<Received>,
+    transmits: VecDeque<Transmit>,
+    controls: VecDeque<Transmit>,
+    packets: VecDeque<Buffer>,
+    messages: VecDeque<u32>,
+    events: VecDeque<u32>,
+}
+
+impl TestCore {
+    pub(super) fn new() -> Self {
+        Self {
+            seen: Vec::new(),
+            deadline: None,
+            is_stuck: false,
+            train_len: 1,
+            revision: 0,
+            denies: false,
+            denied: 0,
+            malformed: 0,
+            most_jobs: 0,
+            pool: Pool::new(65_535, 16),
+            jobs: VecDeque::new(),
+            sealed: InOrder::default(),
+            opened: InOrder::default(),
+            transmits: VecDeque::new(),
+            controls: VecDeque::new(),
+            packets: VecDeque::new(),
+            messages: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn count(&self, mut is_it: impl FnMut(&Seen) -> bool) -> usize {
+        self.seen.iter().filter(|seen| is_it(seen)).count()
+    }
+
+    pub(super) fn jobs_under_way(&self) -> usize {
+        self.sealed.missing() + self.opened.missing()
+    }
+}
+
+/// What messages make the core do; any other number is a deadline in that many milliseconds.
+pub(super) const SAY: u32 = 1 << 16;
+pub(super) const TELL: u32 = 1 << 17;
+pub(super) const ANSWER: u32 = 1 << 18;
+pub(super) const PROBE: u32 = 1 << 19;
+
+impl Core for TestCore {
+    type FromPortal = u32;
+    type ToPortal = u32;
+    type Event = u32;
+    type Status = usize;
+    type Lane = Lane;
+    type Job = TestJob;
+    type Packets = Batch;
+
+    fn handle_message(&mut self, now: Instant, message: u32) {
+        self.seen.push(Seen::Message(message));
+        match message {
+            SAY => self.messages.push_back(message),
+            TELL => self.events.push_back(message),
+            ANSWER => self.packets.extend(self.pool.copy(&[0x45, 0xAA])),
+            PROBE => {
+                let probe = self.pool.copy(b"probe").unwrap();
+                self.controls.push_back(Transmit::single(route(4), probe));
+            }
+            millis => self.deadline = Some(now + Duration::from_millis(millis.into())),
+        }
+    }
+
+    fn handle_portal_state(&mut self, _: Instant, state: PortalState) {
+        self.seen.push(Seen::Portal(state));
+    }
+
+    fn route(&mut self, _: Instant, packet: &mut SuperPacket<Buffer>) -> Option<Lane> {
+        if self.denies {
+            self.denied += 1;
+            return None;
+        }
+        let bytes = packet.bytes();
+
+        Some(Lane {
+            family: family_of(bytes),
+            peer: bytes[18],
+        })
+    }
+
+    fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn count_malformed(&mut self) {
+        self.malformed += 1;
+    }
+
+    fn begin_send(&mut self, _: Instant, lane: Lane, packet: SuperPacket<Buffer>, skip: usize) {
+        self.seen.push(Seen::Packet(packet.bytes().to_vec()));
+        let route = route(lane.family);
+        let len = packet.bytes().len();
+        if let Some(TestJob::Seal {
+            packets, route: to, ..
+        }) = self.jobs.back_mut()
+            && *to == route
+            && packets.len() < self.train_len
+            && packets
+                .iter()
+                .all(|(packet, _)| packet.bytes().len() == len)
+        {
+            packets.push((packet, skip));
+            return;
+        }
+        self.jobs.push_back(TestJob::Seal {
+            number: self.sealed.begin(),
+            route,
+            packets: vec![(packet, skip)],
+            pool: self.pool.clone(),
+            sealed: Vec::new(),
+        });
+    }
+
+    fn begin_receive(&mut self, _: Instant, received: Received) {
+        let datagrams = received.arrival().datagrams();
+        self.seen
+            .extend(datagrams.map(|datagram| Seen::Datagram(datagram.to_vec())));
+        self.jobs.push_back(TestJob::Open {
+            number: self.opened.begin(),
+            received,
+        });
+    }
+
+    fn poll_job(&mut self) -> Option<TestJob> {
+        let job = self.jobs.pop_front()?;
+        self.most_jobs = self.most_jobs.max(self.jobs_under_way());
+
+        Some(job)
+    }
+
+    fn commit(&mut self, job: TestJob) {
+        match job {
+            TestJob::Seal { number, sealed, .. } => {
+                for sealed in self.sealed.commit(number, sealed) {
+                    self.transmits.extend(sealed);
+                }
+            }
+            TestJob::Open { number, received } => self.opened.insert(number, received),
+        }
+    }
+
+    fn poll_opened(&mut self, _: Instant, packets: &mut Batch) -> bool {
+        let Some(received) = self.opened.next() else {
+            return false;
+        };
+        let mut start = 0;
+        for datagram in received.arrival().datagrams() {
+            packets.ranges.push(start..start + datagram.len());
+            start += datagram.len();
+        }
+        packets.memory = received.bytes.to_vec();
+
+        true
+    }
+
+    fn handle_too_large(&mut self, _: Instant, _: &Route, _: usize) {}
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if self.deadline.is_some_and(|at| at <= now) {
+            self.seen.push(Seen::Timeout);
+            self.deadline = self.deadline.filter(|_| self.is_stuck);
+        }
+    }
+
+    fn trim(&mut self) {
+        self.pool.trim();
+    }
+
+    fn reset(&mut self, _: Instant) {
+        self.seen.push(Seen::Reset);
+    }
+
+    fn shut_down(&mut self, _: Instant) {
+        self.seen.push(Seen::ShutDown);
+        let goodbye = self.pool.copy(b"goodbye").unwrap();
+        self.controls.push_back(Transmit::single(route(4), goodbye));
+    }
+
+    fn poll_control(&mut self) -> Option<Transmit> {
+        self.controls.pop_front()
+    }
+
+    fn poll_transmit(&mut self) -> Option<Transmit> {
+        let transmit = self.transmits.pop_front()?;
+        self.seen.push(Seen::Transmit);
+
+        Some(transmit)
+    }
+
+    fn poll_packet(&mut self) -> Option<Buffer> {
+        self.packets.pop_front()
+    }
+
+    fn poll_message(&mut self) -> Option<u32> {
+        self.messages.pop_front()
+    }
+
+    fn poll_event(&mut self) -> Option<u32> {
+        self.events.pop_front()
+    }
+
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        self.deadline
+    }
+
+    fn status(&self, _: Instant) -> usize {
+        self.seen.len()
+    }
+}
+
+/// A peer, reached by one IP version.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(super) struct Lane {
+    pub(super) family: u8,
+    pub(super) peer: u8,
+}
+
+/// Encryption that changes nothing.
+#[derive(Debug)]
+pub(super) enum TestJob {
+    Seal {
+        number: u64,
+        route: Route,
+        packets: Vec<(SuperPacket<Buffer>, usize)>,
+        pool: Pool,
+        sealed: Vec<Transmit>,
+    },
+    Open {
+        number: u64,
+        received: Received,
+    },
+}
+
+impl Job for TestJob {
+    fn run(&mut self) {
+        let Self::Seal {
+            route,
+            packets,
+            pool,
+            sealed,
+            ..
+        } = self
+        else {
+            return;
+        };
+        for (mut packet, skip) in packets.drain(..) {
+            let mut segments = packet.split();
+            let mut index = 0;
+            while let Some(segment) = segments.next_segment() {
+                index += 1;
+                if index <= skip {
+                    continue;
+                }
+                match sealed.last_mut() {
+                    Some(train) if train.segment_size >= segment.len() => {
+                        let room = train.payload.extend(segment.len());
+                        room.unwrap().copy_from_slice(segment);
+                    }
+                    Some(_) | None => {
+                        let payload = pool.copy(segment).unwrap();
+                        sealed.push(Transmit::single(*route, payload));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What has a number, and waits for those before it.
+#[derive(Debug)]
+struct InOrder<T> {
+    begun: u64,
+    taken: u64,
+    waiting: BTreeMap<u64, T>,
+}
+
+impl<T> Default for InOrder<T> {
+    fn default() -> Self {
+        Self {
+            begun: 0,
+            taken: 0,
+            waiting: BTreeMap::new(),
+        }
+    }
+}
+
+impl<T> InOrder<T> {
+    fn begin(&mut self) -> u64 {
+        self.begun += 1;
+
+        self.begun - 1
+    }
+
+    fn insert(&mut self, number: u64, value: T) {
+        let former = self.waiting.insert(number, value);
+        assert!(former.is_none() && number >= self.taken, "{number} twice");
+    }
+
+    fn next(&mut self) -> Option<T> {
+        let next = self.waiting.remove(&self.taken)?;
+        self.taken += 1;
+
+        Some(next)
+    }
+
+    fn commit(&mut self, number: u64, value: T) -> impl Iterator<Item = T> {
+        self.insert(number, value);
+
+        std::iter::from_fn(|| self.next())
+    }
+
+    fn missing(&self) -> usize {
+        (self.begun - self.taken) as usize - self.waiting.len()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    memory: Vec<u8>,
+    ranges: Vec<Range<usize>>,
+}
+
+impl PacketBatch for Batch {
+    fn memory(&self) -> &[u8] {
+        &self.memory
+    }
+
+    fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
+        self.ranges.iter().cloned()
+    }
+
+    fn tell(&mut self) -> Told {
+        if !self.ranges.is_empty() {
+            self.ranges.remove(0);
+        }
+
+        Told::Dropped
+    }
+
+    fn clear(&mut self) {
+        self.memory.clear();
+        self.ranges.clear();
+    }
+}

@@ -1,0 +1,252 @@
+//! Packets on their way through the client, both ways. What is looked up is looked up once per super-packet or run.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use connlib_link::{Job, NotSent, PeerId};
+use connlib_wire::MAX_PACKET;
+use connlib_wire::buffer::Buffer;
+use connlib_wire::control::Control;
+use connlib_wire::id::{GatewayId, ResourceId};
+use connlib_wire::ip::{IcmpError, Packet, icmp_error};
+use connlib_wire::offload::VirtioHeader;
+use connlib_wire::super_packet::SuperPacket;
+use connlib_wire::train::{Arrival, Received, Route};
+
+use super::requests::Asked;
+use super::{Client, is_one_of};
+use crate::filter::{ResourceEnd, permits};
+use crate::{Packets, ranges};
+
+/// Where a packet of the TUN device goes.
+enum Way {
+    To(GatewayId),
+    /// To a resource without a grant.
+    Ask(ResourceId),
+    Refuse(IcmpError),
+    Nowhere,
+}
+
+impl Client {
+    /// Finds the gateway for a packet of the TUN device. `None`: it was dealt with here; it waits for access, was answered, or
+    /// goes nowhere.
+    pub fn route(&mut self, now: Instant, packet: &mut SuperPacket<Buffer>) -> Option<PeerId> {
+        self.last_now = now;
+        let way = self.way(&packet.packet(), packet.segment_len());
+        match way {
+            Way::To(gateway) => {
+                let max_packet = self.links.max_packet(gateway.into());
+                if packet.segment_len() <= max_packet {
+                    return Some(gateway.into());
+                }
+                self.answer(&packet.packet(), too_big(max_packet));
+            }
+            Way::Ask(resource) => {
+                match self.requests.hold(now, resource, packet, self.links.pool()) {
+                    Asked::Now => {
+                        self.ask(resource);
+                        self.settle(now);
+                        return None;
+                    }
+                    Asked::Already => return None,
+                    Asked::Refused(error) => self.answer(&packet.packet(), error),
+                }
+            }
+            Way::Refuse(error) => self.answer(&packet.packet(), error),
+            Way::Nowhere => {}
+        }
+        self.dropped_from_tun += packet.segments() as u64;
+
+        None
+    }
+
+    /// Sends a packet that was [routed](Self::route) to `peer`, without its first `skip` segments. It leaves when its job was
+    /// run and committed.
+    pub fn begin_send(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        packet: SuperPacket<Buffer>,
+        skip: usize,
+    ) {
+        self.last_now = now;
+        let segments = packet.segments() as u64;
+        match self.links.begin_seal(now, peer, packet, skip) {
+            Ok(()) | Err(NotSent::Waiting) => {}
+            Err(why) => {
+                tracing::trace!(gateway = %peer, %why, "Packet not sent");
+                self.dropped_from_tun += segments;
+            }
+        }
+    }
+
+    /// Takes a train of datagrams; the packets in it come out of [`poll_opened`](Self::poll_opened).
+    pub fn begin_receive(&mut self, now: Instant, received: Received) {
+        self.last_now = now;
+        self.links.begin_open(now, received);
+        self.hear_links();
+    }
+
+    /// The next piece of encryption or decryption to run.
+    pub fn poll_job(&mut self) -> Option<Job> {
+        self.links.poll_job()
+    }
+
+    /// Takes back a job that was run, in any order.
+    pub fn commit(&mut self, job: Job) {
+        self.links.commit(job);
+    }
+
+    /// Replaces the contents of `packets` by what the next opened train has for the TUN device; false if there is none.
+    pub fn poll_opened(&mut self, now: Instant, packets: &mut Packets) -> bool {
+        self.last_now = now;
+        if !self.links.poll_opened(now, packets) {
+            return false;
+        }
+        self.judge(packets);
+        self.hear_links();
+
+        true
+    }
+
+    /// The network refused a datagram of `len` bytes as too large: what is as large is answered from now on.
+    pub fn handle_too_large(&mut self, now: Instant, route: &Route, len: usize) {
+        self.last_now = now;
+        self.links.handle_too_large(route.dst, len);
+        self.revision += 1;
+    }
+
+    /// Lets memory go that a load has left behind.
+    pub fn trim(&mut self) {
+        self.links.trim();
+    }
+
+    /// Takes one packet of the TUN device and seals it here and now, for drivers that have no use for jobs.
+    pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) {
+        let copy = self.links.pool().copy(packet);
+        let parsed = copy.and_then(|copy| SuperPacket::parse(VirtioHeader::default(), copy).ok());
+        match parsed {
+            Some(mut packet) => {
+                if let Some(peer) = self.route(now, &mut packet) {
+                    self.begin_send(now, peer, packet, 0);
+                }
+            }
+            None => self.dropped_from_tun += 1,
+        }
+        self.links.run_jobs();
+        self.settle(now);
+    }
+
+    /// Takes a train of datagrams and opens it here and now, for drivers that have no use for jobs; what is for the TUN
+    /// device replaces the contents of `packets`.
+    pub fn handle_arrival(&mut self, now: Instant, arrival: &Arrival<'_>, packets: &mut Packets) {
+        self.last_now = now;
+        self.links.handle_arrival(now, arrival, packets);
+        self.judge(packets);
+        self.settle(now);
+    }
+
+    /// Counts what may have changed where packets go: one that was routed at another count is to be routed again.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Counts a packet of the TUN device that is none.
+    pub fn count_malformed(&mut self) {
+        self.dropped_from_tun += 1;
+    }
+
+    pub(super) fn encapsulate(&mut self, now: Instant, gateway: GatewayId, packet: &[u8]) {
+        match self.links.encapsulate(now, gateway.into(), packet) {
+            Ok(()) | Err(NotSent::Waiting) => {}
+            Err(why) => tracing::trace!(%gateway, %why, "Packet not sent"),
+        }
+    }
+
+    pub(super) fn answer(&mut self, packet: &Packet<&[u8]>, error: IcmpError) {
+        if let Some(answer) = icmp_error(self.links.pool(), packet, error) {
+            self.packets.push_back(answer.into_inner());
+        }
+    }
+
+    fn way(&self, packet: &Packet<&[u8]>, segment_len: usize) -> Way {
+        let destination = packet.destination();
+        // The gateway would not know where to send answers for anyone but us.
+        if !is_one_of(packet.source(), self.addresses) || is_one_of(destination, self.addresses) {
+            return Way::Nowhere;
+        }
+        if segment_len > MAX_PACKET {
+            return Way::Refuse(too_big(MAX_PACKET));
+        }
+        if ranges::is_tunnel(destination) {
+            return match self.grants.gateway_at(destination) {
+                Some(gateway) => Way::To(gateway),
+                None => Way::Nowhere,
+            };
+        }
+        let Some(resource) = self.resources.lookup(destination) else {
+            return Way::Nowhere;
+        };
+        if !permits(&resource.filters, packet, ResourceEnd::Destination) {
+            return Way::Refuse(IcmpError::Prohibited);
+        }
+
+        match self.grants.gateway_of(resource.id) {
+            Some(gateway) => Way::To(gateway),
+            None => Way::Ask(resource.id),
+        }
+    }
+
+    /// Keeps of a train's packets those that may reach the TUN device.
+    fn judge(&mut self, packets: &mut Packets) {
+        let mut goodbyes = Vec::new();
+        let (grants, resources, own) = (&self.grants, &self.resources, self.addresses);
+        let dropped = &mut self.dropped_from_peers;
+        // Packets of one flow follow each other.
+        let mut latest: Option<((PeerId, IpAddr, IpAddr), bool)> = None;
+        packets.retain(|opened| {
+            let Ok(mut packet) = Packet::parse(opened.bytes) else {
+                *dropped += 1;
+                return false;
+            };
+            match Control::parse(&packet) {
+                Some(Ok(Control::Goodbye)) => goodbyes.push(opened.peer),
+                // Names are not resources of this version, and what it doesn't know it ignores.
+                Some(Ok(_) | Err(_)) => {}
+                None => {
+                    let ends = (opened.peer, packet.source(), packet.destination());
+                    let is_allowed = match latest {
+                        Some((judged, is_allowed)) if judged == ends => is_allowed,
+                        _ => {
+                            let (peer, source, destination) = ends;
+                            is_one_of(destination, own)
+                                && grants.allows_from(peer, source, resources)
+                        }
+                    };
+                    latest = Some((ends, is_allowed));
+                    let ecn = packet.ecn();
+                    let merged = ecn.merged_with_outer(opened.outer_ecn);
+                    if merged != ecn {
+                        packet.set_ecn(merged);
+                    }
+                    *dropped += u64::from(!is_allowed);
+                    return is_allowed;
+                }
+            }
+            false
+        });
+        for peer in goodbyes {
+            tracing::debug!(%peer, "The gateway said goodbye");
+            self.links.remove(peer);
+            self.forget_gateway(peer);
+            self.revision += 1;
+        }
+    }
+}
+
+/// The answer to a packet larger than `max_packet`.
+fn too_big(max_packet: usize) -> IcmpError {
+    IcmpError::TooBig {
+        mtu: u16::try_from(max_packet).unwrap_or(u16::MAX),
+    }
+}

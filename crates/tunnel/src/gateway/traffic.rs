@@ -1,0 +1,211 @@
+//! Packets on their way through the gateway, both ways. What is looked up is looked up once per super-packet or run.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use connlib_link::{Job, NotSent, PeerId};
+use connlib_wire::buffer::Buffer;
+use connlib_wire::control::Control;
+use connlib_wire::id::ClientId;
+use connlib_wire::ip::{IcmpError, Packet, Transport, icmp_error};
+use connlib_wire::offload::VirtioHeader;
+use connlib_wire::super_packet::SuperPacket;
+use connlib_wire::train::{Arrival, Received, Route};
+
+use super::Gateway;
+use super::peers::Verdict;
+use crate::Packets;
+
+/// All that a verdict depends on, while time stands still.
+type Flow = (PeerId, IpAddr, IpAddr, Transport, Option<u16>);
+
+impl Gateway {
+    /// Finds the client for a packet of the TUN device. `None`: it was dealt with here; nobody may have it, or it was answered.
+    pub fn route(&mut self, now: Instant, packet: &mut SuperPacket<Buffer>) -> Option<PeerId> {
+        self.last_now = now;
+        let view = packet.packet();
+        if let Some(client) = self.peers.judge_inbound(now, &view, self.addresses) {
+            let max_packet = self.links.max_packet(client.into());
+            if packet.segment_len() <= max_packet {
+                return Some(client.into());
+            }
+            if let Some(answer) = icmp_error(self.links.pool(), &view, too_big(max_packet)) {
+                self.packets.push_back(answer.into_inner());
+            }
+        }
+        self.dropped_from_tun += packet.segments() as u64;
+
+        None
+    }
+
+    /// Sends a packet that was [routed](Self::route) to `peer`, without its first `skip` segments. It leaves when its job was
+    /// run and committed.
+    pub fn begin_send(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        packet: SuperPacket<Buffer>,
+        skip: usize,
+    ) {
+        self.last_now = now;
+        let segments = packet.segments() as u64;
+        match self.links.begin_seal(now, peer, packet, skip) {
+            Ok(()) | Err(NotSent::Waiting) => {}
+            Err(why) => {
+                tracing::trace!(client = %peer, %why, "Packet not sent");
+                self.dropped_from_tun += segments;
+            }
+        }
+    }
+
+    /// Takes a train of datagrams; the packets in it come out of [`poll_opened`](Self::poll_opened).
+    pub fn begin_receive(&mut self, now: Instant, received: Received) {
+        self.last_now = now;
+        self.links.begin_open(now, received);
+        self.hear_links();
+    }
+
+    /// The next piece of encryption or decryption to run.
+    pub fn poll_job(&mut self) -> Option<Job> {
+        self.links.poll_job()
+    }
+
+    /// Takes back a job that was run, in any order.
+    pub fn commit(&mut self, job: Job) {
+        self.links.commit(job);
+    }
+
+    /// Replaces the contents of `packets` by what the next opened train has for the TUN device; false if there is none.
+    pub fn poll_opened(&mut self, now: Instant, packets: &mut Packets) -> bool {
+        self.last_now = now;
+        if !self.links.poll_opened(now, packets) {
+            return false;
+        }
+        self.judge(now, packets);
+        self.hear_links();
+
+        true
+    }
+
+    /// The network refused a datagram of `len` bytes as too large: what is as large is answered from now on.
+    pub fn handle_too_large(&mut self, now: Instant, route: &Route, len: usize) {
+        self.last_now = now;
+        self.links.handle_too_large(route.dst, len);
+        self.revision += 1;
+    }
+
+    /// Lets memory go that a load has left behind.
+    pub fn trim(&mut self) {
+        self.links.trim();
+    }
+
+    /// Takes one packet of the TUN device and seals it here and now, for drivers that have no use for jobs.
+    pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) {
+        let copy = self.links.pool().copy(packet);
+        let parsed = copy.and_then(|copy| SuperPacket::parse(VirtioHeader::default(), copy).ok());
+        match parsed {
+            Some(mut packet) => {
+                if let Some(peer) = self.route(now, &mut packet) {
+                    self.begin_send(now, peer, packet, 0);
+                }
+            }
+            None => self.dropped_from_tun += 1,
+        }
+        self.links.run_jobs();
+        self.settle(now);
+    }
+
+    /// Takes a train of datagrams and opens it here and now, for drivers that have no use for jobs; what is for the TUN
+    /// device replaces the contents of `packets`.
+    pub fn handle_arrival(&mut self, now: Instant, arrival: &Arrival<'_>, packets: &mut Packets) {
+        self.last_now = now;
+        self.links.handle_arrival(now, arrival, packets);
+        self.judge(now, packets);
+        self.settle(now);
+    }
+
+    /// Counts what may have changed where packets go: one that was routed at another count is to be routed again.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Counts a packet of the TUN device that is none.
+    pub fn count_malformed(&mut self) {
+        self.dropped_from_tun += 1;
+    }
+
+    /// Keeps of a train's packets those that their senders may send, and answers others.
+    fn judge(&mut self, now: Instant, packets: &mut Packets) {
+        let mut goodbyes = Vec::new();
+        let mut refused = Vec::new();
+        let (peers, own, pool) = (&self.peers, self.addresses, self.links.pool());
+        // Packets of one flow follow each other. ICMP is judged one by one: some of it is never passed.
+        let mut latest: Option<(Flow, Verdict)> = None;
+        packets.retain(|opened| {
+            let Ok(mut packet) = Packet::parse(opened.bytes) else {
+                return false;
+            };
+            match Control::parse(&packet) {
+                Some(Ok(Control::Goodbye)) => goodbyes.push(opened.peer),
+                // Names are not resources of this version, and what it doesn't know it ignores.
+                Some(Ok(_) | Err(_)) => {}
+                None => {
+                    let flow = (
+                        opened.peer,
+                        packet.source(),
+                        packet.destination(),
+                        packet.transport(),
+                        packet.destination_port(),
+                    );
+                    let verdict = match latest {
+                        Some((judged, verdict))
+                            if judged == flow && packet.transport() != Transport::Icmp =>
+                        {
+                            verdict
+                        }
+                        _ => peers.judge_outbound(now, ClientId(opened.peer.0), &packet, own),
+                    };
+                    latest = Some((flow, verdict));
+                    match verdict {
+                        Verdict::Pass => {
+                            let ecn = packet.ecn();
+                            let merged = ecn.merged_with_outer(opened.outer_ecn);
+                            if merged != ecn {
+                                packet.set_ecn(merged);
+                            }
+                            return true;
+                        }
+                        Verdict::Refuse => {
+                            let answer = icmp_error(pool, &packet, IcmpError::Prohibited);
+                            refused.push((opened.peer, answer));
+                        }
+                        Verdict::Drop => refused.push((opened.peer, None)),
+                    }
+                }
+            }
+            false
+        });
+        for (peer, answer) in refused {
+            self.dropped_from_peers += 1;
+            if let Some(answer) = answer
+                && let Err(why) = self.links.encapsulate(now, peer, answer.bytes())
+            {
+                tracing::trace!(client = %peer, %why, "Answer not sent");
+            }
+        }
+        for peer in goodbyes {
+            tracing::debug!(client = %peer, "The client said goodbye");
+            self.links.remove(peer);
+            self.peers.remove(ClientId(peer.0));
+            self.candidates.forget(peer);
+            self.revision += 1;
+        }
+    }
+}
+
+/// The answer to a packet larger than `max_packet`.
+fn too_big(max_packet: usize) -> IcmpError {
+    IcmpError::TooBig {
+        mtu: u16::try_from(max_packet).unwrap_or(u16::MAX),
+    }
+}
