@@ -126,10 +126,11 @@ impl Links {
     ) -> Result<(), UpsertError> {
         self.last_now = now;
         if let Some(peer) = self.peers.get_mut(&id)
-            && peer.config == config
+            && let Some(negotiated) = peer.as_negotiated()
+            && negotiated.config == config
         {
             // The peer may have lost its half and needs our addresses again.
-            for line in peer.agent.local_lines() {
+            for line in negotiated.agent.local_lines() {
                 self.events
                     .push_back(Event::NewCandidate { peer: id, line });
             }
@@ -154,15 +155,9 @@ impl Links {
         self.by_tunnel.insert(tunnel.id(), id);
         self.by_key.insert(config.public_key, id);
         self.by_username.insert(config.check_username(), id);
-        let mut peer = Peer::new(now, config, tunnel, self.rng.next_u64());
-        peer.relay = Some(relay);
-        for candidate in self.relays.candidates_for(relay) {
-            if let Some(line) = peer.agent.add_local(candidate) {
-                self.events
-                    .push_back(Event::NewCandidate { peer: id, line });
-            }
-        }
+        let peer = Peer::negotiated(now, config, tunnel, self.rng.next_u64());
         self.peers.insert(id, peer);
+        self.lend(id, relay);
         self.settle(now, id);
 
         Ok(())
@@ -175,7 +170,8 @@ impl Links {
             tracing::debug!(peer = %id, "Ignoring a candidate that can't be used");
             return;
         };
-        let Some(peer) = self.peers.get_mut(&id) else {
+        let peer = self.peers.get_mut(&id);
+        let Some(peer) = peer.and_then(Peer::as_negotiated_mut) else {
             return;
         };
         let addr = candidate.addr();
@@ -194,7 +190,8 @@ impl Links {
         let Some(candidate) = ice::parse_candidate(line) else {
             return;
         };
-        if let Some(peer) = self.peers.get_mut(&id) {
+        let peer = self.peers.get_mut(&id);
+        if let Some(peer) = peer.and_then(Peer::as_negotiated_mut) {
             peer.agent.remove_remote(now, &candidate);
             self.settle(now, id);
         }
@@ -323,8 +320,7 @@ impl Links {
                 }
                 Due::Peer(id) => {
                     if let Some(peer) = self.peers.get_mut(&id) {
-                        peer.agent.handle_timeout(now);
-                        peer.tunnel.handle_timeout(now);
+                        peer.handle_timeout(now);
                     }
                     self.settle(now, id);
                 }
@@ -367,7 +363,7 @@ impl Links {
             kind: peer.kind,
             path_age: now.saturating_duration_since(peer.path_since),
             handshake_age: peer.tunnel.session_age(now),
-            rtt: peer.agent.rtt(),
+            rtt: peer.as_negotiated().and_then(|peer| peer.agent.rtt()),
             sent_bytes: peer.sent_bytes,
             received_bytes: peer.received_bytes,
         })
@@ -383,14 +379,16 @@ impl Links {
             return;
         };
         self.by_tunnel.remove(&peer.tunnel.id());
-        if self.by_key.get(&peer.config.public_key) == Some(&id) {
-            self.by_key.remove(&peer.config.public_key);
+        if self.by_key.get(&peer.public_key) == Some(&id) {
+            self.by_key.remove(&peer.public_key);
         }
-        let username = peer.config.check_username();
-        if self.by_username.get(&username) == Some(&id) {
-            self.by_username.remove(&username);
+        if let Some(negotiated) = peer.as_negotiated() {
+            let username = negotiated.config.check_username();
+            if self.by_username.get(&username) == Some(&id) {
+                self.by_username.remove(&username);
+            }
+            self.checks.forget(id);
         }
-        self.checks.forget(id);
         self.schedule.set(Due::Peer(id), None);
     }
 

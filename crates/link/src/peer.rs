@@ -1,31 +1,24 @@
-//! One peer: its keys, its agent, its path.
+//! One peer: its keys, its path, and how that is found.
+
+mod negotiated;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use connlib_wire::MAX_PACKET;
 use connlib_wire::buffer::Buffer;
 use connlib_wire::channel::HEADER_LEN;
 use connlib_wire::id::{ClientId, GatewayId, RelayId};
-use connlib_wire::key::{PresharedKey, PublicKey};
-use connlib_wire::portal::IceCredentials;
+use connlib_wire::key::PublicKey;
 use uuid::Uuid;
 
-use crate::ice::{self, Connectivity};
 use crate::path::{Path, PathKind};
 use crate::role::Role;
 use crate::wireguard::{self, Datagram};
-
-/// How long a peer may go without telling a candidate (connections.md §8).
-const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long no pair may work before the link has failed (connections.md §8).
-const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
-
-/// The least time between two handshakes that an upsert asks for (connections.md §7.3).
-const UPSERT_HANDSHAKE_INTERVAL: Duration = Duration::from_secs(20);
+pub(crate) use negotiated::Negotiated;
+pub use negotiated::PeerConfig;
 
 /// The most packets kept while a link comes up (connections.md §2).
 const MAX_WAITING: usize = 128;
@@ -62,28 +55,6 @@ impl fmt::Debug for PeerId {
     }
 }
 
-/// What the portal says about a link. Two equal ones describe the same link.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PeerConfig {
-    /// The peer's WireGuard key.
-    pub public_key: PublicKey,
-    /// The key both ends mix into their handshakes.
-    pub preshared_key: PresharedKey,
-    /// Our ICE credentials.
-    pub local: IceCredentials,
-    /// The peer's ICE credentials.
-    pub remote: IceCredentials,
-    /// Our part.
-    pub role: Role,
-}
-
-impl PeerConfig {
-    /// The USERNAME of the checks that the peer sends us (connections.md §4.1).
-    pub(crate) fn check_username(&self) -> String {
-        format!("{}:{}", self.local.username, self.remote.username)
-    }
-}
-
 /// What became of a peer after it was driven.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Health {
@@ -92,11 +63,9 @@ pub(crate) enum Health {
 }
 
 pub(crate) struct Peer {
-    pub(crate) config: PeerConfig,
+    pub(crate) public_key: PublicKey,
     pub(crate) tunnel: wireguard::Tunnel,
-    pub(crate) agent: ice::Agent,
-    /// The relay whose address we offer to this peer.
-    pub(crate) relay: Option<RelayId>,
+    pub(crate) reach: Reach,
     pub(crate) path: Option<Path>,
     pub(crate) kind: PathKind,
     pub(crate) path_since: Instant,
@@ -110,34 +79,37 @@ pub(crate) struct Peer {
     pub(crate) is_touched: bool,
     has_session: bool,
     is_announced: bool,
-    /// Until when a first candidate must have come.
-    candidates_due_at: Option<Instant>,
-    disconnected_at: Option<Instant>,
-    handshake_asked_at: Option<Instant>,
+}
+
+/// How a path to a peer is found.
+pub(crate) enum Reach {
+    /// By ICE, with the portal in between.
+    Negotiated(Box<Negotiated>),
 }
 
 impl Peer {
-    pub(crate) fn new(
+    pub(crate) fn negotiated(
         now: Instant,
         config: PeerConfig,
         tunnel: wireguard::Tunnel,
         stream: u64,
     ) -> Self {
-        let timings = ice::Timings::of(config.role);
-        let agent = ice::Agent::new(
-            now,
-            stream,
-            config.role,
-            &config.local,
-            &config.remote,
-            timings,
-        );
+        let public_key = config.public_key;
+        let negotiated = Negotiated::new(now, config, stream);
 
-        Self {
-            config,
+        Self::new(
+            now,
+            public_key,
             tunnel,
-            agent,
-            relay: None,
+            Reach::Negotiated(Box::new(negotiated)),
+        )
+    }
+
+    fn new(now: Instant, public_key: PublicKey, tunnel: wireguard::Tunnel, reach: Reach) -> Self {
+        Self {
+            public_key,
+            tunnel,
+            reach,
             path: None,
             kind: PathKind::Direct,
             path_since: now,
@@ -148,28 +120,37 @@ impl Peer {
             is_touched: false,
             has_session: false,
             is_announced: false,
-            candidates_due_at: Some(now + CANDIDATE_TIMEOUT),
-            disconnected_at: None,
-            handshake_asked_at: None,
+        }
+    }
+
+    pub(crate) fn as_negotiated(&self) -> Option<&Negotiated> {
+        match &self.reach {
+            Reach::Negotiated(negotiated) => Some(negotiated),
+        }
+    }
+
+    pub(crate) fn as_negotiated_mut(&mut self) -> Option<&mut Negotiated> {
+        match &mut self.reach {
+            Reach::Negotiated(negotiated) => Some(negotiated),
         }
     }
 
     /// The link was described again: the peer may have lost its half, so a handshake shows who is still there.
     pub(crate) fn refresh(&mut self, now: Instant) -> Option<Datagram> {
-        let asked_lately = self
-            .handshake_asked_at
-            .is_some_and(|at| now.saturating_duration_since(at) < UPSERT_HANDSHAKE_INTERVAL);
-        if self.config.role == Role::Controlled || self.path.is_none() || asked_lately {
+        let has_path = self.path.is_some();
+        let negotiated = self.as_negotiated_mut()?;
+        if !has_path || !negotiated.may_refresh(now) {
             return None;
         }
-        self.handshake_asked_at = Some(now);
 
         self.tunnel.initiate(now)
     }
 
-    pub(crate) fn add_remote(&mut self, candidate: is::Candidate) {
-        self.candidates_due_at = None;
-        self.agent.add_remote(candidate);
+    /// Whether packets for it are kept until they can leave.
+    pub(crate) fn keeps_packets(&self) -> bool {
+        match &self.reach {
+            Reach::Negotiated(negotiated) => negotiated.config.role == Role::Controlling,
+        }
     }
 
     /// Switches to the nominated pair; the handshake to send on it, if one is due.
@@ -180,13 +161,12 @@ impl Peer {
         self.path = Some(path);
         self.path_since = now;
         self.max_packet = MAX_PACKET;
-        self.kind = PathKind::new(
-            path.relay.is_some(),
-            self.agent.is_relay_of_peer(path.remote),
-        );
+        let Reach::Negotiated(negotiated) = &self.reach;
+        let theirs = negotiated.agent.is_relay_of_peer(path.remote);
+        self.kind = PathKind::new(path.relay.is_some(), theirs);
 
         // A session works on any path. Without one, an initiation may be lost on a path that is no more.
-        if self.config.role == Role::Controlling && !self.has_session {
+        if negotiated.config.role == Role::Controlling && !self.has_session {
             return self.tunnel.restart(now);
         }
         None
@@ -203,15 +183,6 @@ impl Peer {
         self.max_packet = smaller;
 
         true
-    }
-
-    pub(crate) fn connectivity_changed(&mut self, now: Instant, connectivity: Connectivity) {
-        match connectivity {
-            Connectivity::Disconnected => {
-                self.disconnected_at.get_or_insert(now);
-            }
-            Connectivity::Checking | Connectivity::Connected => self.disconnected_at = None,
-        }
     }
 
     /// A first session is confirmed.
@@ -247,33 +218,28 @@ impl Peer {
 
     /// Whether the link can still come up, or go on.
     pub(crate) fn health(&self, now: Instant) -> Health {
-        if self.candidates_due_at.is_some_and(|at| at <= now) {
-            return Health::Failed("the peer told no candidate");
+        match &self.reach {
+            Reach::Negotiated(negotiated) => negotiated.health(now),
         }
-        if self.grace_ends_at().is_some_and(|at| at <= now) {
-            return Health::Failed("no path works");
-        }
+    }
 
-        Health::Alive
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        match &mut self.reach {
+            Reach::Negotiated(negotiated) => negotiated.agent.handle_timeout(now),
+        }
+        self.tunnel.handle_timeout(now);
     }
 
     pub(crate) fn poll_timeout(&mut self) -> Option<(Instant, PeerReason)> {
-        let agent = self.agent.poll_timeout().map(|at| (at, PeerReason::Ice));
+        let reach = match &mut self.reach {
+            Reach::Negotiated(negotiated) => negotiated.poll_timeout(),
+        };
         let tunnel = self
             .tunnel
             .poll_timeout()
             .map(|at| (at, PeerReason::WireGuard));
-        let candidates = self
-            .candidates_due_at
-            .map(|at| (at, PeerReason::Candidates));
-        let grace = self.grace_ends_at().map(|at| (at, PeerReason::Grace));
 
-        agent
-            .into_iter()
-            .chain(tunnel)
-            .chain(candidates)
-            .chain(grace)
-            .min()
+        reach.into_iter().chain(tunnel).min()
     }
 
     /// The path a datagram took that arrived from `remote` at `local`.
@@ -287,10 +253,6 @@ impl Peer {
             remote,
             relay,
         }
-    }
-
-    fn grace_ends_at(&self) -> Option<Instant> {
-        self.disconnected_at.map(|at| at + DISCONNECT_GRACE)
     }
 }
 

@@ -299,7 +299,8 @@ impl Links {
             Class::Success | Class::Error => self.checks.answered(message.transaction_id()),
             Class::Indication => None,
         };
-        let Some((id, peer)) = peer.and_then(|id| Some((id, self.peers.get_mut(&id)?))) else {
+        let peer = peer.and_then(|id| Some((id, self.peers.get_mut(&id)?.as_negotiated_mut()?)));
+        let Some((id, peer)) = peer else {
             return Outcome::Rejected;
         };
         let accepted = peer

@@ -18,6 +18,7 @@ use super::schedule::Due;
 use super::{Event, Links, Reason, RelayStatus};
 use crate::RelayServer;
 use crate::allocation::{self, Allocation};
+use crate::peer::{Peer, PeerId};
 
 /// How many addresses of former relays are remembered, so that their late datagrams aren't taken for a peer's.
 const MAX_FORMER: usize = 64;
@@ -248,7 +249,7 @@ impl Links {
         for candidate in candidates {
             self.withdraw(now, &candidate);
         }
-        for peer in self.peers.values_mut() {
+        for peer in self.peers.values_mut().filter_map(Peer::as_negotiated_mut) {
             if peer.relay == Some(id) {
                 peer.relay = None;
             }
@@ -260,25 +261,34 @@ impl Links {
         let homeless: Vec<_> = self
             .peers
             .iter()
-            .filter(|(_, peer)| peer.relay.is_none())
+            .filter(|(_, peer)| {
+                peer.as_negotiated()
+                    .is_some_and(|peer| peer.relay.is_none())
+            })
             .map(|(id, _)| *id)
             .collect();
         for id in homeless {
             let Some(relay) = self.relays.choose(&mut self.rng) else {
                 return;
             };
-            let candidates = self.relays.candidates_for(relay);
-            let Some(peer) = self.peers.get_mut(&id) else {
-                continue;
-            };
-            peer.relay = Some(relay);
-            for candidate in candidates {
-                if let Some(line) = peer.agent.add_local(candidate) {
-                    self.events
-                        .push_back(Event::NewCandidate { peer: id, line });
-                }
-            }
+            self.lend(id, relay);
             self.settle(now, id);
+        }
+    }
+
+    /// Offers a peer the address that `relay` lends us, and our own.
+    pub(super) fn lend(&mut self, id: PeerId, relay: RelayId) {
+        let candidates = self.relays.candidates_for(relay);
+        let peer = self.peers.get_mut(&id);
+        let Some(peer) = peer.and_then(Peer::as_negotiated_mut) else {
+            return;
+        };
+        peer.relay = Some(relay);
+        for candidate in candidates {
+            if let Some(line) = peer.agent.add_local(candidate) {
+                self.events
+                    .push_back(Event::NewCandidate { peer: id, line });
+            }
         }
     }
 
@@ -305,11 +315,13 @@ impl Links {
         let peers: Vec<_> = self
             .peers
             .iter()
+            .filter_map(|(id, peer)| Some((id, peer.as_negotiated()?)))
             .filter(|(_, peer)| !is_relayed || peer.relay == Some(relay))
             .map(|(id, _)| *id)
             .collect();
         for id in peers {
-            let Some(peer) = self.peers.get_mut(&id) else {
+            let peer = self.peers.get_mut(&id);
+            let Some(peer) = peer.and_then(Peer::as_negotiated_mut) else {
                 continue;
             };
             if let Some(line) = peer.agent.add_local(candidate.clone()) {
@@ -323,7 +335,8 @@ impl Links {
     fn withdraw(&mut self, now: Instant, candidate: &Candidate) {
         let peers: Vec<_> = self.peers.keys().copied().collect();
         for id in peers {
-            let Some(peer) = self.peers.get_mut(&id) else {
+            let peer = self.peers.get_mut(&id);
+            let Some(peer) = peer.and_then(Peer::as_negotiated_mut) else {
                 continue;
             };
             if peer.agent.remove_local(candidate) {

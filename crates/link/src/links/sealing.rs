@@ -14,7 +14,6 @@ use super::relays::Relays;
 use super::{Links, NotSent};
 use crate::path::Path;
 use crate::peer::PeerId;
-use crate::role::Role;
 
 impl Links {
     /// Takes a packet, or the segments of a super-packet but the first `skip`: one look-up for all of them, and counters in
@@ -105,10 +104,7 @@ impl Links {
         mut packet: SuperPacket<Buffer>,
         mut skip: usize,
     ) -> Result<(), NotSent> {
-        let peer = self
-            .peers
-            .get_mut(&id)
-            .filter(|peer| peer.config.role == Role::Controlling);
+        let peer = self.peers.get_mut(&id).filter(|peer| peer.keeps_packets());
         let Some(peer) = peer else {
             self.stats.dropped_packets += packet.segments() as u64;
             return Err(NotSent::NotConnected);

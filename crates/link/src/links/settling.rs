@@ -10,7 +10,7 @@ use connlib_wire::train::{Route, Transmit};
 
 use super::schedule::Due;
 use super::{Event, Links};
-use crate::ice::Event as IceEvent;
+use crate::ice::{Check, Event as IceEvent};
 use crate::path::Path;
 use crate::peer::{Health, PeerId};
 use crate::wireguard::{self, Datagram};
@@ -22,26 +22,22 @@ impl Links {
             let Some(peer) = self.peers.get_mut(&id) else {
                 return;
             };
-            if let Some(event) = peer.agent.poll_event() {
-                match event {
-                    IceEvent::Connectivity(state) => peer.connectivity_changed(now, state),
-                    IceEvent::Nominated { local, remote } => self.nominate(now, id, local, remote),
+            if let Some(negotiated) = peer.as_negotiated_mut() {
+                if let Some(event) = negotiated.agent.poll_event() {
+                    match event {
+                        IceEvent::Connectivity(state) => {
+                            negotiated.connectivity_changed(now, state);
+                        }
+                        IceEvent::Nominated { local, remote } => {
+                            self.nominate(now, id, local, remote);
+                        }
+                    }
+                    continue;
                 }
-                continue;
-            }
-            if let Some(check) = peer.agent.poll_check() {
-                self.checks.sent(now, id, &check.contents);
-                let relay = self.relays.lender_of(check.local);
-                self.send_control(
-                    now,
-                    Path {
-                        local: check.local,
-                        remote: check.remote,
-                        relay,
-                    },
-                    &check.contents,
-                );
-                continue;
+                if let Some(check) = negotiated.agent.poll_check() {
+                    self.send_check(now, id, &check);
+                    continue;
+                }
             }
             match peer.tunnel.poll_event() {
                 Some(wireguard::Event::Send(datagram)) => {
@@ -75,6 +71,16 @@ impl Links {
             self.schedule.set(Due::Peer(id), deadline);
             return;
         }
+    }
+
+    fn send_check(&mut self, now: Instant, id: PeerId, check: &Check) {
+        self.checks.sent(now, id, &check.contents);
+        let path = Path {
+            local: check.local,
+            remote: check.remote,
+            relay: self.relays.lender_of(check.local),
+        };
+        self.send_control(now, path, &check.contents);
     }
 
     fn nominate(&mut self, now: Instant, id: PeerId, local: SocketAddr, remote: SocketAddr) {
