@@ -25,6 +25,10 @@ pub(super) struct Sealing {
     planned: VecDeque<Box<SealJob>>,
     under_way: InOrder<Box<SealJob>>,
     trains: VecDeque<Transmit>,
+    #[expect(
+        clippy::vec_box,
+        reason = "jobs travel in boxes, which are kept as well"
+    )]
     spare: Vec<Box<SealJob>>,
 }
 
@@ -116,6 +120,10 @@ pub(super) struct Opening {
     pool: Pool,
     planned: VecDeque<Box<OpenJob>>,
     under_way: InOrder<Box<OpenJob>>,
+    #[expect(
+        clippy::vec_box,
+        reason = "jobs travel in boxes, which are kept as well"
+    )]
     spare: Vec<Box<OpenJob>>,
 }
 
