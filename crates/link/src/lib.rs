@@ -21,7 +21,8 @@
 //!   [`Links::poll_timeout`]. `now` must never go backwards.
 //! * Send from `route.src` where it is set: an ICE check must leave from the address that forms its pair.
 //! * A packet that comes out of a link is authentic, not allowed: check its source.
-//! * Connections are described by the portal alone: never create one for a key that a datagram brought along.
+//! * Connections are described by the portal, or by whoever wrote the configuration of a [`FixedPeer`]: never create one
+//!   for a key that a datagram brought along.
 
 #![deny(clippy::indexing_slicing, clippy::panic)]
 
@@ -41,8 +42,9 @@ pub use links::{
 };
 pub use packets::{Opened, Packets, Told};
 pub use path::{Path, PathKind};
-pub use peer::{PeerConfig, PeerId};
+pub use peer::{FixedPeer, PeerConfig, PeerId};
 pub use role::Role;
+pub use wireguard::PrivateKey;
 
 use std::net::SocketAddr;
 

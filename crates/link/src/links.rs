@@ -1,6 +1,7 @@
 //! All peers and relays of a node.
 
 mod datagrams;
+mod fixed;
 mod pipeline;
 mod relays;
 mod report;
@@ -25,7 +26,7 @@ use zeroize::Zeroizing;
 
 use crate::ice;
 use crate::peer::{Peer, PeerConfig, PeerId};
-use crate::wireguard::{self, TunnelId};
+use crate::wireguard::{self, PrivateKey, TunnelId};
 pub(crate) use datagrams::Origin;
 pub use report::{Event, NotSent, PeerStatus, Reason, RelayStatus, Stats, UpsertError};
 
@@ -40,9 +41,19 @@ pub struct Settings {
     pub unix: Duration,
 }
 
+/// Whose choice our key is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum KeyOrigin {
+    /// Ours: each reset makes a new one.
+    Made,
+    /// The owner's: peers know it, so it stays.
+    Given,
+}
+
 /// All peers and relays of a node.
 pub struct Links {
     interface: wireguard::Interface,
+    key_origin: KeyOrigin,
     rng: StdRng,
     unix: Duration,
     created_at: Instant,
@@ -77,6 +88,7 @@ impl Links {
 
         Self {
             interface,
+            key_origin: KeyOrigin::Made,
             rng,
             unix: settings.unix,
             created_at: now,
@@ -98,7 +110,16 @@ impl Links {
         }
     }
 
-    /// Our key; peers and portal know the node by it. It changes with [`reset`](Self::reset).
+    /// The same with a key that peers know already, and that never changes.
+    pub fn with_key(now: Instant, seed: [u8; 32], settings: Settings, key: &PrivateKey) -> Self {
+        let mut links = Self::new(now, seed, settings);
+        links.interface = links.interface.with_key(key);
+        links.key_origin = KeyOrigin::Given;
+
+        links
+    }
+
+    /// Our key; peers and portal know the node by it. It changes with [`reset`](Self::reset) unless it was given.
     pub fn public_key(&self) -> PublicKey {
         self.interface.public_key()
     }
@@ -204,7 +225,10 @@ impl Links {
             return;
         };
         if peer.is_usable() {
-            if let Some(goodbye) = Control::Goodbye.to_packet(&self.pool) {
+            // Plain WireGuard has no word for it.
+            if peer.as_negotiated().is_some()
+                && let Some(goodbye) = Control::Goodbye.to_packet(&self.pool)
+            {
                 let sent = self.encapsulate(now, id, goodbye.bytes());
                 tracing::debug!(peer = %id, ?sent, "Saying goodbye");
             }
@@ -285,18 +309,28 @@ impl Links {
 
     /// The network changed under us: all links end, relays are asked anew, and the key changes, so that no peer takes
     /// the new links for the old ones (connections.md §9.4). The sockets must have been bound anew.
+    ///
+    /// Fixed peers stay, and with a given key so do their sessions.
     pub fn reset(&mut self, now: Instant) {
         self.last_now = now;
         self.control.clear();
         self.sealing.clear();
         self.opening.clear();
         let peers: Vec<_> = self.peers.keys().copied().collect();
-        for peer in peers {
-            self.forget(peer);
-            self.events.push_back(Event::Closed(peer));
+        let has_new_key = self.key_origin == KeyOrigin::Made;
+        if has_new_key {
+            let unix = self.unix + now.saturating_duration_since(self.created_at);
+            self.interface = new_interface(&mut self.rng, now, unix);
         }
-        let unix = self.unix + now.saturating_duration_since(self.created_at);
-        self.interface = new_interface(&mut self.rng, now, unix);
+        for id in peers {
+            let peer = self.peers.get(&id);
+            if peer.is_some_and(|peer| peer.as_fixed().is_some()) {
+                self.reset_fixed(now, id, has_new_key);
+            } else {
+                self.forget(id);
+                self.events.push_back(Event::Closed(id));
+            }
+        }
         self.relays.restart(now);
         for relay in self.relays.ids() {
             self.settle_relay(now, relay);
@@ -319,8 +353,9 @@ impl Links {
                     self.settle_relay(now, id);
                 }
                 Due::Peer(id) => {
-                    if let Some(peer) = self.peers.get_mut(&id) {
-                        peer.handle_timeout(now);
+                    let peer = self.peers.get_mut(&id);
+                    if peer.is_some_and(|peer| peer.handle_timeout(now)) {
+                        self.initiate(now, id);
                     }
                     self.settle(now, id);
                 }

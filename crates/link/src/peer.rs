@@ -1,5 +1,6 @@
 //! One peer: its keys, its path, and how that is found.
 
+mod fixed;
 mod negotiated;
 
 use std::collections::VecDeque;
@@ -17,6 +18,8 @@ use uuid::Uuid;
 use crate::path::{Path, PathKind};
 use crate::role::Role;
 use crate::wireguard::{self, Datagram};
+pub use fixed::FixedPeer;
+pub(crate) use fixed::{Asked, Fixed};
 pub(crate) use negotiated::Negotiated;
 pub use negotiated::PeerConfig;
 
@@ -85,6 +88,8 @@ pub(crate) struct Peer {
 pub(crate) enum Reach {
     /// By ICE, with the portal in between.
     Negotiated(Box<Negotiated>),
+    /// It is where it was last heard.
+    Fixed(Fixed),
 }
 
 impl Peer {
@@ -103,6 +108,17 @@ impl Peer {
             tunnel,
             Reach::Negotiated(Box::new(negotiated)),
         )
+    }
+
+    pub(crate) fn fixed(now: Instant, config: FixedPeer, tunnel: wireguard::Tunnel) -> Self {
+        let public_key = config.public_key;
+        let fixed = Fixed::new(now, config);
+        let path = fixed.configured_path();
+
+        Self {
+            path,
+            ..Self::new(now, public_key, tunnel, Reach::Fixed(fixed))
+        }
     }
 
     fn new(now: Instant, public_key: PublicKey, tunnel: wireguard::Tunnel, reach: Reach) -> Self {
@@ -126,12 +142,21 @@ impl Peer {
     pub(crate) fn as_negotiated(&self) -> Option<&Negotiated> {
         match &self.reach {
             Reach::Negotiated(negotiated) => Some(negotiated),
+            Reach::Fixed(_) => None,
         }
     }
 
     pub(crate) fn as_negotiated_mut(&mut self) -> Option<&mut Negotiated> {
         match &mut self.reach {
             Reach::Negotiated(negotiated) => Some(negotiated),
+            Reach::Fixed(_) => None,
+        }
+    }
+
+    pub(crate) fn as_fixed(&self) -> Option<&Fixed> {
+        match &self.reach {
+            Reach::Negotiated(_) => None,
+            Reach::Fixed(fixed) => Some(fixed),
         }
     }
 
@@ -150,10 +175,51 @@ impl Peer {
     pub(crate) fn keeps_packets(&self) -> bool {
         match &self.reach {
             Reach::Negotiated(negotiated) => negotiated.config.role == Role::Controlling,
+            Reach::Fixed(_) => self.path.is_some(),
         }
     }
 
-    /// Switches to the nominated pair; the handshake to send on it, if one is due.
+    /// An initiation leaves. If one before it had no answer, the address that it left from may be no more.
+    pub(crate) fn asks(&mut self, now: Instant) {
+        if let Reach::Fixed(fixed) = &mut self.reach
+            && fixed.asks(now) == Asked::Again
+        {
+            self.forget_source();
+        }
+    }
+
+    /// Leaves it to the operating system which address datagrams are sent from.
+    pub(crate) fn forget_source(&mut self) {
+        self.path = self.path.map(fixed::from_anywhere);
+    }
+
+    /// A datagram of the peer was believed; whether the peer is to be found where that came from.
+    pub(crate) fn was_heard(&mut self) -> bool {
+        match &mut self.reach {
+            Reach::Negotiated(_) => false,
+            Reach::Fixed(fixed) => {
+                fixed.was_heard();
+                true
+            }
+        }
+    }
+
+    /// The tunnel has given up; whether the peer is to be asked again at once, because packets wait.
+    pub(crate) fn session_lost(&mut self, now: Instant) -> bool {
+        self.has_session = false;
+        match &mut self.reach {
+            Reach::Negotiated(_) => false,
+            Reach::Fixed(fixed) => fixed.goes_on(now) && !self.waiting.is_empty(),
+        }
+    }
+
+    /// Starts over with other keys.
+    pub(crate) fn renew(&mut self, tunnel: wireguard::Tunnel) {
+        self.tunnel = tunnel;
+        self.has_session = false;
+    }
+
+    /// Switches to the pair that was nominated or heard; the handshake to send on it, if one is due.
     pub(crate) fn nominate(&mut self, now: Instant, path: Path) -> Option<Datagram> {
         if self.path == Some(path) {
             return None;
@@ -161,7 +227,10 @@ impl Peer {
         self.path = Some(path);
         self.path_since = now;
         self.max_packet = MAX_PACKET;
-        let Reach::Negotiated(negotiated) = &self.reach;
+        let Reach::Negotiated(negotiated) = &self.reach else {
+            self.kind = PathKind::new(path.relay.is_some(), false);
+            return None;
+        };
         let theirs = negotiated.agent.is_relay_of_peer(path.remote);
         self.kind = PathKind::new(path.relay.is_some(), theirs);
 
@@ -205,7 +274,7 @@ impl Peer {
 
     /// Whether traffic moves nothing but its timers.
     pub(crate) fn is_settled(&self) -> bool {
-        self.is_announced && self.path.is_some() && self.waiting.is_empty()
+        self.is_announced && self.has_session && self.path.is_some() && self.waiting.is_empty()
     }
 
     /// Keeps a packet until a session exists; the oldest gives way.
@@ -220,19 +289,28 @@ impl Peer {
     pub(crate) fn health(&self, now: Instant) -> Health {
         match &self.reach {
             Reach::Negotiated(negotiated) => negotiated.health(now),
+            Reach::Fixed(_) => Health::Alive,
         }
     }
 
-    pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        match &mut self.reach {
-            Reach::Negotiated(negotiated) => negotiated.agent.handle_timeout(now),
-        }
+    /// Lets time pass; whether the peer is to be asked for a session, so that there is one to keep alive.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> bool {
         self.tunnel.handle_timeout(now);
+        match &mut self.reach {
+            Reach::Negotiated(negotiated) => {
+                negotiated.agent.handle_timeout(now);
+                false
+            }
+            Reach::Fixed(fixed) => fixed.wakes(now, self.tunnel.session_age(now)),
+        }
     }
 
-    pub(crate) fn poll_timeout(&mut self) -> Option<(Instant, PeerReason)> {
+    pub(crate) fn poll_timeout(&mut self, now: Instant) -> Option<(Instant, PeerReason)> {
         let reach = match &mut self.reach {
             Reach::Negotiated(negotiated) => negotiated.poll_timeout(),
+            Reach::Fixed(fixed) => self
+                .path
+                .and_then(|_| fixed.poll_timeout(now, self.tunnel.session_age(now))),
         };
         let tunnel = self
             .tunnel

@@ -1,5 +1,6 @@
 //! WireGuard: the crate `sanstun` behind names of our own, so that it can be replaced without touching its callers.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 use connlib_wire::key::{PresharedKey, PublicKey};
 use zeroize::Zeroizing;
 
+use crate::peer::FixedPeer;
 pub(crate) use sanstun::{Datagram, Error, TunnelId};
 
 /// How long an unanswered handshake is tried before the link has failed; more than the ICE timeout, so that a link
@@ -19,6 +21,28 @@ const CONNECTING_REKEY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The same once the link is up: WireGuard's own value.
 const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The secret half of a node's key. It can't be printed and is wiped when dropped.
+#[derive(Clone)]
+pub struct PrivateKey(sanstun::StaticSecret);
+
+impl PrivateKey {
+    /// Takes over key bytes.
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(sanstun::StaticSecret::from(Zeroizing::new(bytes)))
+    }
+
+    /// The other half.
+    pub fn public_key(&self) -> PublicKey {
+        PublicKey(sanstun::PublicKey::from(&self.0).to_bytes())
+    }
+}
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivateKey(…)")
+    }
+}
 
 /// What encryption adds to a packet of `len` bytes, padding included.
 pub(crate) const fn sealed_len(len: usize) -> usize {
@@ -51,14 +75,17 @@ impl Interface {
         PublicKey(self.0.static_public().to_bytes())
     }
 
+    pub(crate) fn with_key(self, key: &PrivateKey) -> Self {
+        Self(self.0.with_static_private(key.0.clone()))
+    }
+
     pub(crate) fn new_tunnel(
         &mut self,
         peer: PublicKey,
         preshared_key: &PresharedKey,
         now: Instant,
     ) -> Result<Tunnel, Error> {
-        let preshared_key = sanstun::PresharedKey::from(Zeroizing::new(*preshared_key.expose()));
-        let config = sanstun::TunnelConfig::default().with_preshared_key(preshared_key);
+        let config = sanstun::TunnelConfig::default().with_preshared_key(secret(preshared_key));
         let mut tunnel = self
             .0
             .new_tunnel(sanstun::PublicKey::from(peer.0), config, now)?;
@@ -66,6 +93,26 @@ impl Interface {
         tunnel.set_rekey_timeout(CONNECTING_REKEY_TIMEOUT);
 
         Ok(Tunnel { inner: tunnel })
+    }
+
+    /// A tunnel with WireGuard's own timing.
+    pub(crate) fn new_fixed_tunnel(
+        &mut self,
+        peer: &FixedPeer,
+        now: Instant,
+    ) -> Result<Tunnel, Error> {
+        let mut config = sanstun::TunnelConfig::default();
+        if let Some(preshared_key) = &peer.preshared_key {
+            config = config.with_preshared_key(secret(preshared_key));
+        }
+        if let Some(keepalive) = peer.keepalive {
+            config = config.with_persistent_keepalive(keepalive);
+        }
+        let key = sanstun::PublicKey::from(peer.public_key.0);
+
+        Ok(Tunnel {
+            inner: self.0.new_tunnel(key, config, now)?,
+        })
     }
 
     /// `from` is the peer's own address, also where a relay stands in between: cookies are bound to it.
@@ -95,10 +142,16 @@ impl Interface {
     }
 }
 
+fn secret(preshared_key: &PresharedKey) -> sanstun::PresharedKey {
+    sanstun::PresharedKey::from(Zeroizing::new(*preshared_key.expose()))
+}
+
 /// What a tunnel wants of its owner.
 pub(crate) enum Event {
     /// Send this on the path in use.
     Send(Datagram),
+    /// Send this, too: it asks for a new session.
+    Initiate(Datagram),
     /// The first session is confirmed.
     Established,
     /// All keys are gone; the tunnel is dead.
@@ -113,6 +166,11 @@ pub(crate) struct Tunnel {
 impl Tunnel {
     pub(crate) fn id(&self) -> TunnelId {
         self.inner.id()
+    }
+
+    /// Whether it has given up and is of no use any more.
+    pub(crate) fn is_expired(&self) -> bool {
+        self.inner.is_expired()
     }
 
     /// Starts a handshake unless one is under way.
@@ -187,8 +245,8 @@ impl Tunnel {
 
     pub(crate) fn poll_event(&mut self) -> Option<Event> {
         Some(match self.inner.poll_event()? {
-            sanstun::Event::SendHandshakeInitiation(datagram)
-            | sanstun::Event::SendKeepalive(datagram) => Event::Send(datagram),
+            sanstun::Event::SendHandshakeInitiation(datagram) => Event::Initiate(datagram),
+            sanstun::Event::SendKeepalive(datagram) => Event::Send(datagram),
             sanstun::Event::Established { .. } => {
                 self.inner.set_rekey_timeout(REKEY_TIMEOUT);
                 Event::Established

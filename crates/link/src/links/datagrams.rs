@@ -192,7 +192,9 @@ impl Links {
             return;
         };
         let is_settled = peer.is_settled();
-        if peer.path.is_none() {
+        let has_path = peer.path.is_some();
+        self.heard_from(now, sender.peer, sender.origin.path());
+        if !has_path {
             // The peer's agent was faster. Back the way it came: that way works, and the keys say that it is the peer.
             self.use_path(now, sender.peer, sender.origin.path());
         }
@@ -336,10 +338,12 @@ impl Links {
             }
             Ok(Incoming::Initiation(key, message)) => {
                 self.by_key.get(&key).copied().and_then(|id| {
+                    self.revive(now, id);
                     let peer = self.peers.get_mut(&id)?;
                     let response = peer.tunnel.handle_initiation(now, message).ok()?;
                     // Back the way it came: that way works.
                     self.send_control(now, origin.path(), &response);
+                    self.heard_from(now, id, origin.path());
                     Some(id)
                 })
             }
@@ -347,6 +351,7 @@ impl Links {
                 self.by_tunnel.get(&tunnel).copied().and_then(|id| {
                     let peer = self.peers.get_mut(&id)?;
                     let keepalive = peer.tunnel.handle_response(now, message).ok()?;
+                    self.heard_from(now, id, origin.path());
                     self.send_on_path(now, id, &keepalive);
                     Some(id)
                 })

@@ -41,6 +41,10 @@ impl Links {
             return Err(NotSent::UnknownPeer);
         };
         let Some(path) = peer.path.filter(|_| peer.is_usable()) else {
+            // ICE starts the handshakes of the others.
+            if peer.as_fixed().is_some() {
+                self.initiate(now, id);
+            }
             return self.hold(id, packet, skip);
         };
         let ecn = packet.packet().ecn();
@@ -50,9 +54,7 @@ impl Links {
         };
         let Ok(first) = peer.tunnel.begin_seal(now) else {
             // The session grew too old to send by: agree on a new one, and let the packet wait for it.
-            if let Some(initiation) = peer.tunnel.initiate(now) {
-                self.send_on_path(now, id, &initiation);
-            }
+            self.initiate(now, id);
             return self.hold(id, packet, skip);
         };
         if count == 0 {
@@ -106,7 +108,7 @@ impl Links {
     ) -> Result<(), NotSent> {
         let peer = self.peers.get_mut(&id).filter(|peer| peer.keeps_packets());
         let Some(peer) = peer else {
-            self.stats.dropped_packets += packet.segments() as u64;
+            self.stats.dropped_packets += packet.segments().saturating_sub(skip) as u64;
             return Err(NotSent::NotConnected);
         };
         let mut segments = packet.split();
@@ -131,7 +133,7 @@ fn way(
 ) -> Option<(Route, Option<ChannelNumber>)> {
     let Some(relay) = path.relay else {
         let route = Route {
-            src: Some(path.local),
+            src: path.source(),
             dst: path.remote,
             ecn,
         };

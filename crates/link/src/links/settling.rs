@@ -18,6 +18,8 @@ use crate::wireguard::{self, Datagram};
 impl Links {
     /// Takes in everything that a peer's agent and tunnel have to say, and schedules the peer anew.
     pub(super) fn settle(&mut self, now: Instant, id: PeerId) {
+        // A session may be too old to send by: then what waited waits on.
+        let mut has_flushed = false;
         loop {
             let Some(peer) = self.peers.get_mut(&id) else {
                 return;
@@ -44,8 +46,17 @@ impl Links {
                     self.send_on_path(now, id, &datagram);
                     continue;
                 }
+                Some(wireguard::Event::Initiate(datagram)) => {
+                    peer.asks(now);
+                    self.send_on_path(now, id, &datagram);
+                    continue;
+                }
                 Some(wireguard::Event::Established) => {
                     peer.session_confirmed();
+                    continue;
+                }
+                Some(wireguard::Event::Expired) if peer.as_fixed().is_some() => {
+                    self.session_lost(now, id);
                     continue;
                 }
                 Some(wireguard::Event::Expired) => {
@@ -57,17 +68,21 @@ impl Links {
                 tracing::debug!(peer = %id, kind = ?peer.kind, "Link is up");
                 self.events.push_back(Event::Established(id));
             }
-            if peer.is_usable()
+            if !has_flushed
+                && peer.is_usable()
                 && !peer.waiting.is_empty()
                 && peer.tunnel.session_age(now).is_some()
             {
+                has_flushed = true;
                 self.flush(now, id);
                 continue;
             }
             if let Health::Failed(why) = peer.health(now) {
                 return self.fail(id, why);
             }
-            let deadline = peer.poll_timeout().map(|(at, reason)| (at, reason.into()));
+            let deadline = peer
+                .poll_timeout(now)
+                .map(|(at, reason)| (at, reason.into()));
             self.schedule.set(Due::Peer(id), deadline);
             return;
         }
@@ -145,7 +160,7 @@ impl Links {
 
         let Some(relay) = path.relay else {
             let route = Route {
-                src: Some(path.local),
+                src: path.source(),
                 dst: path.remote,
                 ecn: Ecn::NotEct,
             };

@@ -9,6 +9,8 @@
 #![allow(unreachable_pub, reason = "a test has no one to reach")]
 
 mod connecting;
+mod fixed;
 mod hostile;
+mod lan;
 mod relays;
 mod world;
