@@ -33,12 +33,12 @@ pub(crate) enum Command {
     /// Bring a whole system up on this machine, fetch through it, take it down
     Demo(DemoArgs),
 
-    /// Hold a namespace of the demo.
+    /// Hold a namespace of a rig.
     #[command(hide = true)]
-    DemoHold,
-    /// Remove a directory of the demo when the demo has ended.
+    RigHold,
+    /// Remove a rig's directory when its owner has ended.
     #[command(hide = true)]
-    DemoSweep(SweepArgs),
+    RigSweep(SweepArgs),
 
     #[command(hide = true, disable_help_flag = true)]
     Bench(Later),
@@ -338,7 +338,7 @@ impl Command {
             Self::Netcheck(_) => Some("`connlib netcheck`"),
             Self::Ping(_) => Some("`connlib ping`"),
             Self::Why(_) => Some("`connlib why`"),
-            Self::Relay(_) | Self::Demo(_) | Self::DemoHold | Self::DemoSweep(_) => None,
+            Self::Relay(_) | Self::Demo(_) | Self::RigHold | Self::RigSweep(_) => None,
         };
         let metrics = self.common().and_then(|args| args.metrics.as_ref());
 
@@ -402,13 +402,7 @@ mod tests {
         let help = Cli::command().render_long_help().to_string();
 
         for later in [
-            "bench",
-            "capture",
-            "metrics",
-            "netcheck",
-            "ping",
-            "why",
-            "demo-hold",
+            "bench", "capture", "metrics", "netcheck", "ping", "why", "rig-hold",
         ] {
             assert!(!help.contains(&format!("  {later} ")), "{help}");
         }

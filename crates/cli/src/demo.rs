@@ -1,49 +1,36 @@
 //! The demo: a whole system on this machine alone (cli.md "Demo").
 //!
 //! ```text
-//! network       namespaces, cables, a router        children   portal, relay, gateway, client: processes
-//! certificates  an authority for the run            play       what happens, in order
-//! http, ping    what goes through the tunnel        report     what it has shown; picture, narration
+//! play        what happens, in order, on a rig        report    what it has shown; picture
+//! http, body  what goes through the tunnel
 //! ```
 
 mod body;
-mod certificates;
-mod children;
 mod http;
-mod narration;
-mod network;
 mod picture;
-mod ping;
-mod plan;
 mod play;
 mod report;
-mod scratch;
-mod topology;
 
 use std::env;
-use std::fs::OpenOptions;
-use std::io;
 use std::sync::Arc;
-use std::thread;
 
-use connlib_os::namespace::{Namespace, NamespaceError, enter_user_namespace};
-use connlib_os::process;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::args::DemoArgs;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure, print};
 use crate::logging::{self, Alarms};
+use crate::rig::children::{Children, Death};
+use crate::rig::gain_rights;
+use crate::rig::narration::{Logs, Narration, Output};
+use crate::rig::network::{DirectPath, Network};
+use crate::rig::plan::Place;
+use crate::rig::scratch::Scratch;
+use crate::rig::system::System;
+use crate::rig::topology::Roles;
 use crate::run;
 
-use children::{Children, Death};
-use narration::{Logs, Narration, Output};
-use network::{DirectPath, Network};
 use play::Play;
-use scratch::Scratch;
-use tokio::sync::mpsc::UnboundedReceiver;
-use topology::Roles;
-
-pub(crate) use scratch::sweep;
 
 /// Brings everything up, fetches, reports, and takes everything down.
 ///
@@ -57,13 +44,6 @@ pub(crate) fn run(args: &DemoArgs, environment: &Environment) -> Result<(), Fail
     let alarms = logging::init_from(environment, "warn")?;
 
     run::block_on(demonstrate(args, roles, alarms))
-}
-
-/// Holds a namespace until it is killed: what the hidden verb does.
-pub(crate) fn hold() -> ! {
-    loop {
-        thread::park();
-    }
 }
 
 async fn demonstrate(args: &DemoArgs, roles: Roles, alarms: Alarms) -> Result<(), Failure> {
@@ -110,16 +90,18 @@ async fn perform(
         true => DirectPath::Forbidden,
         false => DirectPath::Allowed,
     };
-    let network = Arc::new(Network::create(direct).await?);
+    let network = Arc::new(Network::create(&Place::DEMO, direct).await?);
     let play = Play {
         args,
-        roles,
-        children,
-        scratch,
-        network,
+        system: System {
+            roles,
+            children,
+            scratch,
+            network,
+            narration,
+        },
         direct,
         alarms,
-        narration,
     };
     let report = play.perform().await?;
 
@@ -153,39 +135,5 @@ async fn stay(
             _ = signals.next() => return,
             Some(death) = deaths.recv() => narration.step(death),
         }
-    }
-}
-
-/// Sees to it that this process may make namespaces, interfaces and routes.
-fn gain_rights() -> Result<(), Failure> {
-    let has_rights = match Namespace::create() {
-        Ok(_) => true,
-        Err(NamespaceError::PermissionDenied { .. }) => false,
-        Err(error) => return Err(error.into()),
-    };
-    if !has_rights {
-        enter_user_namespace()?;
-    }
-
-    // Rights over a network of one's own don't open the device.
-    match OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/net/tun")
-    {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Failure::new(
-            Exit::Os,
-            format_args!(
-                "can't open /dev/net/tun as this user: {error}; allow it with `sudo chmod 0666 /dev/net/tun` or run as root"
-            ),
-        )),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && process::effective_uid() != 0 => {
-            Err(Failure::new(
-                Exit::Os,
-                "this machine has no /dev/net/tun; make it with `sudo modprobe tun`",
-            ))
-        }
-        // Anything else shows when the device is made.
-        _ => Ok(()),
     }
 }

@@ -12,6 +12,7 @@ mod identity;
 mod logging;
 mod portal;
 mod ready;
+mod rig;
 mod roles;
 mod run;
 mod settings;
@@ -45,8 +46,8 @@ fn perform(command: &Command, environment: &Environment) -> Result<(), Failure> 
         Command::Status(args) => status::run(args, environment),
         Command::Portal(command) => portal::run(command, environment),
         Command::Demo(args) => demo::run(args, environment),
-        Command::DemoHold => demo::hold(),
-        Command::DemoSweep(args) => demo::sweep(&args.directory),
+        Command::RigHold => rig::hold(),
+        Command::RigSweep(args) => rig::sweep(&args.directory),
         Command::Bench(_)
         | Command::Capture(_)
         | Command::Metrics(_)

@@ -4,8 +4,7 @@ use std::io::{self, Write};
 
 use sha2::{Digest, Sha256};
 
-/// What each block begins with. It is on no wire but inside of the tunnel.
-pub(crate) const MARKER: &[u8; 32] = b"connlib demo: inner bytes, clear";
+use crate::rig::ping::MARKER;
 
 /// One MiB: what a size counts.
 pub(super) const MIB: u64 = 1 << 20;

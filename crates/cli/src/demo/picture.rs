@@ -1,7 +1,7 @@
 //! The path as a picture.
 
-use super::plan::{Place, RESOURCE};
-use super::report::PathKind;
+use crate::rig::plan::{Place, RESOURCE};
+use crate::rig::system::PathKind;
 
 /// Draws how packets travel from the client to the resource.
 pub(super) fn draw(path: PathKind) -> String {

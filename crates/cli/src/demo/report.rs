@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::plan::Place;
+use crate::rig::plan::Place;
+use crate::rig::system::PathKind;
 
 /// The report; its JSON is a promise.
 #[derive(Debug, Serialize)]
@@ -26,14 +27,6 @@ pub(super) struct Report {
     pub(super) fetches: Vec<Fetch>,
     pub(super) namespaces: BTreeMap<Place, u32>,
     pub(super) log: LogCounts,
-}
-
-/// How packets travel.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum PathKind {
-    Direct,
-    Relayed,
 }
 
 /// Round-trip times.
@@ -81,15 +74,6 @@ impl Rtt {
         Some(Self {
             p50: percentile(50)?,
             p99: percentile(99)?,
-        })
-    }
-}
-
-impl fmt::Display for PathKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Direct => "direct",
-            Self::Relayed => "relayed",
         })
     }
 }

@@ -1,4 +1,4 @@
-//! The demo's network: a namespace for each place, a router between them, cables.
+//! The network of a rig: a namespace for each place, a router between them, cables.
 //!
 //! ```text
 //!   client ──┐          ┌── relay
@@ -22,21 +22,21 @@ use crate::exit::{Exit, Failure};
 
 /// The namespaces and what connects them.
 #[derive(Debug)]
-pub(super) struct Network {
+pub(crate) struct Network {
     namespaces: BTreeMap<Place, Namespace>,
     families: Families,
 }
 
 /// Which IP versions the machine has.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Families {
+pub(crate) enum Families {
     V4,
     Both,
 }
 
 /// Whether client and gateway may reach each other without the relay.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum DirectPath {
+pub(crate) enum DirectPath {
     Allowed,
     Forbidden,
 }
@@ -54,18 +54,18 @@ const FORBIDDEN_TABLE: u32 = 100;
 const FORBIDDEN_PRIORITY: u32 = 100;
 
 impl Network {
-    /// Makes the namespaces and connects them.
+    /// Makes a namespace for each of the places and connects them; a router, a gateway and a resource must be among them.
     ///
     /// # Errors
     ///
     /// Exit 5: namespaces or interfaces can't be made.
-    pub(super) async fn create(direct: DirectPath) -> Result<Self, Failure> {
+    pub(crate) async fn create(places: &[Place], direct: DirectPath) -> Result<Self, Failure> {
         let families = match Path::new("/proc/sys/net/ipv6").exists() {
             true => Families::Both,
             false => Families::V4,
         };
         let mut namespaces = BTreeMap::new();
-        for place in Place::ALL {
+        for &place in places {
             let namespace = Namespace::create()?;
             run_in(&namespace, || prepare(place, families))??;
             namespaces.insert(place, namespace);
@@ -75,7 +75,8 @@ impl Network {
             families,
         };
 
-        for place in Place::AROUND_THE_ROUTER {
+        let around = places.iter().filter(|place| place.is_around_the_router());
+        for &place in around {
             network
                 .connect(Place::Router, place.name(), place, place.subnet())
                 .await?;
@@ -100,14 +101,14 @@ impl Network {
     /// # Errors
     ///
     /// None: all places have one. It is an error rather than a panic.
-    pub(super) fn namespace(&self, place: Place) -> Result<&Namespace, Failure> {
+    pub(crate) fn namespace(&self, place: Place) -> Result<&Namespace, Failure> {
         self.namespaces
             .get(&place)
             .ok_or_else(|| Failure::new(Exit::Failed, format_args!("the {place} has no namespace")))
     }
 
     /// Which IP versions it has.
-    pub(super) fn families(&self) -> Families {
+    pub(crate) fn families(&self) -> Families {
         self.families
     }
 

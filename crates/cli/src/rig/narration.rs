@@ -1,4 +1,4 @@
-//! What the demo tells while it runs.
+//! What a rig tells while it runs.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -10,7 +10,7 @@ use connlib_os::clock::Clock;
 ///
 /// Where stdout holds JSON, it speaks on stderr.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Narration {
+pub(crate) struct Narration {
     clock: Clock,
     started_at: Instant,
     stream: Stream,
@@ -32,14 +32,14 @@ enum Colour {
 
 /// Whether the logs of the programs are shown.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Logs {
+pub(crate) enum Logs {
     Hidden,
     Shown,
 }
 
 /// What stdout is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Output {
+pub(crate) enum Output {
     People,
     Json,
 }
@@ -50,7 +50,7 @@ const PLAIN: &str = "\u{1b}[0m";
 
 impl Narration {
     /// Begins to count the time.
-    pub(super) fn begin(output: Output, logs: Logs) -> Self {
+    pub(crate) fn begin(output: Output, logs: Logs) -> Self {
         let clock = Clock::new();
         let stream = match output {
             Output::People => Stream::Stdout,
@@ -74,13 +74,13 @@ impl Narration {
         }
     }
 
-    /// The time since the demo began.
-    pub(super) fn elapsed(&self) -> Duration {
+    /// The time since it began.
+    pub(crate) fn elapsed(&self) -> Duration {
         self.clock.now() - self.started_at
     }
 
     /// Tells what has just been done.
-    pub(super) fn step(&self, text: impl fmt::Display) {
+    pub(crate) fn step(&self, text: impl fmt::Display) {
         let elapsed = self.elapsed().as_secs_f64();
         let (faint, plain) = (self.paint(FAINT), self.paint(PLAIN));
 
@@ -88,14 +88,14 @@ impl Narration {
     }
 
     /// Tells the end, at length.
-    pub(super) fn show(&self, text: impl fmt::Display) {
+    pub(crate) fn show(&self, text: impl fmt::Display) {
         let (green, plain) = (self.paint(GREEN), self.paint(PLAIN));
 
         self.write(format_args!("\n{green}{text}{plain}\n"));
     }
 
     /// Passes on a line of a program's log.
-    pub(super) fn log_line(&self, name: &str, line: &str) {
+    pub(crate) fn log_line(&self, name: &str, line: &str) {
         if self.logs == Logs::Shown {
             let (faint, plain) = (self.paint(FAINT), self.paint(PLAIN));
             // A log that nobody can read is no reason to stop.

@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
-/// A machine of the demo: a network namespace of its own.
+/// A machine of a rig: a network namespace of its own.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) enum Place {
+pub(crate) enum Place {
     Client,
     Router,
     Gateway,
@@ -18,7 +18,8 @@ pub(super) enum Place {
 }
 
 impl Place {
-    pub(super) const ALL: [Self; 6] = [
+    /// The places of the demo.
+    pub(crate) const DEMO: [Self; 6] = [
         Self::Client,
         Self::Router,
         Self::Gateway,
@@ -27,11 +28,13 @@ impl Place {
         Self::Resource,
     ];
 
-    /// The places that a cable connects to the router.
-    pub(super) const AROUND_THE_ROUTER: [Self; 4] =
-        [Self::Client, Self::Gateway, Self::Relay, Self::Portal];
+    /// Whether a cable connects it to the router.
+    pub(crate) const fn is_around_the_router(self) -> bool {
+        !matches!(self, Self::Router | Self::Resource)
+    }
 
-    pub(super) const fn name(self) -> &'static str {
+    /// What people call it; the router's end of its cable is called the same.
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Client => "client",
             Self::Router => "router",
@@ -44,9 +47,9 @@ impl Place {
 
     /// The network that the place is in, as the rest of the world sees it.
     ///
-    /// They are the ones for documentation (RFC 5737, RFC 3849): nobody mistakes them for somebody's. The resource's is
-    /// private, so that only the tunnel leads to it.
-    pub(super) const fn subnet(self) -> Subnet {
+    /// They are the ones for documentation (RFC 5737, RFC 3849): nobody mistakes them for
+    /// somebody's. The resource's is private, so that only the tunnel leads to it.
+    pub(crate) const fn subnet(self) -> Subnet {
         match self {
             Self::Client => Subnet::new([192, 0, 2, 0], 0xc),
             Self::Gateway => Subnet::new([198, 51, 100, 0], 0x9),
@@ -71,7 +74,7 @@ impl Serialize for Place {
 
 /// An IPv4 network of 128 addresses and an IPv6 network of usual size that are the same cable.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Subnet {
+pub(crate) struct Subnet {
     v4: [u8; 4],
     v6: u16,
 }
@@ -82,23 +85,23 @@ impl Subnet {
     }
 
     /// The address of the router's end, with the prefixes of the network.
-    pub(super) fn router(self) -> [IpNet; 2] {
+    pub(crate) fn router(self) -> [IpNet; 2] {
         self.with_host(ROUTER_HOST)
     }
 
     /// The address of the place's own end, with the prefixes of the network.
-    pub(super) fn host(self) -> [IpNet; 2] {
+    pub(crate) fn host(self) -> [IpNet; 2] {
         self.with_host(HOST)
     }
 
     /// The place's own IPv4 address.
-    pub(super) const fn host_v4(self) -> Ipv4Addr {
+    pub(crate) const fn host_v4(self) -> Ipv4Addr {
         let [a, b, c, d] = self.v4;
         Ipv4Addr::new(a, b, c, d + HOST)
     }
 
     /// The place's own IPv6 address.
-    pub(super) const fn host_v6(self) -> Ipv6Addr {
+    pub(crate) const fn host_v6(self) -> Ipv6Addr {
         Ipv6Addr::new(0x2001, 0xdb8, self.v6, 0, 0, 0, 0, HOST as u16)
     }
 
@@ -121,17 +124,17 @@ const HOST: u8 = 10;
 const RESOURCE_NET: Subnet = Subnet::new([10, 20, 0, 0], 0x20);
 
 /// The host behind the gateway that is fetched from.
-pub(super) const RESOURCE: Ipv4Addr = RESOURCE_NET.host_v4();
+pub(crate) const RESOURCE: Ipv4Addr = RESOURCE_NET.host_v4();
 
 /// Where its HTTP server listens.
-pub(super) const RESOURCE_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(RESOURCE), 80);
+pub(crate) const RESOURCE_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(RESOURCE), 80);
 
 /// Where the portal listens.
-pub(super) const PORTAL: SocketAddr =
+pub(crate) const PORTAL: SocketAddr =
     SocketAddr::new(IpAddr::V4(Place::Portal.subnet().host_v4()), 443);
 
 /// Everything that is not in a network of its own.
-pub(super) fn everywhere() -> [IpNet; 2] {
+pub(crate) fn everywhere() -> [IpNet; 2] {
     [
         net(Ipv4Addr::UNSPECIFIED.into(), 0),
         net(Ipv6Addr::UNSPECIFIED.into(), 0),
@@ -149,9 +152,9 @@ mod tests {
 
     #[test]
     fn no_two_networks_overlap() {
-        let places = Place::AROUND_THE_ROUTER
+        let places = Place::DEMO
             .into_iter()
-            .chain([Place::Resource]);
+            .filter(|place| *place != Place::Router);
         let nets: Vec<_> = places.flat_map(|place| place.subnet().host()).collect();
 
         for (i, a) in nets.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The programs that the demo runs: each a process of its own, that dies with the demo.
+//! The programs that a rig runs: each a process of its own, that dies with this one.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -26,7 +26,7 @@ use crate::logging::Alarms;
 
 /// The processes that run, and how to start more.
 #[derive(Debug)]
-pub(super) struct Children {
+pub(crate) struct Children {
     program: PathBuf,
     directory: PathBuf,
     alarms: Alarms,
@@ -38,7 +38,7 @@ pub(super) struct Children {
 
 /// A process that has ended by itself.
 #[derive(Debug)]
-pub(super) struct Death {
+pub(crate) struct Death {
     name: &'static str,
     status: io::Result<ExitStatus>,
     tail: Tail,
@@ -62,7 +62,7 @@ const TAIL_LINES: usize = 12;
 
 impl Children {
     /// Starts with none. The receiver tells those that die.
-    pub(super) fn new(
+    pub(crate) fn new(
         program: &Path,
         directory: &Path,
         alarms: Alarms,
@@ -87,34 +87,36 @@ impl Children {
     /// # Errors
     ///
     /// Exit 5: it can't be started.
-    pub(super) fn hold(&self, name: &'static str, namespace: &Namespace) -> Result<u32, Failure> {
-        let process = self.spawn(&mut self.command(Some(namespace), &["demo-hold".into()])?)?;
+    pub(crate) fn hold(&self, name: &'static str, namespace: &Namespace) -> Result<u32, Failure> {
+        let process = self.spawn(&mut self.command(Some(namespace), &["rig-hold".into()])?)?;
         let id = process.id().unwrap_or_default();
         self.keep(name, process);
 
         Ok(id)
     }
 
-    /// Starts a role and waits until it is ready.
+    /// Starts a role, waits until it is ready, and returns its process id.
     ///
     /// # Errors
     ///
     /// Exit 5: it can't be started. Exit 1: it isn't ready in time. If it dies the receiver of the deaths tells.
-    pub(super) async fn start(
+    pub(crate) async fn start(
         &self,
         name: &'static str,
         namespace: &Namespace,
         arguments: &[String],
-    ) -> Result<(), Failure> {
+    ) -> Result<u32, Failure> {
         let notify = self.directory.join(format!("{name}.notify"));
         let ready = UnixDatagram::bind(&notify)
             .map_err(|error| Failure::os(format_args!("listen on {}", notify.display()), &error))?;
         let mut command = self.command(Some(namespace), arguments)?;
         command.env("NOTIFY_SOCKET", &notify);
-        let tail = self.keep(name, self.spawn(&mut command)?);
+        let process = self.spawn(&mut command)?;
+        let id = process.id().unwrap_or_default();
+        let tail = self.keep(name, process);
 
         match timeout(READY_WITHIN, until_ready(&ready)).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => Ok(id),
             Ok(Err(error)) => Err(Failure::os(format_args!("hear from the {name}"), &error)),
             Err(_) => Err(Failure::new(
                 Exit::Failed,
@@ -131,7 +133,7 @@ impl Children {
     /// # Errors
     ///
     /// It fails: its own exit code and message.
-    pub(super) async fn run(&self, arguments: &[String]) -> Result<String, Failure> {
+    pub(crate) async fn run(&self, arguments: &[String]) -> Result<String, Failure> {
         let mut command = self.command(None, arguments)?;
         let command = command.stdout(Stdio::piped());
         let output = self.spawn(command)?.wait_with_output().await;
@@ -150,7 +152,7 @@ impl Children {
     }
 
     /// Ends all of them and waits for that.
-    pub(super) async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.send_replace(Stop::Now);
         let mut keepers = self.keepers.into_inner();
         while keepers.join_next().await.is_some() {}
@@ -173,7 +175,7 @@ impl Children {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            // Ctrl-C is for the demo, which ends them in order.
+            // Ctrl-C is for us, who end them in order.
             .process_group(0)
             .kill_on_drop(true);
         if let Some(filter) = std::env::var_os("RUST_LOG") {
@@ -183,7 +185,7 @@ impl Children {
         Ok(command)
     }
 
-    /// Starts a process on this thread, which lives as long as the demo.
+    /// Starts a process on this thread, which lives as long as the program.
     fn spawn(&self, command: &mut Command) -> Result<Child, Failure> {
         command
             .spawn()
@@ -217,7 +219,7 @@ impl Children {
                 // What it has said last explains most.
                 let _ = timeout(ENDS_WITHIN, reader).await;
             }
-            // Nobody listens any more when the demo is ending anyway.
+            // Nobody listens any more when all is ending anyway.
             let _ = deaths.send(Death {
                 name,
                 status,
@@ -230,8 +232,8 @@ impl Children {
 }
 
 impl Death {
-    /// What it means for the demo.
-    pub(super) fn into_failure(self) -> Failure {
+    /// What it means for whoever needs it.
+    pub(crate) fn into_failure(self) -> Failure {
         let exit = self
             .status
             .as_ref()

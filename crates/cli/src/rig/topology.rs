@@ -1,4 +1,4 @@
-//! Who plays whom: the demo's own topology, or somebody's file.
+//! Who plays whom: our own topology, or somebody's file.
 
 use std::fs;
 use std::net::IpAddr;
@@ -12,15 +12,15 @@ use crate::exit::{Exit, Failure};
 
 /// The topology, and the actor and the site in it that the demo's programs are.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Roles {
+pub(crate) struct Roles {
     /// The file, for the portal.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// What the portal calls the file in its complaints.
-    pub(super) file_name: String,
+    pub(crate) file_name: String,
     /// Whose client it is.
-    pub(super) actor: String,
+    pub(crate) actor: String,
     /// Where the gateway is.
-    pub(super) site: String,
+    pub(crate) site: String,
 }
 
 /// The demo's own topology.
@@ -47,7 +47,7 @@ impl Roles {
     /// # Errors
     ///
     /// Exit 2: the file can't be read or is wrong, no cidr resource in it covers the demo's host, or nobody may use it.
-    pub(super) fn read(file: Option<&Path>) -> Result<Self, Failure> {
+    pub(crate) fn read(file: Option<&Path>) -> Result<Self, Failure> {
         let Some(path) = file else {
             return Self::of(TOPOLOGY.into(), "the demo's topology");
         };

@@ -15,13 +15,13 @@ use crate::exit::{Exit, Failure};
 
 /// Files for TLS.
 #[derive(Clone, Debug)]
-pub(super) struct Certificates {
+pub(crate) struct Certificates {
     /// What peers trust.
-    pub(super) ca: PathBuf,
+    pub(crate) ca: PathBuf,
     /// What the portal shows.
-    pub(super) cert: PathBuf,
+    pub(crate) cert: PathBuf,
     /// What the portal proves it with.
-    pub(super) key: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 impl Certificates {
@@ -31,11 +31,11 @@ impl Certificates {
     /// # Errors
     ///
     /// Exit 1: a key can't be made. Exit 5: a file can't be written.
-    pub(super) fn create(directory: &Path, address: SocketAddr) -> Result<Self, Failure> {
+    pub(crate) fn create(directory: &Path, address: SocketAddr) -> Result<Self, Failure> {
         let (ca, cert, key) = make(address).map_err(|error| {
             Failure::new(
                 Exit::Failed,
-                format_args!("can't make the demo's certificates: {error}"),
+                format_args!("can't make the portal's certificates: {error}"),
             )
         })?;
         let place = |name: &str, contents: String| {
@@ -54,7 +54,7 @@ impl Certificates {
 }
 
 /// Writes a new file that nobody else may read.
-pub(super) fn write_private(path: &Path, contents: &str) -> io::Result<()> {
+pub(crate) fn write_private(path: &Path, contents: &str) -> io::Result<()> {
     OpenOptions::new()
         .write(true)
         .create_new(true)

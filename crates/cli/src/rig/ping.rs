@@ -8,12 +8,11 @@ use connlib_os::clock::Clock;
 use connlib_os::namespace::{Namespace, run_in};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::body::MARKER;
 use crate::exit::Failure;
 
 /// Sends echo requests to one host and waits for its replies, one at a time.
 #[derive(Debug)]
-pub(super) struct Pinger {
+pub(crate) struct Pinger {
     socket: Socket,
     clock: Clock,
     sequence: u16,
@@ -21,18 +20,21 @@ pub(super) struct Pinger {
 
 /// A reply.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reply {
+pub(crate) struct Reply {
     /// When the request left.
-    pub(super) sent_at: Instant,
+    pub(crate) sent_at: Instant,
     /// When the reply came.
-    pub(super) came_at: Instant,
+    pub(crate) came_at: Instant,
 }
 
 impl Reply {
-    pub(super) fn rtt(&self) -> Duration {
+    pub(crate) fn rtt(&self) -> Duration {
         self.came_at - self.sent_at
     }
 }
+
+/// What each echo carries. It is on no wire but inside of the tunnel.
+pub(crate) const MARKER: &[u8; 32] = b"connlib demo: inner bytes, clear";
 
 /// Tells our echoes from others'.
 const ID: u16 = 0xc0;
@@ -49,7 +51,7 @@ impl Pinger {
     /// # Errors
     ///
     /// Exit 5: raw sockets are not allowed, or there is no route to the host.
-    pub(super) fn open(namespace: &Namespace, host: Ipv4Addr) -> Result<Self, Failure> {
+    pub(crate) fn open(namespace: &Namespace, host: Ipv4Addr) -> Result<Self, Failure> {
         let open = || {
             let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
             socket.connect(&SocketAddr::new(IpAddr::V4(host), 0).into())?;
@@ -70,7 +72,7 @@ impl Pinger {
     /// # Errors
     ///
     /// The socket failed. That the host can't be reached now is none.
-    pub(super) fn ping(&mut self, patience: Duration) -> io::Result<Option<Reply>> {
+    pub(crate) fn ping(&mut self, patience: Duration) -> io::Result<Option<Reply>> {
         self.sequence = self.sequence.wrapping_add(1);
         let sent_at = self.clock.now();
         let deadline = sent_at + patience;

@@ -1,4 +1,4 @@
-//! The demo's files: a private directory that is gone after it, however it ends.
+//! The files of a rig: a private directory that is gone after it, however it ends.
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, Read};
@@ -13,13 +13,13 @@ use crate::exit::{Exit, Failure};
 
 /// A private directory, and a process that removes it when this one has ended without doing so.
 #[derive(Debug)]
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     path: PathBuf,
     sweeper: Child,
 }
 
 /// What the directory's name begins with.
-const PREFIX: &str = "connlib-demo-";
+const PREFIX: &str = "connlib-rig-";
 
 impl Scratch {
     /// Makes the directory.
@@ -27,7 +27,7 @@ impl Scratch {
     /// # Errors
     ///
     /// Exit 5: it can't be made, or no process can be started.
-    pub(super) fn create(program: &Path) -> Result<Self, Failure> {
+    pub(crate) fn create(program: &Path) -> Result<Self, Failure> {
         let name = random_name().map_err(|error| Failure::os("name a directory", &error))?;
         let path = std::env::temp_dir().join(name);
         DirBuilder::new()
@@ -42,7 +42,7 @@ impl Scratch {
 
         // It learns by the end of its input that we have ended; a group of its own keeps Ctrl-C from it.
         let sweeper = Command::new(program)
-            .arg("demo-sweep")
+            .arg("rig-sweep")
             .arg(&path)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -64,20 +64,20 @@ impl Scratch {
     }
 
     /// Where it is.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The path of a file in it.
-    pub(super) fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
     /// Removes it and waits for the other process to end.
-    pub(super) async fn remove(mut self) {
+    pub(crate) async fn remove(mut self) {
         drop(self.sweeper.stdin.take());
         if let Err(error) = self.sweeper.wait().await {
-            tracing::warn!(%error, "Can't wait for the process that removes the demo's files");
+            tracing::warn!(%error, "Can't wait for the process that removes the temporary files");
         }
     }
 }
@@ -86,7 +86,7 @@ impl Scratch {
 ///
 /// # Errors
 ///
-/// Exit 2: this is no directory of the demo's. Exit 5: it can't be removed.
+/// Exit 2: this is no directory of a demo's or a bench's. Exit 5: it can't be removed.
 pub(crate) fn sweep(directory: &Path) -> Result<(), Failure> {
     let is_ours = directory
         .file_name()
@@ -95,7 +95,10 @@ pub(crate) fn sweep(directory: &Path) -> Result<(), Failure> {
     if !is_ours {
         return Err(Failure::new(
             Exit::WrongUse,
-            format_args!("{} is no directory of the demo's", directory.display()),
+            format_args!(
+                "{} is no directory of a demo's or a bench's",
+                directory.display()
+            ),
         ));
     }
 
