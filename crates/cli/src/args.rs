@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::bench::Contestant;
 use crate::duration::Span;
 use crate::exit::Failure;
 
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Bring a whole system up on this machine, fetch through it, take it down
     Demo(DemoArgs),
+    /// Measure this program's data path beside others', on this machine alone
+    Bench(BenchArgs),
 
     /// Hold a namespace of a rig.
     #[command(hide = true)]
@@ -40,8 +43,6 @@ pub(crate) enum Command {
     #[command(hide = true)]
     RigSweep(SweepArgs),
 
-    #[command(hide = true, disable_help_flag = true)]
-    Bench(Later),
     #[command(hide = true, disable_help_flag = true)]
     Capture(Later),
     #[command(hide = true, disable_help_flag = true)]
@@ -314,6 +315,28 @@ pub(crate) struct DemoArgs {
     pub(crate) verbose: bool,
 }
 
+#[derive(Args, Clone, Debug)]
+pub(crate) struct BenchArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Measure this alone: a row's name, or what some names begin with
+    #[arg(long, value_name = "NAME")]
+    pub(crate) only: Option<String>,
+    /// How long each load takes
+    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub(crate) seconds: u64,
+    /// How often everything is measured, contestant after contestant
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) runs: u32,
+    /// Whom to compare with [default: everybody whose program is in PATH]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) against: Vec<Contestant>,
+    /// Show the logs of all programs
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct SweepArgs {
     /// The directory.
@@ -332,13 +355,14 @@ impl Command {
             Self::Gateway(args) => args.masquerade.as_ref().map(|_| "--masquerade"),
             Self::Portal(command) => command.later(),
             Self::Status(args) => args.watch.then_some("--watch"),
-            Self::Bench(_) => Some("`connlib bench`"),
             Self::Capture(_) => Some("`connlib capture`"),
             Self::Metrics(_) => Some("`connlib metrics`"),
             Self::Netcheck(_) => Some("`connlib netcheck`"),
             Self::Ping(_) => Some("`connlib ping`"),
             Self::Why(_) => Some("`connlib why`"),
-            Self::Relay(_) | Self::Demo(_) | Self::RigHold | Self::RigSweep(_) => None,
+            Self::Relay(_) | Self::Demo(_) | Self::Bench(_) | Self::RigHold | Self::RigSweep(_) => {
+                None
+            }
         };
         let metrics = self.common().and_then(|args| args.metrics.as_ref());
 
@@ -401,12 +425,12 @@ mod tests {
     fn help_lists_only_what_works() {
         let help = Cli::command().render_long_help().to_string();
 
-        for later in [
-            "bench", "capture", "metrics", "netcheck", "ping", "why", "rig-hold",
-        ] {
+        for later in ["capture", "metrics", "netcheck", "ping", "why", "rig-hold"] {
             assert!(!help.contains(&format!("  {later} ")), "{help}");
         }
-        for works in ["client", "gateway", "relay", "portal", "status", "demo"] {
+        for works in [
+            "client", "gateway", "relay", "portal", "status", "demo", "bench",
+        ] {
             assert!(help.contains(&format!("  {works} ")), "{help}");
         }
     }
@@ -415,7 +439,6 @@ mod tests {
     fn what_comes_later_is_refused_whatever_follows_it() {
         for line in [
             "why 10.0.0.1 --json",
-            "bench --help",
             "netcheck",
             "portal explain alice wiki --json",
             "portal audit",

@@ -1,9 +1,10 @@
-//! The program `connlib`: client, gateway, relay, portal and demo.
+//! The program `connlib`: client, gateway, relay, portal, demo and bench.
 //!
 //! It reads settings, starts what the libraries offer, and says how it went: by sentences, JSON and exit codes
 //! (cli.md).
 
 mod args;
+mod bench;
 mod demo;
 mod duration;
 mod environment;
@@ -45,11 +46,11 @@ fn perform(command: &Command, environment: &Environment) -> Result<(), Failure> 
         Command::Relay(args) => roles::relay(args, environment),
         Command::Status(args) => status::run(args, environment),
         Command::Portal(command) => portal::run(command, environment),
+        Command::Bench(args) => bench::run(args, environment),
         Command::Demo(args) => demo::run(args, environment),
         Command::RigHold => rig::hold(),
         Command::RigSweep(args) => rig::sweep(&args.directory),
-        Command::Bench(_)
-        | Command::Capture(_)
+        Command::Capture(_)
         | Command::Metrics(_)
         | Command::Netcheck(_)
         | Command::Ping(_)

@@ -30,6 +30,11 @@ fn wrong_arguments_are_exit_2_with_a_message() {
         "demo --size nonsense",
         "demo --size 0",
         "demo --nonsense",
+        "bench --against foo",
+        "bench --against raw,foo",
+        "bench --runs 0",
+        "bench --seconds 0",
+        "bench --only nothing",
         "client --api-url",
         "client",
         "gateway --tun",
@@ -61,7 +66,6 @@ fn what_is_not_in_this_version_is_exit_2_and_says_so() {
     for line in [
         "why 10.0.0.1",
         "netcheck --json",
-        "bench --help",
         "portal explain alice wiki",
         "client --dns off",
         "gateway --masquerade auto",
@@ -81,6 +85,7 @@ fn help_and_version_are_exit_0() {
         "--help",
         "--version",
         "demo --help",
+        "bench --help",
         "portal token create --help",
     ] {
         let words: Vec<_> = line.split(' ').collect();

@@ -88,7 +88,8 @@ impl Children {
     ///
     /// Exit 5: it can't be started.
     pub(crate) fn hold(&self, name: &'static str, namespace: &Namespace) -> Result<u32, Failure> {
-        let process = self.spawn(&mut self.command(Some(namespace), &["rig-hold".into()])?)?;
+        let process =
+            self.spawn(&mut self.command(&self.program, Some(namespace), &["rig-hold".into()])?)?;
         let id = process.id().unwrap_or_default();
         self.keep(name, process);
 
@@ -109,7 +110,7 @@ impl Children {
         let notify = self.directory.join(format!("{name}.notify"));
         let ready = UnixDatagram::bind(&notify)
             .map_err(|error| Failure::os(format_args!("listen on {}", notify.display()), &error))?;
-        let mut command = self.command(Some(namespace), arguments)?;
+        let mut command = self.command(&self.program, Some(namespace), arguments)?;
         command.env("NOTIFY_SOCKET", &notify);
         let process = self.spawn(&mut command)?;
         let id = process.id().unwrap_or_default();
@@ -134,7 +135,7 @@ impl Children {
     ///
     /// It fails: its own exit code and message.
     pub(crate) async fn run(&self, arguments: &[String]) -> Result<String, Failure> {
-        let mut command = self.command(None, arguments)?;
+        let mut command = self.command(&self.program, None, arguments)?;
         let command = command.stdout(Stdio::piped());
         let output = self.spawn(command)?.wait_with_output().await;
         let output = output.map_err(|error| Failure::os("run a program", &error))?;
@@ -158,12 +159,18 @@ impl Children {
         while keepers.join_next().await.is_some() {}
     }
 
-    fn command(
+    /// A command that runs inside `namespace`, in a clean environment, and dies with us.
+    ///
+    /// # Errors
+    ///
+    /// Exit 5: there are too many open files.
+    pub(crate) fn command(
         &self,
+        program: &Path,
         namespace: Option<&Namespace>,
         arguments: &[String],
     ) -> Result<Command, Failure> {
-        let mut command = std::process::Command::new(&self.program);
+        let mut command = std::process::Command::new(program);
         command_in(&mut command, namespace)?;
         let mut command = Command::from(command);
         command

@@ -16,6 +16,7 @@ pub(crate) struct Narration {
     stream: Stream,
     colour: Colour,
     logs: Logs,
+    steps: Steps,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -33,6 +34,13 @@ enum Colour {
 /// Whether the logs of the programs are shown.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Logs {
+    Hidden,
+    Shown,
+}
+
+/// Whether steps are told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Steps {
     Hidden,
     Shown,
 }
@@ -71,6 +79,15 @@ impl Narration {
                 false => Colour::Off,
             },
             logs,
+            steps: Steps::Shown,
+        }
+    }
+
+    /// The same for what is not worth telling at each step.
+    pub(crate) fn without_steps(self) -> Self {
+        Self {
+            steps: Steps::Hidden,
+            ..self
         }
     }
 
@@ -81,6 +98,9 @@ impl Narration {
 
     /// Tells what has just been done.
     pub(crate) fn step(&self, text: impl fmt::Display) {
+        if self.steps == Steps::Hidden {
+            return;
+        }
         let elapsed = self.elapsed().as_secs_f64();
         let (faint, plain) = (self.paint(FAINT), self.paint(PLAIN));
 

@@ -42,7 +42,7 @@ pub(crate) enum DirectPath {
 }
 
 /// The end of a cable at a place; the router's end is called like the place.
-const UPLINK: &str = "uplink";
+pub(crate) const UPLINK: &str = "uplink";
 
 /// The gateway's end of the cable to the resource.
 const LAN: &str = "lan";

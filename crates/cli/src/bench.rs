@@ -1,0 +1,212 @@
+//! The bench: our data path beside others', on this machine alone (cli.md "Bench").
+//!
+//! ```text
+//! names       what is measured          standing  a contestant that is up       record  samples, summaries
+//! contestant  who, and where it is      load      iperf3 and what it costs      report  JSON, tables
+//! cost        processor time            sparse    a flow that waits under load  stats   medians and the like
+//! memory      idle, peak, a minute after
+//! ```
+
+mod contestant;
+mod cost;
+mod iperf;
+mod load;
+mod memory;
+mod names;
+mod record;
+mod report;
+mod sparse;
+mod standing;
+mod stats;
+
+use std::env;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::args::BenchArgs;
+use crate::environment::Environment;
+use crate::exit::{Exit, Failure, print};
+use crate::logging::{self, Alarms};
+use crate::rig::gain_rights;
+use crate::rig::narration::{Logs, Narration, Output};
+use crate::rig::system::PathKind;
+use crate::rig::topology::Roles;
+use crate::run;
+
+use contestant::{Entrant, Skipped, find_program};
+use memory::Occupancy;
+use names::{Measurement, MinuteAfter, Selection, Traffic};
+use record::Sample;
+use report::{Failed, Machine, Report, Row};
+use standing::Standing;
+
+pub(crate) use contestant::Contestant;
+
+/// All that does not change between the runs.
+#[derive(Debug)]
+struct Bench {
+    program: PathBuf,
+    iperf3: PathBuf,
+    roles: Roles,
+    entrants: Vec<Entrant>,
+    skipped: Vec<Skipped>,
+    selection: Selection,
+    runs: u32,
+    seconds: Duration,
+    alarms: Alarms,
+    narration: Narration,
+}
+
+/// Measures, and prints the report.
+///
+/// # Errors
+///
+/// Exit 1: a program is missing; the message says what brings it. Exit 2: `--only` is no name. Exit 5: no rights.
+pub(crate) fn run(args: &BenchArgs, environment: &Environment) -> Result<(), Failure> {
+    let selection = Selection::parse(args.only.as_deref())?;
+    let iperf3 = find_program("iperf3", environment).ok_or_else(|| {
+        Failure::new(
+            Exit::Failed,
+            "iperf3 is not in PATH, and makes the load; bring it with `apt-get install iperf3`",
+        )
+    })?;
+    let (entrants, skipped) = contestant::enter(&args.against, environment)?;
+    // A user namespace needs a process with a single thread.
+    gain_rights()?;
+    let alarms = logging::init_from(environment, "warn")?;
+    let logs = match args.verbose {
+        true => Logs::Shown,
+        false => Logs::Hidden,
+    };
+    let bench = Bench {
+        program: env::current_exe().map_err(|error| Failure::os("find this program", &error))?,
+        iperf3,
+        roles: Roles::read(None)?,
+        entrants,
+        skipped,
+        selection,
+        runs: args.runs,
+        seconds: Duration::from_secs(args.seconds),
+        alarms,
+        // Stdout is for the report alone, also for people: it is worth being kept.
+        narration: Narration::begin(Output::Json, logs),
+    };
+
+    run::block_on(async {
+        let mut signals = run::Signals::new()?;
+        let report = tokio::select! {
+            report = bench.perform() => report?,
+            _ = signals.next() => return Err(Failure::new(
+                Exit::Failed,
+                "the bench was interrupted; nothing of it is left",
+            )),
+        };
+        if !args.json {
+            return print(format_args!("{report}"));
+        }
+        let json = serde_json::to_string(&report).map_err(|error| {
+            Failure::new(
+                Exit::Failed,
+                format_args!("can't print the report: {error}"),
+            )
+        })?;
+        print(format_args!("{json}\n"))
+    })
+}
+
+impl Bench {
+    /// Every run measures every contestant once, one after the other.
+    async fn perform(&self) -> Result<Report, Failure> {
+        let mut samples = Vec::new();
+        let mut occupancy = Occupancy::default();
+        let mut failed = Vec::new();
+        for run in 1..=self.runs {
+            for entrant in &self.entrants {
+                for path in [PathKind::Direct, PathKind::Relayed] {
+                    if let Err(failure) = self
+                        .measure(run, entrant, path, &mut samples, &mut occupancy)
+                        .await
+                    {
+                        self.narration
+                            .step(format_args!("{} failed: {failure}", entrant.contestant));
+                        failed.push(Failed {
+                            name: entrant.contestant,
+                            reason: failure.to_string(),
+                        });
+                    }
+                }
+            }
+        }
+        if samples.is_empty() {
+            let reason = failed.into_iter().next().map(|failed| failed.reason);
+            return Err(Failure::new(
+                Exit::Failed,
+                reason.unwrap_or_else(|| "nothing was measured".into()),
+            ));
+        }
+
+        let rows = self.selection.throughput.iter();
+        Ok(Report {
+            machine: Machine::of_this_one(),
+            throughput: rows.map(|row| Row::of(row, self.runs, &samples)).collect(),
+            memory: occupancy.rows(),
+            skipped: self.skipped.clone(),
+            failed,
+        })
+    }
+
+    /// Brings a contestant up and takes all measurements of that path.
+    async fn measure(
+        &self,
+        run: u32,
+        entrant: &Entrant,
+        path: PathKind,
+        samples: &mut Vec<Sample>,
+        occupancy: &mut Occupancy,
+    ) -> Result<(), Failure> {
+        let rows: Vec<Measurement> = self.selection.on(path).collect();
+        let has_relay = entrant.contestant == Contestant::Ours;
+        if rows.is_empty() || (path == PathKind::Relayed && !has_relay) {
+            return Ok(());
+        }
+
+        self.with(entrant, path, async |standing| {
+            occupancy.note_idle(standing)?;
+            for row in &rows {
+                samples.push(self.take(run, standing, row).await?);
+            }
+            occupancy.note_peak(standing)?;
+            let is_asked = self.selection.minute_after == MinuteAfter::Asked;
+            if is_asked && run == self.runs && path == PathKind::Direct {
+                occupancy.note_minute_after(standing).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn take(
+        &self,
+        run: u32,
+        standing: &Standing<'_>,
+        row: &Measurement,
+    ) -> Result<Sample, Failure> {
+        let outcome = match row.traffic {
+            Traffic::Tcp { streams } => standing.tcp(streams, row.direction, self.seconds).await?,
+            Traffic::Udp => return Err(Failure::later("UDP")),
+        };
+        self.narration.step(format_args!(
+            "Run {run} of {}: {}, {}: {:.3} Gbit/s",
+            self.runs,
+            row.name,
+            standing.contestant,
+            outcome.carried.bps / 1e9
+        ));
+
+        Ok(Sample {
+            measurement: row.name,
+            contestant: standing.contestant,
+            outcome,
+        })
+    }
+}

@@ -1,0 +1,174 @@
+//! What can be measured, and what is asked for (`--only`).
+
+use crate::exit::{Exit, Failure};
+use crate::rig::system::PathKind;
+
+/// A row of the table `throughput`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Measurement {
+    pub(super) name: &'static str,
+    pub(super) path: PathKind,
+    pub(super) traffic: Traffic,
+    pub(super) direction: Direction,
+}
+
+/// What iperf3 sends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Traffic {
+    /// So many TCP connections, as fast as they go.
+    Tcp { streams: u8 },
+    /// Datagrams, at the highest rate that loses less than a hundredth.
+    Udp,
+}
+
+/// Where the payload goes, as the client sees it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Direction {
+    Up,
+    Down,
+}
+
+/// What is to be measured.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Selection {
+    pub(super) throughput: Vec<Measurement>,
+    pub(super) minute_after: MinuteAfter,
+}
+
+/// Whether memory is looked at again after a minute of rest.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum MinuteAfter {
+    NotAsked,
+    Asked,
+}
+
+const fn tcp(name: &'static str, path: PathKind, streams: u8, direction: Direction) -> Measurement {
+    Measurement {
+        name,
+        path,
+        traffic: Traffic::Tcp { streams },
+        direction,
+    }
+}
+
+const fn udp(name: &'static str, direction: Direction) -> Measurement {
+    Measurement {
+        name,
+        path: PathKind::Direct,
+        traffic: Traffic::Udp,
+        direction,
+    }
+}
+
+/// All rows of the table `throughput`, in its order.
+const THROUGHPUT: [Measurement; 8] = [
+    tcp("tcp1-up", PathKind::Direct, 1, Direction::Up),
+    tcp("tcp1-down", PathKind::Direct, 1, Direction::Down),
+    tcp("tcp4-up", PathKind::Direct, 4, Direction::Up),
+    tcp("tcp4-down", PathKind::Direct, 4, Direction::Down),
+    udp("udp-up", Direction::Up),
+    udp("udp-down", Direction::Down),
+    tcp("relayed-tcp1-up", PathKind::Relayed, 1, Direction::Up),
+    tcp("relayed-tcp1-down", PathKind::Relayed, 1, Direction::Down),
+];
+
+const MEMORY: &str = "memory";
+
+/// What memory is measured under, if nothing else is asked for.
+const MEMORY_LOADS: [&str; 2] = ["tcp1-up", "tcp1-down"];
+
+impl Selection {
+    /// Understands `--only`: a name, or what some names begin with. Without it: everything.
+    ///
+    /// # Errors
+    ///
+    /// Exit 2: nothing is called so.
+    pub(super) fn parse(only: Option<&str>) -> Result<Self, Failure> {
+        let Some(only) = only else {
+            return Ok(Self {
+                throughput: THROUGHPUT.to_vec(),
+                minute_after: MinuteAfter::Asked,
+            });
+        };
+        let is_meant = |name: &str| !only.is_empty() && name.starts_with(only);
+        let is_exact = THROUGHPUT.iter().any(|row| row.name == only);
+        let throughput: Vec<_> = THROUGHPUT
+            .into_iter()
+            .filter(|row| match is_exact {
+                true => row.name == only,
+                false => is_meant(row.name),
+            })
+            .collect();
+        if !throughput.is_empty() {
+            return Ok(Self {
+                throughput,
+                minute_after: MinuteAfter::NotAsked,
+            });
+        }
+        if is_meant(MEMORY) {
+            let loads = THROUGHPUT.into_iter();
+            return Ok(Self {
+                throughput: loads
+                    .filter(|row| MEMORY_LOADS.contains(&row.name))
+                    .collect(),
+                minute_after: MinuteAfter::Asked,
+            });
+        }
+
+        let names: Vec<_> = THROUGHPUT.iter().map(|row| row.name).collect();
+        Err(Failure::new(
+            Exit::WrongUse,
+            format_args!(
+                "--only {only:?}: nothing is called so; there are {}, {MEMORY}",
+                names.join(", ")
+            ),
+        ))
+    }
+
+    /// The rows that are measured on that path.
+    pub(super) fn on(&self, path: PathKind) -> impl Iterator<Item = Measurement> {
+        self.throughput
+            .iter()
+            .copied()
+            .filter(move |row| row.path == path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(only: &str) -> Vec<&'static str> {
+        let selection = Selection::parse(Some(only)).unwrap();
+
+        selection.throughput.iter().map(|row| row.name).collect()
+    }
+
+    #[test]
+    fn a_name_or_its_beginning_picks() {
+        assert_eq!(names("tcp1-up"), ["tcp1-up"]);
+        assert_eq!(names("tcp1"), ["tcp1-up", "tcp1-down"]);
+        assert_eq!(names("udp"), ["udp-up", "udp-down"]);
+        assert_eq!(names("memory"), ["tcp1-up", "tcp1-down"]);
+        assert_eq!(Selection::parse(None).unwrap().throughput.len(), 8);
+    }
+
+    #[test]
+    fn a_minute_is_waited_only_when_it_is_asked_for() {
+        let minute = |only| Selection::parse(only).unwrap().minute_after;
+
+        assert_eq!(minute(None), MinuteAfter::Asked);
+        assert_eq!(minute(Some("memory")), MinuteAfter::Asked);
+        assert_eq!(minute(Some("tcp")), MinuteAfter::NotAsked);
+    }
+
+    #[test]
+    fn what_nothing_is_called_is_wrong_use_and_lists_the_names() {
+        for only in ["nothing", "", "up"] {
+            let failure = Selection::parse(Some(only)).unwrap_err();
+
+            assert_eq!(failure.exit, Exit::WrongUse);
+            assert!(failure.to_string().contains("relayed-tcp1-up"), "{failure}");
+        }
+    }
+}
