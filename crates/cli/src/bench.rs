@@ -4,11 +4,12 @@
 //! names       what is measured          standing  a contestant that is up       record  samples, summaries
 //! contestant  who, and where it is      load      iperf3 and what it costs      report  JSON, tables
 //! cost        processor time            sparse    a flow that waits under load  stats   medians and the like
-//! memory      idle, peak, a minute after
+//! memory      idle, peak, a minute after                   fixed_peers  WireGuard without a portal, uapi
 //! ```
 
 mod contestant;
 mod cost;
+mod fixed_peers;
 mod iperf;
 mod load;
 mod memory;
@@ -29,6 +30,7 @@ use crate::exit::{Exit, Failure, print};
 use crate::logging::{self, Alarms};
 use crate::rig::gain_rights;
 use crate::rig::narration::{Logs, Narration, Output};
+use crate::rig::plan::Place;
 use crate::rig::system::PathKind;
 use crate::rig::topology::Roles;
 use crate::run;
@@ -170,7 +172,7 @@ impl Bench {
             return Ok(());
         }
 
-        self.with(entrant, path, async |standing| {
+        self.with(entrant, path, &[Place::Client], async |standing| {
             occupancy.note_idle(standing)?;
             for row in &rows {
                 samples.push(self.take(run, standing, row).await?);

@@ -8,6 +8,7 @@ use connlib_os::netlink::{Netlink, RouteSpec};
 
 use super::Bench;
 use super::contestant::{Contestant, Entrant};
+use super::fixed_peers::FixedPeers;
 use super::sparse::Echo;
 use crate::exit::{Exit, Failure};
 use crate::rig::children::Children;
@@ -54,6 +55,7 @@ impl Bench {
         &self,
         entrant: &Entrant,
         path: PathKind,
+        clients: &[Place],
         act: impl AsyncFnOnce(&Standing<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let scratch = Scratch::create(&self.program)?;
@@ -64,7 +66,9 @@ impl Bench {
             self.narration.without_steps(),
         );
         let acting = async {
-            let standing = self.bring_up(entrant, path, &children, &scratch).await?;
+            let standing = self
+                .bring_up(entrant, path, clients, &children, &scratch)
+                .await?;
             act(&standing).await
         };
         let result = tokio::select! {
@@ -81,6 +85,7 @@ impl Bench {
         &'a self,
         entrant: &Entrant,
         path: PathKind,
+        clients: &[Place],
         children: &'a Children,
         scratch: &Scratch,
     ) -> Result<Standing<'a>, Failure> {
@@ -88,22 +93,26 @@ impl Bench {
             PathKind::Direct => DirectPath::Allowed,
             PathKind::Relayed => DirectPath::Forbidden,
         };
-        let network = Arc::new(Network::create(&Place::DEMO, direct).await?);
+        let network = Arc::new(Network::create(&places(clients), direct).await?);
         let echo = Echo::start(network.namespace(Place::Resource)?)?;
-        let processes = match entrant.contestant {
-            Contestant::Ours => self.start_ours(&network, direct, children, scratch).await?,
-            Contestant::Raw => {
-                lead_around(&network).await?;
-                Vec::new()
+        let processes = match (entrant.contestant, &entrant.program) {
+            (Contestant::Ours, _) => {
+                self.start_ours(&network, direct, clients, children, scratch)
+                    .await?
             }
-            Contestant::OursWireguard
-            | Contestant::WireguardGo
-            | Contestant::Gotatun
-            | Contestant::Boringtun => {
-                return Err(Failure::later(format_args!(
-                    "measuring {}",
-                    entrant.contestant
-                )));
+            (contestant, Some(program)) => {
+                let fixed = FixedPeers {
+                    contestant,
+                    program,
+                    network: &network,
+                    children,
+                    scratch,
+                };
+                fixed.start(clients).await?
+            }
+            (_, None) => {
+                lead_around(&network, clients).await?;
+                Vec::new()
             }
         };
         let standing = Standing {
@@ -114,7 +123,9 @@ impl Bench {
             processes,
             _echo: echo,
         };
-        standing.wait_for_reply(Place::Client).await?;
+        for &client in clients {
+            standing.wait_for_reply(client).await?;
+        }
 
         Ok(standing)
     }
@@ -124,6 +135,7 @@ impl Bench {
         &self,
         network: &Arc<Network>,
         direct: DirectPath,
+        clients: &[Place],
         children: &Children,
         scratch: &Scratch,
     ) -> Result<Vec<Process>, Failure> {
@@ -145,11 +157,16 @@ impl Bench {
         }
 
         let process = |role, pid| Process { role, pid };
-        Ok(vec![
+        let mut processes = vec![
             process("client", peers.client),
             process("gateway", peers.gateway),
             process("relay", peers.relay),
-        ])
+        ];
+        for &client in clients.iter().filter(|client| **client != Place::Client) {
+            processes.push(process("client", system.start_client(client, &ca).await?));
+        }
+
+        Ok(processes)
     }
 }
 
@@ -181,14 +198,21 @@ impl Standing<'_> {
     }
 }
 
+/// The places of a rig with these clients.
+fn places(clients: &[Place]) -> Vec<Place> {
+    let others = Place::DEMO.iter().filter(|place| **place != Place::Client);
+
+    clients.iter().chain(others).copied().collect()
+}
+
 /// Leads packets past all tunnels: the router knows the way to the resource, whose packets are no larger than others'.
-async fn lead_around(network: &Network) -> Result<(), Failure> {
+async fn lead_around(network: &Network, clients: &[Place]) -> Result<(), Failure> {
     let gateway = Place::Gateway.subnet().host_v4();
     let [resource, _] = Place::Resource.subnet().host();
     Netlink::new_in(network.namespace(Place::Router)?)?
         .add_route(&RouteSpec::by_router(resource.trunc(), gateway.into()))
         .await?;
-    for place in [Place::Client, Place::Resource] {
+    for &place in clients.iter().chain(&[Place::Resource]) {
         Netlink::new_in(network.namespace(place)?)?
             .set_mtu(UPLINK, INNER_MTU)
             .await?;

@@ -14,8 +14,8 @@ use connlib_os::namespace::{Namespace, command_in};
 use connlib_os::process;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::UnixDatagram;
-use tokio::process::{Child, ChildStderr, Command};
-use tokio::sync::{mpsc, watch};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::Level;
@@ -123,6 +123,47 @@ impl Children {
                 Exit::Failed,
                 format_args!(
                     "the {name} is not ready after {} s; it says:{tail}",
+                    READY_WITHIN.as_secs()
+                ),
+            )),
+        }
+    }
+
+    /// Starts another program, which is watched over like a role, and returns its process id. With `line` it is waited
+    /// for until it prints that.
+    ///
+    /// # Errors
+    ///
+    /// Exit 5: it can't be started. Exit 1: it doesn't print the line in time.
+    pub(crate) async fn launch(
+        &self,
+        name: &'static str,
+        namespace: &Namespace,
+        program: &Path,
+        arguments: &[String],
+        line: Option<&'static str>,
+    ) -> Result<u32, Failure> {
+        let mut command = self.command(program, Some(namespace), arguments)?;
+        if line.is_some() {
+            command.stdout(Stdio::piped());
+        }
+        let mut process = self.spawn(&mut command)?;
+        let id = process.id().unwrap_or_default();
+        let stdout = process.stdout.take();
+        let tail = self.keep(name, process);
+        let (Some(line), Some(stdout)) = (line, stdout) else {
+            return Ok(id);
+        };
+
+        let (told, is_told) = oneshot::channel();
+        tokio::spawn(read_until(stdout, line, told));
+        match timeout(READY_WITHIN, is_told).await {
+            Ok(Ok(())) => Ok(id),
+            // It has ended, or goes on and says nothing.
+            Ok(Err(_)) | Err(_) => Err(Failure::new(
+                Exit::Failed,
+                format_args!(
+                    "the {name} does not print `{line}` within {} s; it says:{tail}",
                     READY_WITHIN.as_secs()
                 ),
             )),
@@ -336,6 +377,20 @@ fn exit_of(status: ExitStatus) -> Exit {
         Some(4) => Exit::Network,
         Some(5) => Exit::Os,
         _ => Exit::Failed,
+    }
+}
+
+/// Tells when a line has come, and goes on to read: a program that nobody reads from any more may end by that.
+async fn read_until(stdout: ChildStdout, line: &str, told: oneshot::Sender<()>) {
+    let mut told = Some(told);
+    let mut lines = BufReader::new(stdout).split(b'\n');
+    while let Ok(Some(read)) = lines.next_segment().await {
+        if read.trim_ascii() == line.as_bytes()
+            && let Some(told) = told.take()
+        {
+            // Nobody waits any more when it came too late.
+            let _ = told.send(());
+        }
     }
 }
 
