@@ -4,6 +4,7 @@
 //! names       what is measured          standing  a contestant that is up       record  samples, summaries
 //! contestant  who, and where it is      load      iperf3 and what it costs      report  JSON, tables
 //! cost        processor time            sparse    a flow that waits under load  stats   medians and the like
+//! udp         the best rate of datagrams
 //! memory      idle, peak, a minute after                   fixed_peers  WireGuard without a portal, uapi
 //! ```
 
@@ -19,6 +20,7 @@ mod report;
 mod sparse;
 mod standing;
 mod stats;
+mod udp;
 
 use std::env;
 use std::path::PathBuf;
@@ -195,7 +197,7 @@ impl Bench {
     ) -> Result<Sample, Failure> {
         let outcome = match row.traffic {
             Traffic::Tcp { streams } => standing.tcp(streams, row.direction, self.seconds).await?,
-            Traffic::Udp => return Err(Failure::later("UDP")),
+            Traffic::Udp => standing.udp(row.direction, self.seconds).await?,
         };
         self.narration.step(format_args!(
             "Run {run} of {}: {}, {}: {:.3} Gbit/s",

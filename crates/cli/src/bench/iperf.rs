@@ -37,13 +37,16 @@ pub(super) fn parse(text: &str) -> Result<Carried, String> {
 
     if let (Some(packets), Some(lost)) = (end("sum/packets"), end("sum/lost_packets")) {
         let share = lost / packets.max(1.0);
-        let sent = end("sum/bytes").ok_or_else(missing)?;
-        let sent_bps = end("sum/bits_per_second").ok_or_else(missing)?;
+        // Older ones have only what was sent.
+        let arrived = |name: &str| {
+            let sent = end(&format!("sum/{name}"))?;
+            Some(end(&format!("sum_received/{name}")).unwrap_or(sent * (1.0 - share)))
+        };
         return Ok(Carried {
-            bytes: sent * (1.0 - share),
-            bps: sent_bps * (1.0 - share),
+            bytes: arrived("bytes").ok_or_else(missing)?,
+            bps: arrived("bits_per_second").ok_or_else(missing)?,
             loss: Some(share),
-            sent_bps,
+            sent_bps: end("sum/bits_per_second").ok_or_else(missing)?,
             retransmits: None,
         });
     }
@@ -98,6 +101,10 @@ mod tests {
         assert_eq!((carried.bytes, carried.bps), (900_000.0, 7_200_000.0));
         assert_eq!(carried.loss, Some(0.25));
         assert_eq!(carried.sent_bps, 9_600_000.0);
+
+        let text = r#"{"end": {"sum": {"bytes": 1200000, "bits_per_second": 9600000,
+            "packets": 1000, "lost_packets": 250}, "sum_received": {"bytes": 890000, "bits_per_second": 7100000}}}"#;
+        assert_eq!(parse(text).unwrap().bytes, 890_000.0);
     }
 
     #[test]
