@@ -18,6 +18,7 @@
 mod host;
 mod log;
 mod network;
+pub mod pipe;
 mod portal;
 mod report;
 mod scenario;

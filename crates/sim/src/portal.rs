@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 pub(crate) const CLIENT_V4: [u8; 4] = [100, 64, 0, 1];
 pub(crate) const GATEWAY_V4: [u8; 4] = [100, 64, 0, 2];
-const CLIENT_V6: [u16; 8] = [0xfd00, 0x2021, 0x1111, 0, 0, 0, 0, 1];
-const GATEWAY_V6: [u16; 8] = [0xfd00, 0x2021, 0x1111, 0, 0, 0, 0, 2];
+pub(crate) const CLIENT_V6: [u16; 8] = [0xfd00, 0x2021, 0x1111, 0, 0, 0, 0, 1];
+pub(crate) const GATEWAY_V6: [u16; 8] = [0xfd00, 0x2021, 0x1111, 0, 0, 0, 0, 2];
 
 /// What the relay and the portal share.
 pub(crate) const RELAY_SECRET: &str = "what only the portal and the relay know";
@@ -32,6 +32,7 @@ pub(crate) enum Says {
     ToGateway(gateway::FromPortal),
 }
 
+#[derive(Debug)]
 pub(crate) struct Portal {
     client_key: PublicKey,
     gateway_key: PublicKey,
