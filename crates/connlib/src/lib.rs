@@ -24,6 +24,8 @@
 //!                    event_loop          one step at a time, no clock, no thread
 //! ```
 //!
+//! Who brings a state machine of another protocol runs it on the data plane by [`node`].
+//!
 //! Without the feature `net` only [`event_loop`] is left: simulations drive the same loop over other devices.
 
 #[cfg(feature = "net")]
@@ -41,6 +43,8 @@ pub mod event_loop;
 pub mod gateway;
 #[cfg(feature = "net")]
 mod handle;
+#[cfg(feature = "net")]
+pub mod node;
 #[cfg(feature = "net")]
 pub mod portal;
 #[cfg(feature = "net")]
