@@ -30,7 +30,8 @@ pub struct Settings<'a> {
     pub mark: Option<u32>,
 }
 
-/// A core at work. Dropping it stops the thread, without waiting for it.
+/// A core at work, until it is [stopped](Self::stop). The thread of one that is dropped ends when next it has something to
+/// do.
 pub struct Node<C: Core> {
     handle: NodeHandle<C>,
     outputs: Outputs<C>,

@@ -328,4 +328,5 @@ impl FromStr for Keepalive {
 }
 
 #[cfg(test)]
+#[path = "config_tests.rs"]
 mod tests;
