@@ -11,6 +11,10 @@
     clippy::panic,
     reason = "a test fails by panicking"
 )]
+#![allow(
+    clippy::print_stdout,
+    reason = "a test says what it has measured, or why it is skipped"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;
