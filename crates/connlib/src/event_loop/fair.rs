@@ -318,8 +318,8 @@ impl<L: Copy + Eq + Hash> FairQueue<L> {
 
     /// Drops the oldest packet of the flow with the most bytes: whoever fills the queue pays for it.
     fn drop_of_fattest(&mut self, stats: &mut Stats) -> bool {
-        let fattest = self.flows.iter_mut().max_by_key(|flow| flow.bytes);
-        let Some(flow) = fattest else {
+        let flows = self.flows.iter_mut().enumerate();
+        let Some((index, flow)) = flows.max_by_key(|(_, flow)| flow.bytes) else {
             return false;
         };
         let Some(oldest) = flow.packets.pop_front() else {
@@ -330,6 +330,19 @@ impl<L: Copy + Eq + Hash> FairQueue<L> {
         self.bytes -= len;
         self.packets -= 1;
         stats.count_dropped(DropReason::QueueFull, oldest.packet.segments());
+
+        // One that never had a turn goes with its only packet, or a flood of flows would leave as many empty ones behind.
+        let (lane, is_over) = (
+            flow.lane,
+            flow.packets.is_empty() && flow.deficit == QUANTUM,
+        );
+        if is_over
+            && let Some(lane) = self.lanes.get_mut(lane)
+            && let Some(at) = lane.turns.new.iter().rposition(|new| *new == index)
+        {
+            lane.turns.new.remove(at);
+            self.free_flow(index);
+        }
 
         true
     }
