@@ -408,3 +408,6 @@ impl<L> fmt::Debug for FairQueue<L> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
