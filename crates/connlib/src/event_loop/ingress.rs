@@ -52,6 +52,12 @@ impl Ingress {
         !self.batch.is_empty()
     }
 
+    /// How many trains there are to handle without asking the socket.
+    #[cfg(test)]
+    pub(super) fn left(&self) -> usize {
+        self.batch.len()
+    }
+
     /// Whether a turn at `now` would handle anything.
     pub(super) fn is_ready(&self, now: Instant, is_readable: bool) -> bool {
         self.has_more() || (is_readable && self.patience.is_ready(now))

@@ -69,6 +69,9 @@ pub struct RelayLoop {
     /// What an allocation's socket received; handled whole.
     batch: RecvBatch,
     first: usize,
+    /// Never served, so that tests can tell whether they would notice.
+    #[cfg(test)]
+    skipped: Option<Source>,
 }
 
 impl RelayLoop {
@@ -94,6 +97,8 @@ impl RelayLoop {
                 ALLOCATION_TRAINS,
             ),
             first: 0,
+            #[cfg(test)]
+            skipped: None,
         }
     }
 
@@ -122,6 +127,10 @@ impl RelayLoop {
         self.first = (first + 1) % Source::ALL.len();
         let rotated = Source::ALL.into_iter().cycle().skip(first);
         for (left, source) in (1..=Source::ALL.len()).rev().zip(rotated) {
+            #[cfg(test)]
+            if self.skipped == Some(source) {
+                continue;
+            }
             let budget = Budget::share(io.elapsed(), left);
             match source {
                 Source::Timer => self.exchange.take_timeout(now),
@@ -528,7 +537,7 @@ fn egress_of(egress: &mut HashMap<Via, Egress>, via: Via) -> &mut Egress {
 }
 
 /// What a turn serves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Source {
     Timer,
     ListenV4,

@@ -2,7 +2,7 @@
 
 use super::super::fair::MAX_BYTES as MAX_FAIR_BYTES;
 use super::super::tun::MAX_WAITING as MAX_TUN_WAITING;
-use super::super::{Command, DropReason, MAX_WAITING};
+use super::super::{Command, MAX_WAITING};
 use super::*;
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::super::errors::{Degraded, Error, Fatal};
-use super::super::{DropReason, Watched};
+
 use super::*;
 
 #[test]

@@ -67,6 +67,10 @@ impl<C: Core> TestIo<C> {
         for socket in [&mut self.v4, &mut self.v6].into_iter().flatten() {
             socket.ready = Ready::BOTH;
         }
+        self.start_turn();
+    }
+
+    pub(super) fn start_turn(&mut self) {
         self.elapsed.set(Duration::ZERO);
     }
 }
@@ -182,10 +186,10 @@ impl<J: Job> Workers<J> for Shuffled<J> {
 
 /// Numbers that look random (SplitMix64).
 #[derive(Clone, Debug)]
-pub(super) struct Random(pub(super) u64);
+pub(in super::super) struct Random(pub(in super::super) u64);
 
 impl Random {
-    pub(super) fn next(&mut self) -> u64 {
+    pub(in super::super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -193,11 +197,11 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    pub(super) fn below(&mut self, end: usize) -> usize {
+    pub(in super::super) fn below(&mut self, end: usize) -> usize {
         (self.next() % end as u64) as usize
     }
 
-    pub(super) fn one_in(&mut self, n: usize) -> bool {
+    pub(in super::super) fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
 }

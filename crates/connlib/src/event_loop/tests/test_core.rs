@@ -149,6 +149,7 @@ impl Core for TestCore {
         }) = self.jobs.back_mut()
             && *to == route
             && packets.len() < self.train_len
+            && (packets.len() + 1) * len <= self.pool.buffer_size()
             && packets
                 .iter()
                 .all(|(packet, _)| packet.bytes().len() == len)
