@@ -10,6 +10,7 @@ use connlib_os::tun::{self, Tun};
 use connlib_wire::buffer::{Buffer, Pool};
 use connlib_wire::offload::VirtioHeader;
 use connlib_wire::runs::{Joins, Runs};
+use connlib_wire::super_packet::SuperPacket;
 
 use super::Watched;
 use super::egress::Report;
@@ -189,12 +190,44 @@ impl TunQueue {
     pub(super) fn flush<T: Tun>(&mut self, tun: &mut Watched<T>, report: &mut Report<'_>) {
         while let Some(waiting) = self.queue.pop_front() {
             let parts = [IoSlice::new(&waiting.bytes)];
-            if write_now(tun, waiting.header, &parts, report) == Written::Blocked {
-                self.queue.push_front(waiting);
-                break;
+            match write_now(tun, waiting.header, &parts, report) {
+                Written::Done => self.bytes -= waiting.bytes.len(),
+                Written::Blocked => {
+                    self.queue.push_front(waiting);
+                    break;
+                }
+                Written::RunRefused => {
+                    self.refuse_joins();
+                    self.bytes -= waiting.bytes.len();
+                    self.take_apart(waiting, report);
+                }
             }
-            self.bytes -= waiting.bytes.len();
         }
+    }
+
+    fn refuse_joins(&mut self) {
+        if !std::mem::replace(&mut self.joins_refused, true) {
+            tracing::info!("The TUN device refuses joined packets; writing them one by one");
+        }
+    }
+
+    /// Puts the packets of a run that was refused where the run was.
+    fn take_apart(&mut self, run: Waiting, report: &mut Report<'_>) {
+        let Ok(mut run) = SuperPacket::parse(run.header, run.bytes) else {
+            return;
+        };
+        let before = self.queue.len();
+        let mut packets = run.split();
+        while let Some(packet) = packets.next_segment() {
+            if let Some(bytes) = self.copy(&[IoSlice::new(packet)]) {
+                self.bytes += bytes.len();
+                let header = VirtioHeader::default();
+                self.queue.push_back(Waiting { header, bytes });
+            } else {
+                report.stats.count_dropped(DropReason::TunFull, 1);
+            }
+        }
+        self.queue.rotate_left(before);
     }
 
     fn write_parts<T: Tun>(
@@ -211,8 +244,7 @@ impl TunQueue {
         match written {
             Written::Done => return Written::Done,
             Written::RunRefused => {
-                tracing::info!("The TUN device refuses joined packets; writing them one by one");
-                self.joins_refused = true;
+                self.refuse_joins();
                 return Written::RunRefused;
             }
             Written::Blocked => {}
@@ -308,7 +340,7 @@ fn write_now<T: Tun>(
         let is_run = header.gso_kind() != VirtioHeader::GSO_NONE;
         if error.kind() == io::ErrorKind::WouldBlock {
             tun.ready.writable = false;
-        } else if is_run && error.raw_os_error() == Some(libc::EINVAL) {
+        } else if is_run && error.kind() == io::ErrorKind::InvalidInput {
             return Written::RunRefused;
         } else if error.kind() != io::ErrorKind::Interrupted {
             refuse(tun, error, packets_of(header, parts), report);
