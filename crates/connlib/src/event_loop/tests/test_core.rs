@@ -1,7 +1,6 @@
 //! A state machine that does next to nothing.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use connlib_tunnel::PortalState;
@@ -9,8 +8,9 @@ use connlib_wire::buffer::{Buffer, Pool};
 use connlib_wire::super_packet::SuperPacket;
 use connlib_wire::train::{Received, Route, Transmit};
 
-use super::super::{Core, Job, PacketBatch, Told};
+use super::super::Core;
 use super::packets::{family_of, route};
+use super::test_job::{Batch, InOrder, TestJob};
 
 /// What the core saw, in order.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -40,6 +40,10 @@ pub(super) struct TestCore {
     pub(super) denies: bool,
     pub(super) denied: usize,
     pub(super) malformed: usize,
+    /// How often its timer ran, in vain or not.
+    pub(super) timeouts: usize,
+    /// The latest time it was told.
+    pub(super) latest: Option<Instant>,
     /// The most jobs that ever were under way at once.
     pub(super) most_jobs: usize,
     pub(super) pool: Pool,
@@ -64,6 +68,8 @@ impl TestCore {
             denies: false,
             denied: 0,
             malformed: 0,
+            timeouts: 0,
+            latest: None,
             most_jobs: 0,
             pool: Pool::new(65_535, 16),
             jobs: VecDeque::new(),
@@ -79,6 +85,12 @@ impl TestCore {
 
     pub(super) fn count(&self, mut is_it: impl FnMut(&Seen) -> bool) -> usize {
         self.seen.iter().filter(|seen| is_it(seen)).count()
+    }
+
+    /// Time never goes back (io.md P10).
+    fn is_at(&mut self, now: Instant) {
+        assert!(self.latest.is_none_or(|latest| latest <= now));
+        self.latest = Some(now);
     }
 
     pub(super) fn jobs_under_way(&self) -> usize {
@@ -102,6 +114,7 @@ impl Core for TestCore {
     type Packets = Batch;
 
     fn handle_message(&mut self, now: Instant, message: u32) {
+        self.is_at(now);
         self.seen.push(Seen::Message(message));
         match message {
             SAY => self.messages.push_back(message),
@@ -115,11 +128,13 @@ impl Core for TestCore {
         }
     }
 
-    fn handle_portal_state(&mut self, _: Instant, state: PortalState) {
+    fn handle_portal_state(&mut self, now: Instant, state: PortalState) {
+        self.is_at(now);
         self.seen.push(Seen::Portal(state));
     }
 
-    fn route(&mut self, _: Instant, packet: &mut SuperPacket<Buffer>) -> Option<Lane> {
+    fn route(&mut self, now: Instant, packet: &mut SuperPacket<Buffer>) -> Option<Lane> {
+        self.is_at(now);
         if self.denies {
             self.denied += 1;
             return None;
@@ -140,7 +155,8 @@ impl Core for TestCore {
         self.malformed += 1;
     }
 
-    fn begin_send(&mut self, _: Instant, lane: Lane, packet: SuperPacket<Buffer>, skip: usize) {
+    fn begin_send(&mut self, now: Instant, lane: Lane, packet: SuperPacket<Buffer>, skip: usize) {
+        self.is_at(now);
         self.seen.push(Seen::Packet(packet.bytes().to_vec()));
         let route = route(lane.family);
         let len = packet.bytes().len();
@@ -166,7 +182,8 @@ impl Core for TestCore {
         });
     }
 
-    fn begin_receive(&mut self, _: Instant, received: Received) {
+    fn begin_receive(&mut self, now: Instant, received: Received) {
+        self.is_at(now);
         let datagrams = received.arrival().datagrams();
         self.seen
             .extend(datagrams.map(|datagram| Seen::Datagram(datagram.to_vec())));
@@ -194,7 +211,8 @@ impl Core for TestCore {
         }
     }
 
-    fn poll_opened(&mut self, _: Instant, packets: &mut Batch) -> bool {
+    fn poll_opened(&mut self, now: Instant, packets: &mut Batch) -> bool {
+        self.is_at(now);
         let Some(received) = self.opened.next() else {
             return false;
         };
@@ -211,6 +229,8 @@ impl Core for TestCore {
     fn handle_too_large(&mut self, _: Instant, _: &Route, _: usize) {}
 
     fn handle_timeout(&mut self, now: Instant) {
+        self.is_at(now);
+        self.timeouts += 1;
         if self.deadline.is_some_and(|at| at <= now) {
             self.seen.push(Seen::Timeout);
             self.deadline = self.deadline.filter(|_| self.is_stuck);
@@ -221,11 +241,13 @@ impl Core for TestCore {
         self.pool.trim();
     }
 
-    fn reset(&mut self, _: Instant) {
+    fn reset(&mut self, now: Instant) {
+        self.is_at(now);
         self.seen.push(Seen::Reset);
     }
 
-    fn shut_down(&mut self, _: Instant) {
+    fn shut_down(&mut self, now: Instant) {
+        self.is_at(now);
         self.seen.push(Seen::ShutDown);
         let goodbye = self.pool.copy(b"goodbye").unwrap();
         self.controls.push_back(Transmit::single(route(4), goodbye));
@@ -268,132 +290,4 @@ impl Core for TestCore {
 pub(super) struct Lane {
     pub(super) family: u8,
     pub(super) peer: u8,
-}
-
-/// Encryption that changes nothing.
-#[derive(Debug)]
-pub(super) enum TestJob {
-    Seal {
-        number: u64,
-        route: Route,
-        packets: Vec<(SuperPacket<Buffer>, usize)>,
-        pool: Pool,
-        sealed: Vec<Transmit>,
-    },
-    Open {
-        number: u64,
-        received: Received,
-    },
-}
-
-impl Job for TestJob {
-    fn run(&mut self) {
-        let Self::Seal {
-            route,
-            packets,
-            pool,
-            sealed,
-            ..
-        } = self
-        else {
-            return;
-        };
-        for (mut packet, skip) in packets.drain(..) {
-            let mut segments = packet.split();
-            let mut index = 0;
-            while let Some(segment) = segments.next_segment() {
-                index += 1;
-                if index <= skip {
-                    continue;
-                }
-                match sealed.last_mut() {
-                    Some(train) if train.segment_size >= segment.len() => {
-                        let room = train.payload.extend(segment.len());
-                        room.unwrap().copy_from_slice(segment);
-                    }
-                    Some(_) | None => {
-                        let payload = pool.copy(segment).unwrap();
-                        sealed.push(Transmit::single(*route, payload));
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// What has a number, and waits for those before it.
-#[derive(Debug)]
-struct InOrder<T> {
-    begun: u64,
-    taken: u64,
-    waiting: BTreeMap<u64, T>,
-}
-
-impl<T> Default for InOrder<T> {
-    fn default() -> Self {
-        Self {
-            begun: 0,
-            taken: 0,
-            waiting: BTreeMap::new(),
-        }
-    }
-}
-
-impl<T> InOrder<T> {
-    fn begin(&mut self) -> u64 {
-        self.begun += 1;
-
-        self.begun - 1
-    }
-
-    fn insert(&mut self, number: u64, value: T) {
-        let former = self.waiting.insert(number, value);
-        assert!(former.is_none() && number >= self.taken, "{number} twice");
-    }
-
-    fn next(&mut self) -> Option<T> {
-        let next = self.waiting.remove(&self.taken)?;
-        self.taken += 1;
-
-        Some(next)
-    }
-
-    fn commit(&mut self, number: u64, value: T) -> impl Iterator<Item = T> {
-        self.insert(number, value);
-
-        std::iter::from_fn(|| self.next())
-    }
-
-    fn missing(&self) -> usize {
-        (self.begun - self.taken) as usize - self.waiting.len()
-    }
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Batch {
-    memory: Vec<u8>,
-    ranges: Vec<Range<usize>>,
-}
-
-impl PacketBatch for Batch {
-    fn memory(&self) -> &[u8] {
-        &self.memory
-    }
-
-    fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
-        self.ranges.iter().cloned()
-    }
-
-    fn tell(&mut self) -> Told {
-        if !self.ranges.is_empty() {
-            self.ranges.remove(0);
-        }
-
-        Told::Dropped
-    }
-
-    fn clear(&mut self) {
-        self.memory.clear();
-        self.ranges.clear();
-    }
 }
