@@ -4,12 +4,13 @@
 //! names       what is measured          standing  a contestant that is up       record  samples, summaries
 //! contestant  who, and where it is      load      iperf3 and what it costs      report  JSON, tables
 //! cost        processor time            sparse    a flow that waits under load  stats   medians and the like
-//! udp         the best rate of datagrams
+//! udp         the best rate of datagrams fairness  who waits, and for how long
 //! memory      idle, peak, a minute after                   fixed_peers  WireGuard without a portal, uapi
 //! ```
 
 mod contestant;
 mod cost;
+mod fairness;
 mod fixed_peers;
 mod iperf;
 mod load;
@@ -38,11 +39,12 @@ use crate::rig::topology::Roles;
 use crate::run;
 
 use contestant::{Entrant, Skipped, find_program};
+use fairness::{Finding, Scene};
 use memory::Occupancy;
 use names::{Measurement, MinuteAfter, Selection, Traffic};
 use record::Sample;
 use report::{Failed, Machine, Report, Row};
-use standing::Standing;
+use standing::{Clients, Standing};
 
 pub(crate) use contestant::Contestant;
 
@@ -51,6 +53,8 @@ pub(crate) use contestant::Contestant;
 struct Bench {
     program: PathBuf,
     iperf3: PathBuf,
+    /// Makes bottlenecks; without it there are none.
+    tc: Option<PathBuf>,
     roles: Roles,
     entrants: Vec<Entrant>,
     skipped: Vec<Skipped>,
@@ -85,6 +89,7 @@ pub(crate) fn run(args: &BenchArgs, environment: &Environment) -> Result<(), Fai
     let bench = Bench {
         program: env::current_exe().map_err(|error| Failure::os("find this program", &error))?,
         iperf3,
+        tc: find_program("tc", environment),
         roles: Roles::read(None)?,
         entrants,
         skipped,
@@ -122,26 +127,38 @@ impl Bench {
     /// Every run measures every contestant once, one after the other.
     async fn perform(&self) -> Result<Report, Failure> {
         let mut samples = Vec::new();
+        let mut findings = Vec::new();
         let mut occupancy = Occupancy::default();
         let mut failed = Vec::new();
+        let mut scenes: Vec<Scene> = self
+            .selection
+            .fairness
+            .iter()
+            .map(|row| row.scene)
+            .collect();
+        scenes.dedup();
         for run in 1..=self.runs {
             for entrant in &self.entrants {
                 for path in [PathKind::Direct, PathKind::Relayed] {
-                    if let Err(failure) = self
+                    let measured = self
                         .measure(run, entrant, path, &mut samples, &mut occupancy)
-                        .await
-                    {
-                        self.narration
-                            .step(format_args!("{} failed: {failure}", entrant.contestant));
-                        failed.push(Failed {
-                            name: entrant.contestant,
-                            reason: failure.to_string(),
-                        });
+                        .await;
+                    failed.extend(self.failed(entrant, measured));
+                }
+            }
+            for &scene in &scenes {
+                for entrant in &self.entrants {
+                    match self.play(entrant, scene).await {
+                        Ok(found) => {
+                            self.tell(run, entrant, &found);
+                            findings.extend(found);
+                        }
+                        Err(failure) => failed.extend(self.failed(entrant, Err(failure))),
                     }
                 }
             }
         }
-        if samples.is_empty() {
+        if samples.is_empty() && findings.is_empty() {
             let reason = failed.into_iter().next().map(|failed| failed.reason);
             return Err(Failure::new(
                 Exit::Failed,
@@ -150,13 +167,39 @@ impl Bench {
         }
 
         let rows = self.selection.throughput.iter();
+        let fairness = self.selection.fairness.iter();
         Ok(Report {
             machine: Machine::of_this_one(),
             throughput: rows.map(|row| Row::of(row, self.runs, &samples)).collect(),
+            fairness: fairness
+                .filter_map(|row| fairness::Row::of(row, &findings))
+                .collect(),
             memory: occupancy.rows(),
             skipped: self.skipped.clone(),
             failed,
         })
+    }
+
+    /// What could not be measured is told, and doesn't keep the rest from being so.
+    fn failed(&self, entrant: &Entrant, result: Result<(), Failure>) -> Option<Failed> {
+        let failure = result.err()?;
+        let name = entrant.contestant;
+        self.narration
+            .step(format_args!("{name} failed: {failure}"));
+
+        Some(Failed {
+            name,
+            reason: failure.to_string(),
+        })
+    }
+
+    fn tell(&self, run: u32, entrant: &Entrant, findings: &[Finding]) {
+        for finding in findings {
+            self.narration.step(format_args!(
+                "Run {run} of {}: {}, {}: {}",
+                self.runs, finding.row, entrant.contestant, finding.figure
+            ));
+        }
     }
 
     /// Brings a contestant up and takes all measurements of that path.
@@ -174,18 +217,24 @@ impl Bench {
             return Ok(());
         }
 
-        self.with(entrant, path, &[Place::Client], async |standing| {
-            occupancy.note_idle(standing)?;
-            for row in &rows {
-                samples.push(self.take(run, standing, row).await?);
-            }
-            occupancy.note_peak(standing)?;
-            let is_asked = self.selection.minute_after == MinuteAfter::Asked;
-            if is_asked && run == self.runs && path == PathKind::Direct {
-                occupancy.note_minute_after(standing).await?;
-            }
-            Ok(())
-        })
+        self.with(
+            entrant,
+            path,
+            Clients::running(&[Place::Client]),
+            async |standing| {
+                occupancy.note_idle(standing)?;
+                for row in &rows {
+                    samples.push(self.take(run, standing, row).await?);
+                }
+                occupancy.note_peak(standing)?;
+                standing.check_path(path)?;
+                let is_asked = self.selection.minute_after == MinuteAfter::Asked;
+                if is_asked && run == self.runs && path == PathKind::Direct {
+                    occupancy.note_minute_after(standing).await?;
+                }
+                Ok(())
+            },
+        )
         .await
     }
 

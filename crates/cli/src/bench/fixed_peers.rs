@@ -113,7 +113,7 @@ impl FixedPeers<'_> {
         };
 
         Ok(Process {
-            role: place.name(),
+            role: place.role(),
             pid,
         })
     }

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::cost::{Cost, Spent};
 use super::iperf::{self, Carried};
 use super::names::{Direction, Traffic};
-use super::sparse;
+use super::sparse::{self, Question};
 use super::standing::Standing;
 use super::stats::RoundTrips;
 use crate::exit::{Exit, Failure};
@@ -89,8 +89,10 @@ impl Standing<'_> {
             Ok((carried, Cost::read(&self.processes)?))
         };
 
-        let ((carried, after), trips) =
-            tokio::try_join!(loading, self.sparse(Place::Client, duration))?;
+        let ((carried, after), trips) = tokio::try_join!(
+            loading,
+            self.sparse(Place::Client, Question::Echo, duration)
+        )?;
         Ok(Outcome {
             carried,
             spent: after.since(&before),
@@ -103,12 +105,17 @@ impl Standing<'_> {
     /// # Errors
     ///
     /// Exit 5: its socket failed.
-    pub(super) async fn sparse(&self, place: Place, load: Duration) -> Result<RoundTrips, Failure> {
+    pub(super) async fn sparse(
+        &self,
+        place: Place,
+        question: Question,
+        load: Duration,
+    ) -> Result<RoundTrips, Failure> {
         let lead = LEAD.min(load / LEAD_SHARE);
-        let socket = sparse::open(self.network.namespace(place)?)?;
+        let socket = sparse::open(self.network.namespace(place)?, question)?;
         sleep(lead).await;
 
-        spawn_blocking(move || sparse::flow(&socket, load - 2 * lead))
+        spawn_blocking(move || sparse::flow(&socket, question, load - 2 * lead))
             .await
             .map_err(broken)?
     }
@@ -190,6 +197,7 @@ fn client_arguments(run: &Run) -> Vec<String> {
     match run.direction {
         Direction::Up => {}
         Direction::Down => words.push_str(" --reverse"),
+        Direction::Both => words.push_str(" --bidir"),
     }
     match run.traffic {
         Traffic::Tcp { streams } => words.push_str(&format!(" --parallel {streams}")),

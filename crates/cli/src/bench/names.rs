@@ -1,5 +1,6 @@
 //! What can be measured, and what is asked for (`--only`).
 
+use super::fairness::{self, Definition};
 use crate::exit::{Exit, Failure};
 use crate::rig::system::PathKind;
 
@@ -26,12 +27,14 @@ pub(super) enum Traffic {
 pub(super) enum Direction {
     Up,
     Down,
+    Both,
 }
 
 /// What is to be measured.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Selection {
     pub(super) throughput: Vec<Measurement>,
+    pub(super) fairness: Vec<Definition>,
     pub(super) minute_after: MinuteAfter,
 }
 
@@ -74,6 +77,8 @@ const THROUGHPUT: [Measurement; 8] = [
 
 const MEMORY: &str = "memory";
 
+const FAIRNESS: &str = "fairness";
+
 /// What memory is measured under, if nothing else is asked for.
 const MEMORY_LOADS: [&str; 2] = ["tcp1-up", "tcp1-down"];
 
@@ -87,42 +92,47 @@ impl Selection {
         let Some(only) = only else {
             return Ok(Self {
                 throughput: THROUGHPUT.to_vec(),
+                fairness: fairness::ROWS.to_vec(),
                 minute_after: MinuteAfter::Asked,
             });
         };
-        let is_meant = |name: &str| !only.is_empty() && name.starts_with(only);
-        let is_exact = THROUGHPUT.iter().any(|row| row.name == only);
-        let throughput: Vec<_> = THROUGHPUT
-            .into_iter()
-            .filter(|row| match is_exact {
-                true => row.name == only,
-                false => is_meant(row.name),
-            })
-            .collect();
-        if !throughput.is_empty() {
-            return Ok(Self {
-                throughput,
-                minute_after: MinuteAfter::NotAsked,
-            });
-        }
-        if is_meant(MEMORY) {
-            let loads = THROUGHPUT.into_iter();
-            return Ok(Self {
-                throughput: loads
-                    .filter(|row| MEMORY_LOADS.contains(&row.name))
-                    .collect(),
-                minute_after: MinuteAfter::Asked,
-            });
+        let names = || {
+            let rows = THROUGHPUT.iter().map(|row| row.name);
+            let fairness = fairness::ROWS.iter().map(|row| row.name);
+            rows.chain([MEMORY, FAIRNESS]).chain(fairness)
+        };
+        // A name may be the beginning of another.
+        let is_exact = names().any(|name| name == only);
+        let is_meant = |name: &str| match is_exact {
+            true => name == only,
+            false => !only.is_empty() && name.starts_with(only),
+        };
+        if !names().any(is_meant) {
+            let names: Vec<_> = names().collect();
+            return Err(Failure::new(
+                Exit::WrongUse,
+                format_args!(
+                    "--only {only:?}: nothing is called so; there are {}",
+                    names.join(", ")
+                ),
+            ));
         }
 
-        let names: Vec<_> = THROUGHPUT.iter().map(|row| row.name).collect();
-        Err(Failure::new(
-            Exit::WrongUse,
-            format_args!(
-                "--only {only:?}: nothing is called so; there are {}, {MEMORY}",
-                names.join(", ")
-            ),
-        ))
+        let (memory, all_fairness) = (is_meant(MEMORY), is_meant(FAIRNESS));
+        Ok(Self {
+            throughput: THROUGHPUT
+                .into_iter()
+                .filter(|row| is_meant(row.name) || (memory && MEMORY_LOADS.contains(&row.name)))
+                .collect(),
+            fairness: fairness::ROWS
+                .into_iter()
+                .filter(|row| all_fairness || is_meant(row.name))
+                .collect(),
+            minute_after: match memory {
+                true => MinuteAfter::Asked,
+                false => MinuteAfter::NotAsked,
+            },
+        })
     }
 
     /// The rows that are measured on that path.
@@ -151,6 +161,12 @@ mod tests {
         assert_eq!(names("udp"), ["udp-up", "udp-down"]);
         assert_eq!(names("memory"), ["tcp1-up", "tcp1-down"]);
         assert_eq!(Selection::parse(None).unwrap().throughput.len(), 8);
+
+        let fairness = |only| Selection::parse(Some(only)).unwrap().fairness;
+        assert_eq!(fairness("fairness").len(), fairness::ROWS.len());
+        assert_eq!(fairness("eight").len(), 2);
+        assert_eq!(names("eight"), [""; 0]);
+        assert!(fairness("tcp1").is_empty());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::thread;
 use serde::Serialize;
 
 use super::contestant::{Contestant, Skipped};
+use super::fairness;
 use super::memory::Occupied;
 use super::names::Measurement;
 use super::record::{Sample, Summary};
@@ -18,6 +19,7 @@ use super::stats::{Delays, rounded};
 pub(super) struct Report {
     pub(super) machine: Machine,
     pub(super) throughput: Vec<Row>,
+    pub(super) fairness: Vec<fairness::Row>,
     pub(super) memory: Vec<Occupied>,
     pub(super) skipped: Vec<Skipped>,
     pub(super) failed: Vec<Failed>,
@@ -145,6 +147,9 @@ impl fmt::Display for Report {
         let Machine { cpus, kernel, .. } = &self.machine;
         writeln!(f, "{cpus} processors, Linux {kernel}")?;
         for row in &self.throughput {
+            write!(f, "\n{row}")?;
+        }
+        for row in &self.fairness {
             write!(f, "\n{row}")?;
         }
         if !self.memory.is_empty() {

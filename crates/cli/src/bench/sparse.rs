@@ -84,20 +84,68 @@ fn answer(socket: &UdpSocket, is_over: &AtomicBool) {
     }
 }
 
+/// What each packet asks for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Question {
+    /// To be sent back by the server.
+    Echo,
+    /// What address it comes from, by STUN (RFC 8489): whoever asks needs no account.
+    Binding(SocketAddr),
+}
+
+/// A STUN header: type, length, magic cookie, and a transaction id whose first bytes are a number.
+const STUN_HEADER_LEN: usize = 20;
+const BINDING_REQUEST: [u8; 8] = [0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
+const BINDING_SUCCESS: [u8; 2] = [1, 1];
+
+impl Question {
+    fn whom(self) -> SocketAddr {
+        match self {
+            Self::Echo => ECHO,
+            Self::Binding(server) => server,
+        }
+    }
+
+    fn packet(self, number: u32) -> Vec<u8> {
+        let (head, len): (&[u8], _) = match self {
+            Self::Echo => (&[], PACKET_LEN),
+            Self::Binding(_) => (&BINDING_REQUEST, STUN_HEADER_LEN),
+        };
+        let mut packet = [head, &number.to_be_bytes()].concat();
+        packet.resize(len, 0);
+
+        packet
+    }
+
+    /// The number of the packet that this is the answer to.
+    fn number_in(self, answer: &[u8]) -> Option<usize> {
+        let rest = match self {
+            Self::Echo => answer,
+            Self::Binding(_) => {
+                let (head, rest) = answer.split_at_checked(BINDING_REQUEST.len())?;
+                head.starts_with(&BINDING_SUCCESS).then_some(rest)?
+            }
+        };
+
+        usize::try_from(u32::from_be_bytes(*rest.first_chunk()?)).ok()
+    }
+}
+
 /// Opens the sending end of a flow in `namespace`.
 ///
 /// # Errors
 ///
-/// Exit 5: there is no way to the resource.
-pub(super) fn open(namespace: &Namespace) -> Result<UdpSocket, Failure> {
+/// Exit 5: there is no way to whom it asks.
+pub(super) fn open(namespace: &Namespace, question: Question) -> Result<UdpSocket, Failure> {
+    let whom = question.whom();
     let open = || {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect(ECHO)?;
+        socket.connect(whom)?;
         Ok(socket)
     };
 
     run_in(namespace, open)?
-        .map_err(|error: io::Error| Failure::os(format_args!("send to {ECHO}"), &error))
+        .map_err(|error: io::Error| Failure::os(format_args!("send to {whom}"), &error))
 }
 
 /// Sends for so long, and returns what has come back. It blocks.
@@ -105,74 +153,77 @@ pub(super) fn open(namespace: &Namespace) -> Result<UdpSocket, Failure> {
 /// # Errors
 ///
 /// Exit 5: the socket failed.
-pub(super) fn flow(socket: &UdpSocket, duration: Duration) -> Result<RoundTrips, Failure> {
-    exchange(socket, duration).map_err(|error| Failure::os(format_args!("send to {ECHO}"), &error))
+pub(super) fn flow(
+    socket: &UdpSocket,
+    question: Question,
+    duration: Duration,
+) -> Result<RoundTrips, Failure> {
+    exchange(socket, question, duration)
+        .map_err(|error| Failure::os(format_args!("send to {}", question.whom()), &error))
 }
 
-fn exchange(socket: &UdpSocket, duration: Duration) -> io::Result<RoundTrips> {
+fn exchange(socket: &UdpSocket, question: Question, duration: Duration) -> io::Result<RoundTrips> {
     let clock = Clock::new();
     let started_at = clock.now();
     let count = u32::try_from(duration.as_millis() / INTERVAL.as_millis()).unwrap_or(u32::MAX);
-    let mut sent_at: Vec<Option<Instant>> = Vec::new();
-    let mut millis = Vec::new();
+    let mut asked = Asked {
+        socket,
+        question,
+        clock,
+        sent_at: Vec::new(),
+        millis: Vec::new(),
+    };
 
     for number in 0..count.max(1) {
-        let mut packet = [0; PACKET_LEN];
-        if let Some(place) = packet.first_chunk_mut::<4>() {
-            *place = number.to_be_bytes();
-        }
-        sent_at.push(Some(clock.now()));
+        let packet = question.packet(number);
+        asked.sent_at.push(Some(clock.now()));
         // What can't be sent now is lost.
         let _ = socket.send(&packet);
-        collect(
-            socket,
-            &clock,
-            started_at + INTERVAL * (number + 1),
-            &mut sent_at,
-            &mut millis,
-        )?;
+        asked.collect(started_at + INTERVAL * (number + 1))?;
     }
     let end_at = clock.now() + PATIENCE;
-    while sent_at.iter().any(Option::is_some) && clock.now() < end_at {
-        let soon = clock.now() + INTERVAL;
-        collect(socket, &clock, soon, &mut sent_at, &mut millis)?;
+    while asked.sent_at.iter().any(Option::is_some) && clock.now() < end_at {
+        asked.collect(clock.now() + INTERVAL)?;
     }
 
     Ok(RoundTrips {
-        sent: sent_at.len(),
-        millis,
+        sent: asked.sent_at.len(),
+        millis: asked.millis,
     })
 }
 
-/// Takes in what comes until `end_at`.
-fn collect(
-    socket: &UdpSocket,
-    clock: &Clock,
-    end_at: Instant,
-    sent_at: &mut [Option<Instant>],
-    millis: &mut Vec<f64>,
-) -> io::Result<()> {
-    let mut packet = [0; 2048];
-    loop {
-        let left = end_at.saturating_duration_since(clock.now());
-        if left.is_zero() {
-            return Ok(());
-        }
-        socket.set_read_timeout(Some(left))?;
-        let Ok(len) = socket.recv(&mut packet) else {
-            // In time, or refused; the loop ends by the clock.
-            continue;
-        };
-        let came_at = clock.now();
-        let number = packet.get(..len).and_then(<[u8]>::first_chunk::<4>);
-        let Some(number) =
-            number.and_then(|bytes| usize::try_from(u32::from_be_bytes(*bytes)).ok())
-        else {
-            continue;
-        };
-        // A second copy of an answer is none.
-        if let Some(sent_at) = sent_at.get_mut(number).and_then(Option::take) {
-            millis.push((came_at - sent_at).as_secs_f64() * 1e3);
+/// Packets that are on their way, and how long others have taken.
+struct Asked<'a> {
+    socket: &'a UdpSocket,
+    question: Question,
+    clock: Clock,
+    sent_at: Vec<Option<Instant>>,
+    millis: Vec<f64>,
+}
+
+impl Asked<'_> {
+    /// Takes in what comes until `end_at`.
+    fn collect(&mut self, end_at: Instant) -> io::Result<()> {
+        let mut packet = [0; 2048];
+        loop {
+            let left = end_at.saturating_duration_since(self.clock.now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            self.socket.set_read_timeout(Some(left))?;
+            let Ok(len) = self.socket.recv(&mut packet) else {
+                // In time, or refused; the loop ends by the clock.
+                continue;
+            };
+            let came_at = self.clock.now();
+            let answer = packet.get(..len).unwrap_or_default();
+            let Some(number) = self.question.number_in(answer) else {
+                continue;
+            };
+            // A second copy of an answer is none.
+            if let Some(sent_at) = self.sent_at.get_mut(number).and_then(Option::take) {
+                self.millis.push((came_at - sent_at).as_secs_f64() * 1e3);
+            }
         }
     }
 }
@@ -197,8 +248,24 @@ mod tests {
             }
         });
 
-        let trips = exchange(&near, INTERVAL * 5).unwrap();
+        let trips = exchange(&near, Question::Echo, INTERVAL * 5).unwrap();
         answering.join().unwrap();
         assert_eq!((trips.sent, trips.millis.len()), (5, 4));
+    }
+    #[test]
+    fn an_answer_names_its_question() {
+        let stun = Question::Binding(ECHO);
+        let mut answer = stun.packet(7);
+        assert_eq!(answer.len(), STUN_HEADER_LEN);
+        assert_eq!(stun.number_in(&answer), None, "it is a question itself");
+        answer[..2].copy_from_slice(&BINDING_SUCCESS);
+        assert_eq!(stun.number_in(&answer), Some(7));
+        for len in 0..12 {
+            assert_eq!(stun.number_in(&answer[..len]), None);
+        }
+
+        let echo = Question::Echo.packet(9);
+        assert_eq!(Question::Echo.number_in(&echo), Some(9));
+        assert_eq!(echo.len(), PACKET_LEN);
     }
 }

@@ -1,5 +1,6 @@
 //! A contestant that is up: its network, its processes, and the way between client and server.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,25 @@ pub(super) struct Process {
     pub(super) pid: u32,
 }
 
+/// Who takes part on the clients' side.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clients<'a> {
+    /// Those that are up when the measurement begins; the first one is [`Place::Client`].
+    pub(super) running: &'a [Place],
+    /// Those that only have a place.
+    pub(super) waiting: &'a [Place],
+}
+
+impl<'a> Clients<'a> {
+    /// Nobody waits.
+    pub(super) const fn running(running: &'a [Place]) -> Self {
+        Self {
+            running,
+            waiting: &[],
+        }
+    }
+}
+
 /// All that a measurement needs.
 #[derive(Debug)]
 pub(super) struct Standing<'a> {
@@ -35,6 +55,10 @@ pub(super) struct Standing<'a> {
     pub(super) network: Arc<Network>,
     pub(super) children: &'a Children,
     pub(super) processes: Vec<Process>,
+    /// Clients whose programs don't run yet.
+    pub(super) waiting: Vec<Place>,
+    /// What starts more of ours, and whom they trust.
+    ours: Option<(System<'a>, PathBuf)>,
     /// Answers sparse flows.
     _echo: Echo,
 }
@@ -55,7 +79,7 @@ impl Bench {
         &self,
         entrant: &Entrant,
         path: PathKind,
-        clients: &[Place],
+        clients: Clients<'_>,
         act: impl AsyncFnOnce(&Standing<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let scratch = Scratch::create(&self.program)?;
@@ -85,9 +109,9 @@ impl Bench {
         &'a self,
         entrant: &Entrant,
         path: PathKind,
-        clients: &[Place],
+        clients: Clients<'_>,
         children: &'a Children,
-        scratch: &Scratch,
+        scratch: &'a Scratch,
     ) -> Result<Standing<'a>, Failure> {
         let direct = match path {
             PathKind::Direct => DirectPath::Allowed,
@@ -96,10 +120,7 @@ impl Bench {
         let network = Arc::new(Network::create(&places(clients), direct).await?);
         let echo = Echo::start(network.namespace(Place::Resource)?)?;
         let processes = match (entrant.contestant, &entrant.program) {
-            (Contestant::Ours, _) => {
-                self.start_ours(&network, direct, clients, children, scratch)
-                    .await?
-            }
+            (Contestant::Ours, _) => Vec::new(),
             (contestant, Some(program)) => {
                 let fixed = FixedPeers {
                     contestant,
@@ -108,43 +129,49 @@ impl Bench {
                     children,
                     scratch,
                 };
-                fixed.start(clients).await?
+                fixed.start(clients.running).await?
             }
             (_, None) => {
-                lead_around(&network, clients).await?;
+                lead_around(&network, clients.running).await?;
                 Vec::new()
             }
         };
-        let standing = Standing {
+        let mut standing = Standing {
             bench: self,
             contestant: entrant.contestant,
-            network,
+            network: Arc::clone(&network),
             children,
             processes,
+            waiting: clients.waiting.to_vec(),
+            ours: None,
             _echo: echo,
         };
-        for &client in clients {
+        if entrant.contestant == Contestant::Ours {
+            standing.start_ours(direct, clients, scratch).await?;
+        }
+        for &client in clients.running {
             standing.wait_for_reply(client).await?;
         }
+        standing.check_path(path)?;
 
         Ok(standing)
     }
+}
 
+impl<'a> Standing<'a> {
     /// Starts this very program in all its roles.
     async fn start_ours(
-        &self,
-        network: &Arc<Network>,
+        &mut self,
         direct: DirectPath,
-        clients: &[Place],
-        children: &Children,
-        scratch: &Scratch,
-    ) -> Result<Vec<Process>, Failure> {
+        clients: Clients<'_>,
+        scratch: &'a Scratch,
+    ) -> Result<(), Failure> {
         let system = System {
-            roles: &self.roles,
-            children,
+            roles: &self.bench.roles,
+            children: self.children,
             scratch,
-            network: Arc::clone(network),
-            narration: self.narration.without_steps(),
+            network: Arc::clone(&self.network),
+            narration: self.bench.narration.without_steps(),
         };
         let ca = system.start_portal().await?;
         let peers = system.start_peers(&ca).await?;
@@ -157,20 +184,57 @@ impl Bench {
         }
 
         let process = |role, pid| Process { role, pid };
-        let mut processes = vec![
+        self.processes = vec![
             process("client", peers.client),
             process("gateway", peers.gateway),
             process("relay", peers.relay),
         ];
-        for &client in clients.iter().filter(|client| **client != Place::Client) {
-            processes.push(process("client", system.start_client(client, &ca).await?));
+        for &client in clients.running.iter().skip(1) {
+            let pid = system.start_client(client, &ca).await?;
+            self.processes.push(process("client", pid));
         }
+        self.ours = Some((system, ca));
 
-        Ok(processes)
+        Ok(())
     }
-}
 
-impl Standing<'_> {
+    /// Starts a client that has been waiting.
+    ///
+    /// # Errors
+    ///
+    /// It isn't ready in time, or this isn't ours.
+    pub(super) async fn start_waiting(&self, place: Place) -> Result<(), Failure> {
+        let Some((system, ca)) = &self.ours else {
+            return Err(Failure::new(
+                Exit::Failed,
+                format_args!("{} starts no clients later", self.contestant),
+            ));
+        };
+
+        system.start_client(place, ca).await.map(drop)
+    }
+
+    /// Looks whether ours travels as it should: a figure of another path would be a lie.
+    ///
+    /// # Errors
+    ///
+    /// Exit 1: it doesn't.
+    pub(super) fn check_path(&self, expected: PathKind) -> Result<(), Failure> {
+        let Some((system, _)) = &self.ours else {
+            return Ok(());
+        };
+
+        match system.path()? {
+            Some(path) if path == expected => Ok(()),
+            _ => Err(Failure::new(
+                Exit::Failed,
+                format_args!(
+                    "the path was to be {expected} and is not; see the logs with --verbose"
+                ),
+            )),
+        }
+    }
+
     /// Waits until the server answers the client at `place`.
     ///
     /// # Errors
@@ -199,10 +263,11 @@ impl Standing<'_> {
 }
 
 /// The places of a rig with these clients.
-fn places(clients: &[Place]) -> Vec<Place> {
+fn places(clients: Clients<'_>) -> Vec<Place> {
     let others = Place::DEMO.iter().filter(|place| **place != Place::Client);
+    let all = clients.running.iter().chain(clients.waiting).chain(others);
 
-    clients.iter().chain(others).copied().collect()
+    all.copied().collect()
 }
 
 /// Leads packets past all tunnels: the router knows the way to the resource, whose packets are no larger than others'.

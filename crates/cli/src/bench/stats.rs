@@ -30,6 +30,28 @@ pub(super) fn percentile(values: &[f64], percent: usize) -> Option<f64> {
     sorted.get(rank).copied()
 }
 
+/// Jain's index of fairness: 1 if all shares are equal, 1/n if one has everything.
+pub(super) fn jain(shares: &[f64]) -> Option<f64> {
+    let sum: f64 = shares.iter().sum();
+    let squares: f64 = shares.iter().map(|share| share * share).sum();
+    if squares == 0.0 {
+        return None;
+    }
+
+    Some(sum * sum / (shares.len() as f64 * squares))
+}
+
+/// The smallest share, measured in equal ones.
+pub(super) fn min_share(shares: &[f64]) -> Option<f64> {
+    let sum: f64 = shares.iter().sum();
+    let least = sorted(shares).first().copied()?;
+    if sum == 0.0 {
+        return None;
+    }
+
+    Some(least * shares.len() as f64 / sum)
+}
+
 /// Rounds to so many digits that mean something.
 pub(super) fn rounded(value: f64, digits: i32) -> f64 {
     let scale = 10_f64.powi(digits);
@@ -106,6 +128,21 @@ mod tests {
         assert_eq!(percentile(&values, 99), Some(198.0));
         assert_eq!(percentile(&[7.0], 99), Some(7.0));
         assert_eq!(percentile(&[], 99), None);
+    }
+
+    #[test]
+    fn jains_index_is_one_among_equals_and_small_beside_a_glutton() {
+        assert_eq!(jain(&[2.0; 8]), Some(1.0));
+        assert_eq!(jain(&[1.0, 0.0, 0.0, 0.0]), Some(0.25));
+        assert_eq!(jain(&[0.0, 0.0]), None);
+        assert_eq!(jain(&[]), None);
+    }
+
+    #[test]
+    fn the_smallest_share_is_measured_in_equal_ones() {
+        assert_eq!(min_share(&[1.0, 3.0]), Some(0.5));
+        assert_eq!(min_share(&[2.0, 2.0]), Some(1.0));
+        assert_eq!(min_share(&[0.0]), None);
     }
 
     #[test]

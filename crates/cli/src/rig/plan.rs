@@ -10,11 +10,25 @@ use serde::{Serialize, Serializer};
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Place {
     Client,
+    /// One more client; they are counted from 2.
+    More(Number),
     Router,
     Gateway,
     Relay,
     Portal,
     Resource,
+}
+
+/// Which of the further clients.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Number {
+    Two,
+    Three,
+    Four,
+    Five,
+    Six,
+    Seven,
+    Eight,
 }
 
 impl Place {
@@ -28,15 +42,47 @@ impl Place {
         Self::Resource,
     ];
 
+    /// All places that a client can be at.
+    pub(crate) const CLIENTS: [Self; 8] = [
+        Self::Client,
+        Self::More(Number::Two),
+        Self::More(Number::Three),
+        Self::More(Number::Four),
+        Self::More(Number::Five),
+        Self::More(Number::Six),
+        Self::More(Number::Seven),
+        Self::More(Number::Eight),
+    ];
+
     /// Whether a cable connects it to the router.
     pub(crate) const fn is_around_the_router(self) -> bool {
         !matches!(self, Self::Router | Self::Resource)
+    }
+
+    /// What runs there, as the command line calls it.
+    pub(crate) const fn role(self) -> &'static str {
+        match self {
+            Self::More(_) => Self::Client.name(),
+            Self::Client
+            | Self::Router
+            | Self::Gateway
+            | Self::Relay
+            | Self::Portal
+            | Self::Resource => self.name(),
+        }
     }
 
     /// What people call it; the router's end of its cable is called the same.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Client => "client",
+            Self::More(Number::Two) => "client-2",
+            Self::More(Number::Three) => "client-3",
+            Self::More(Number::Four) => "client-4",
+            Self::More(Number::Five) => "client-5",
+            Self::More(Number::Six) => "client-6",
+            Self::More(Number::Seven) => "client-7",
+            Self::More(Number::Eight) => "client-8",
             Self::Router => "router",
             Self::Gateway => "gateway",
             Self::Relay => "relay",
@@ -47,11 +93,12 @@ impl Place {
 
     /// The network that the place is in, as the rest of the world sees it.
     ///
-    /// They are the ones for documentation (RFC 5737, RFC 3849): nobody mistakes them for
+    /// They are the ones for documentation (RFC 5737, RFC 3849) and for benchmarks (RFC 2544): nobody mistakes them for
     /// somebody's. The resource's is private, so that only the tunnel leads to it.
     pub(crate) const fn subnet(self) -> Subnet {
         match self {
             Self::Client => Subnet::new([192, 0, 2, 0], 0xc),
+            Self::More(number) => Subnet::new([198, 18, number as u8, 0], 0xc0 + number as u16),
             Self::Gateway => Subnet::new([198, 51, 100, 0], 0x9),
             Self::Relay => Subnet::new([203, 0, 113, 0], 0x7),
             Self::Portal | Self::Router => Subnet::new([203, 0, 113, 128], 0x3),
@@ -152,9 +199,11 @@ mod tests {
 
     #[test]
     fn no_two_networks_overlap() {
+        let further = Place::CLIENTS.into_iter().skip(1);
         let places = Place::DEMO
             .into_iter()
-            .filter(|place| *place != Place::Router);
+            .filter(|place| *place != Place::Router)
+            .chain(further);
         let nets: Vec<_> = places.flat_map(|place| place.subnet().host()).collect();
 
         for (i, a) in nets.iter().enumerate() {

@@ -143,7 +143,7 @@ impl System<'_> {
         write(&token_file, &token)?;
 
         let mut arguments = vec![
-            place.name().to_owned(),
+            place.role().to_owned(),
             flag("api-url", format_args!("wss://{PORTAL}/")),
             flag("token-file", token_file.display()),
             flag("ca", ca.display()),
