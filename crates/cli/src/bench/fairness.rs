@@ -101,7 +101,9 @@ const RELAYED_LEAST: &str = "relayed-eight-clients-min-share";
 const ONE_FLOW: &str = "one-flow-against-64";
 const NEWCOMER: &str = "connect-under-load";
 const BINDING: &str = "relay-binding-rtt-under-load";
+/// Behind a lost segment all come too early: this counts losses, too.
 const OUT_OF_ORDER: &str = "tcp-out-of-order";
+const REORDERING: &str = "tcp-reordering";
 
 const fn row(name: &'static str, unit: &'static str, goal: Goal, scene: Scene) -> Definition {
     Definition {
@@ -113,7 +115,7 @@ const fn row(name: &'static str, unit: &'static str, goal: Goal, scene: Scene) -
 }
 
 /// All rows, in the table's order; those of a scene are beside each other.
-pub(super) const ROWS: [Definition; 11] = [
+pub(super) const ROWS: [Definition; 12] = [
     row(
         RTT,
         "ms",
@@ -174,6 +176,7 @@ pub(super) const ROWS: [Definition; 11] = [
         Scene::BusyRelay,
     ),
     row(OUT_OF_ORDER, "segments", Goal::AtMost(0.0), Scene::Order),
+    row(REORDERING, "times", Goal::AtMost(0.0), Scene::Order),
 ];
 
 /// A bottleneck, or newcomers, need so long to show anything.

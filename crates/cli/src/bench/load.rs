@@ -39,6 +39,8 @@ pub(super) struct Run {
     /// What UDP offers, in bits per second.
     pub(super) rate: Option<f64>,
     pub(super) duration: Duration,
+    /// What of the load's beginning doesn't count; it comes on top.
+    pub(super) omitted: Duration,
 }
 
 /// Where iperf3 listens.
@@ -81,6 +83,7 @@ impl Standing<'_> {
             direction,
             rate: None,
             duration,
+            omitted: Duration::ZERO,
         };
         let before = Cost::read(&self.processes)?;
         let loading = async {
@@ -150,10 +153,13 @@ impl Standing<'_> {
             .stdout(Stdio::piped())
             .spawn()
             .map_err(start)?;
-        let output = timeout(run.duration + PATIENCE, client.wait_with_output())
-            .await
-            .map_err(|_| failed(&"it doesn't end; the tunnel may be stuck"))?
-            .map_err(|error| failed(&error))?;
+        let output = timeout(
+            run.duration + run.omitted + PATIENCE,
+            client.wait_with_output(),
+        )
+        .await
+        .map_err(|_| failed(&"it doesn't end; the tunnel may be stuck"))?
+        .map_err(|error| failed(&error))?;
         if timeout(SOON, server.wait()).await.is_err() {
             // It fails if the server has ended by now.
             let _ = server.kill().await;
@@ -194,6 +200,9 @@ fn client_arguments(run: &Run) -> Vec<String> {
         run.port,
         run.duration.as_secs().max(1)
     );
+    if !run.omitted.is_zero() {
+        words.push_str(&format!(" --omit {}", run.omitted.as_secs().max(1)));
+    }
     match run.direction {
         Direction::Up => {}
         Direction::Down => words.push_str(" --reverse"),
@@ -248,6 +257,7 @@ mod tests {
             direction: Direction::Down,
             rate: None,
             duration: Duration::from_secs(5),
+            omitted: Duration::ZERO,
         };
         let line = client_arguments(&run).join(" ");
         assert!(line.contains("--time 5 --reverse --parallel 4"), "{line}");

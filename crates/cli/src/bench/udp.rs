@@ -76,6 +76,7 @@ impl Standing<'_> {
             direction,
             rate: Some(rate),
             duration,
+            omitted: Duration::ZERO,
         };
         let before = Cost::read(&self.processes)?;
         let carried = self.iperf(run).await?;

@@ -11,7 +11,7 @@ use connlib_os::namespace::run_in;
 
 use super::{
     BINDING, BOTTLENECK, EIGHT_JAIN, EIGHT_LEAST, Figure, NEWCOMER, ONE_FLOW, OTHER_PEER,
-    OUT_OF_ORDER, RELAYED_JAIN, RELAYED_LEAST, RTT,
+    OUT_OF_ORDER, RELAYED_JAIN, RELAYED_LEAST, REORDERING, RTT,
 };
 use crate::bench::load::{PORT, Run};
 use crate::bench::names::{Direction, Traffic};
@@ -33,8 +33,14 @@ const STUN_PORT: u16 = 3478;
 /// What saturates.
 const STREAMS: u8 = 4;
 
+/// Eight loads don't start at the same moment: the first ones have everything for a while.
+const START: Duration = Duration::from_secs(2);
+
 /// The flows of the client that has many.
 const MANY: u8 = 64;
+
+/// What a sender counts when an acknowledgement shows that packets have overtaken others; a lost one is none.
+const REORDERED: [&str; 3] = ["TCPSACKReorder", "TCPRenoReorder", "TCPTSReorder"];
 
 /// The cable that is the bottleneck, in the words of tc-tbf(8). 50 ms is what a modem of that rate may well hold.
 const NARROW: &str = "root tbf rate 100mbit burst 64kb latency 50ms";
@@ -78,10 +84,11 @@ impl Standing<'_> {
     ) -> Result<Figures, Failure> {
         let [a, b, c, d, e, f, g, h] = Place::CLIENTS;
         let one = async |place, port| {
-            let carried = self
-                .iperf(load(place, port, 1, Direction::Up, duration))
-                .await?;
-            Ok::<f64, Failure>(carried.bps)
+            let run = Run {
+                omitted: START,
+                ..load(place, port, 1, Direction::Up, duration)
+            };
+            Ok::<f64, Failure>(self.iperf(run).await?.bps)
         };
         let (a, b, c, d, e, f, g, h) = tokio::try_join!(
             one(a, PORT),
@@ -94,6 +101,11 @@ impl Standing<'_> {
             one(h, PORT + 7),
         )?;
         let shares = [a, b, c, d, e, f, g, h];
+        let told = shares.map(|bps| format!("{:.0}", bps / 1e6)).join(", ");
+        self.bench.narration.step(format_args!(
+            "Eight clients, {path}, {}: {told} Mbit/s",
+            self.contestant
+        ));
 
         let (jain_row, least_row) = match path {
             PathKind::Direct => (EIGHT_JAIN, EIGHT_LEAST),
@@ -162,15 +174,21 @@ impl Standing<'_> {
     }
 
     pub(super) async fn order(&self, duration: Duration) -> Result<Figures, Failure> {
-        let before = self.out_of_order()?;
+        let look = || {
+            let early = self.tcp_counters(Place::Resource, &["TCPOFOQueue"])?;
+            let reordered = self.tcp_counters(Place::Client, &REORDERED)?;
+            Ok::<_, Failure>((early, reordered))
+        };
+        let before = look()?;
         self.iperf(load(Place::Client, PORT, 1, Direction::Up, duration))
             .await?;
-        let after = self.out_of_order()?;
+        let after = look()?;
 
-        Ok(vec![(
-            OUT_OF_ORDER,
-            Figure::Value(after.saturating_sub(before) as f64),
-        )])
+        let grown = |before, after: u64| Figure::Value(after.saturating_sub(before) as f64);
+        Ok(vec![
+            (OUT_OF_ORDER, grown(before.0, after.0)),
+            (REORDERING, grown(before.1, after.1)),
+        ])
     }
 
     /// Makes the router's cable to the gateway a bottleneck.
@@ -216,16 +234,17 @@ impl Standing<'_> {
         Ok(PATIENCE)
     }
 
-    /// How many TCP segments have come too early to the server.
-    fn out_of_order(&self) -> Result<u64, Failure> {
+    /// The sum of some of the kernel's counters for TCP at a place.
+    fn tcp_counters(&self, place: Place, names: &[&str]) -> Result<u64, Failure> {
         const PATH: &str = "/proc/thread-self/net/netstat";
 
-        let text = run_in(self.network.namespace(Place::Resource)?, || {
-            fs::read_to_string(PATH)
-        })?;
+        let text = run_in(self.network.namespace(place)?, || fs::read_to_string(PATH))?;
         text.and_then(|text| {
-            counter(&text, "TcpExt:", "TCPOFOQueue")
-                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it has no TCPOFOQueue"))
+            let values = names.iter().map(|name| counter(&text, "TcpExt:", name));
+            values.sum::<Option<u64>>().ok_or_else(|| {
+                let missing = format!("it lacks one of {}", names.join(", "));
+                io::Error::new(io::ErrorKind::InvalidData, missing)
+            })
         })
         .map_err(|error| Failure::os(format_args!("read {PATH}"), &error))
     }
@@ -239,6 +258,7 @@ fn load(place: Place, port: u16, streams: u8, direction: Direction, duration: Du
         direction,
         rate: None,
         duration,
+        omitted: Duration::ZERO,
     }
 }
 
