@@ -101,6 +101,7 @@ const RELAYED_LEAST: &str = "relayed-eight-clients-min-share";
 const ONE_FLOW: &str = "one-flow-against-64";
 const NEWCOMER: &str = "connect-under-load";
 const BINDING: &str = "relay-binding-rtt-under-load";
+const REJOINS: &str = "portal-reconnects";
 /// Behind a lost segment all come too early: this counts losses, too.
 const OUT_OF_ORDER: &str = "tcp-out-of-order";
 const REORDERING: &str = "tcp-reordering";
@@ -115,7 +116,7 @@ const fn row(name: &'static str, unit: &'static str, goal: Goal, scene: Scene) -
 }
 
 /// All rows, in the table's order; those of a scene are beside each other.
-pub(super) const ROWS: [Definition; 12] = [
+pub(super) const ROWS: [Definition; 13] = [
     row(
         RTT,
         "ms",
@@ -134,6 +135,7 @@ pub(super) const ROWS: [Definition; 12] = [
         },
         Scene::Greedy,
     ),
+    row(REJOINS, "times", Goal::AtMost(0.0), Scene::Greedy),
     row(
         BOTTLENECK,
         "ms",

@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ pub(crate) struct Children {
     deaths: mpsc::UnboundedSender<Death>,
     stop: watch::Sender<Stop>,
     keepers: RefCell<JoinSet<()>>,
+    joins: Arc<AtomicU64>,
 }
 
 /// A process that has ended by itself.
@@ -57,6 +59,9 @@ const READY_WITHIN: Duration = Duration::from_secs(10);
 /// How long a program may take to end when it is asked to.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
+/// What roles log when they have joined the portal, at first and again.
+const JOINED: &str = "Joined the portal";
+
 /// How many lines of a log are kept to explain a death.
 const TAIL_LINES: usize = 12;
 
@@ -77,6 +82,7 @@ impl Children {
             deaths,
             stop: watch::Sender::new(Stop::NotYet),
             keepers: RefCell::default(),
+            joins: Arc::default(),
         };
 
         (children, receiver)
@@ -193,6 +199,11 @@ impl Children {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
+    /// How often any of them has joined the portal, as their logs have it.
+    pub(crate) fn joins(&self) -> u64 {
+        self.joins.load(Ordering::Relaxed)
+    }
+
     /// Ends all of them and waits for that.
     pub(crate) async fn stop(self) {
         self.stop.send_replace(Stop::Now);
@@ -248,6 +259,7 @@ impl Children {
             tail: tail.clone(),
             alarms: self.alarms.clone(),
             narration: self.narration,
+            joins: Arc::clone(&self.joins),
         };
         let reader = process.stderr.take().map(|lines| log.read(lines));
         let deaths = self.deaths.clone();
@@ -340,6 +352,7 @@ struct Log {
     tail: Tail,
     alarms: Alarms,
     narration: Narration,
+    joins: Arc<AtomicU64>,
 }
 
 impl Log {
@@ -349,6 +362,9 @@ impl Log {
         while let Ok(Some(line)) = lines.next_segment().await {
             let line = String::from_utf8_lossy(&line).into_owned();
             self.alarms.count(level_of(&line));
+            if line.contains(JOINED) {
+                self.joins.fetch_add(1, Ordering::Relaxed);
+            }
             self.narration.log_line(self.name, &line);
             self.tail.push(line);
         }

@@ -11,8 +11,9 @@ use connlib_os::namespace::run_in;
 
 use super::{
     BINDING, BOTTLENECK, EIGHT_JAIN, EIGHT_LEAST, Figure, NEWCOMER, ONE_FLOW, OTHER_PEER,
-    OUT_OF_ORDER, RELAYED_JAIN, RELAYED_LEAST, REORDERING, RTT,
+    OUT_OF_ORDER, REJOINS, RELAYED_JAIN, RELAYED_LEAST, REORDERING, RTT,
 };
+use crate::bench::contestant::Contestant;
 use crate::bench::load::{PORT, Run};
 use crate::bench::names::{Direction, Traffic};
 use crate::bench::sparse::Question;
@@ -58,11 +59,17 @@ impl Standing<'_> {
         let same_peer = self.sparse(client, Question::Echo, duration);
         let other_peer = self.sparse(other, Question::Echo, duration);
 
+        let joins = self.children.joins();
         let (_, same_peer, other_peer) = tokio::try_join!(load, same_peer, other_peer)?;
-        Ok(vec![
+        let mut figures = vec![
             (RTT, Figure::Delays(same_peer)),
             (OTHER_PEER, Figure::Delays(other_peer)),
-        ])
+        ];
+        if self.contestant == Contestant::Ours {
+            let rejoins = self.children.joins().saturating_sub(joins);
+            figures.push((REJOINS, Figure::Value(rejoins as f64)));
+        }
+        Ok(figures)
     }
 
     pub(super) async fn bottleneck(&self, duration: Duration) -> Result<Figures, Failure> {
