@@ -1,11 +1,12 @@
 //! The bench: our data path beside others', on this machine alone (cli.md "Bench").
 //!
 //! ```text
-//! names       what is measured          standing  a contestant that is up       record  samples, summaries
-//! contestant  who, and where it is      load      iperf3 and what it costs      report  JSON, tables
-//! cost        processor time            sparse    a flow that waits under load  stats   medians and the like
-//! udp         the best rate of datagrams fairness  who waits, and for how long
-//! memory      idle, peak, a minute after                   fixed_peers  WireGuard without a portal, uapi
+//! names         what is measured                     load      iperf3 and what it costs
+//! contestant    who, and where their programs are    udp       the best rate of datagrams
+//! standing      a contestant that is up              sparse    a flow that waits under load
+//! fixed_peers   WireGuard without a portal           fairness  who waits, and for how long
+//! cost, memory  processor time, memory               record    samples and their summaries
+//! iperf, stats  reading and reckoning                report    JSON, tables
 //! ```
 
 mod contestant;
@@ -110,17 +111,29 @@ pub(crate) fn run(args: &BenchArgs, environment: &Environment) -> Result<(), Fai
                 "the bench was interrupted; nothing of it is left",
             )),
         };
-        if !args.json {
-            return print(format_args!("{report}"));
-        }
-        let json = serde_json::to_string(&report).map_err(|error| {
-            Failure::new(
+        show(&report, args)?;
+        match report.is_complete() {
+            true => Ok(()),
+            false => Err(Failure::new(
                 Exit::Failed,
-                format_args!("can't print the report: {error}"),
-            )
-        })?;
-        print(format_args!("{json}\n"))
+                "our own program was not measured to the end; the report says why",
+            )),
+        }
     })
+}
+
+fn show(report: &Report, args: &BenchArgs) -> Result<(), Failure> {
+    if !args.json {
+        return print(report);
+    }
+    let json = serde_json::to_string(report).map_err(|error| {
+        Failure::new(
+            Exit::Failed,
+            format_args!("can't print the report: {error}"),
+        )
+    })?;
+
+    print(format_args!("{json}\n"))
 }
 
 impl Bench {

@@ -25,6 +25,8 @@ pub(super) struct Summary {
     /// The same of everything on the machine.
     pub(super) machine: f64,
     pub(super) loss: Option<f64>,
+    /// TCP segments that were sent again in a run.
+    pub(super) retransmits: Option<f64>,
     pub(super) rtt: Option<Delays>,
 }
 
@@ -66,6 +68,7 @@ impl Summary {
             machine: middle(&|outcome| per_byte(outcome.spent.machine.as_nanos() as f64, outcome))
                 .map_or(0.0, |cost| rounded(cost, 3)),
             loss: middle(&|outcome| outcome.carried.loss).map(|loss| rounded(loss, 5)),
+            retransmits: middle(&|outcome| outcome.carried.retransmits),
             rtt: trips.delays(),
         })
     }

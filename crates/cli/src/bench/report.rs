@@ -45,6 +45,7 @@ pub(super) struct Row {
     cpu_ns_per_byte: BTreeMap<String, f64>,
     machine_ns_per_byte: BTreeMap<Contestant, f64>,
     loss: BTreeMap<Contestant, f64>,
+    retransmits: BTreeMap<Contestant, f64>,
     rtt_ms: BTreeMap<Contestant, Delays>,
     runs: u32,
     /// Of ours: how far apart the runs are, as a share of the median.
@@ -72,6 +73,15 @@ impl Machine {
             aead: "ring",
             version: env!("CARGO_PKG_VERSION"),
         }
+    }
+}
+
+impl Report {
+    /// Whether ours was measured to the end; that somebody else's program fails is a finding.
+    pub(super) fn is_complete(&self) -> bool {
+        let mut failed = self.failed.iter();
+
+        !failed.any(|failed| failed.name == Contestant::Ours)
     }
 }
 
@@ -113,6 +123,7 @@ impl Row {
                 .collect(),
             machine_ns_per_byte: each(&|summary| Some(summary.machine)),
             loss: each(&|summary| summary.loss),
+            retransmits: each(&|summary| summary.retransmits),
             rtt_ms: summaries
                 .iter()
                 .filter_map(|(who, summary)| Some((*who, summary.rtt?)))

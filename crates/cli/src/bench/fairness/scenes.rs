@@ -74,6 +74,9 @@ impl Standing<'_> {
 
     pub(super) async fn bottleneck(&self, duration: Duration) -> Result<Figures, Failure> {
         let Some(tc) = self.bench.tc.as_deref() else {
+            self.bench
+                .narration
+                .step("No bottleneck: tc is not in PATH; bring it with `apt-get install iproute2`");
             return Ok(Vec::new());
         };
         self.narrow(tc).await?;
