@@ -26,7 +26,10 @@ mod udp;
 
 use std::env;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
+
+use tokio::time::sleep;
 
 use crate::args::BenchArgs;
 use crate::environment::Environment;
@@ -40,6 +43,7 @@ use crate::rig::topology::Roles;
 use crate::run;
 
 use contestant::{Entrant, Skipped, find_program};
+use cost::Cost;
 use fairness::{Finding, Scene};
 use memory::Occupancy;
 use names::{Measurement, MinuteAfter, Selection, Traffic};
@@ -65,6 +69,12 @@ struct Bench {
     alarms: Alarms,
     narration: Narration,
 }
+
+/// How long the machine is watched before anything is measured.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A machine that is busier spoils what is measured.
+const BUSY: f64 = 0.1;
 
 /// Measures, and prints the report.
 ///
@@ -139,6 +149,7 @@ fn show(report: &Report, args: &BenchArgs) -> Result<(), Failure> {
 impl Bench {
     /// Every run measures every contestant once, one after the other.
     async fn perform(&self) -> Result<Report, Failure> {
+        let busy_before = self.look_around().await?;
         let mut samples = Vec::new();
         let mut findings = Vec::new();
         let mut occupancy = Occupancy::default();
@@ -182,7 +193,7 @@ impl Bench {
         let rows = self.selection.throughput.iter();
         let fairness = self.selection.fairness.iter();
         Ok(Report {
-            machine: Machine::of_this_one(),
+            machine: Machine::of_this_one(busy_before),
             throughput: rows.map(|row| Row::of(row, self.runs, &samples)).collect(),
             fairness: fairness
                 .filter_map(|row| fairness::Row::of(row, &findings))
@@ -191,6 +202,24 @@ impl Bench {
             skipped: self.skipped.clone(),
             failed,
         })
+    }
+
+    /// Finds out how busy the machine is without us, and says if that spoils what is measured.
+    async fn look_around(&self) -> Result<f64, Failure> {
+        let before = Cost::read(&[])?;
+        sleep(LOOK).await;
+        let spent = Cost::read(&[])?.since(&before);
+        let cpus = thread::available_parallelism().map_or(1, usize::from);
+        let share = spent.machine.as_secs_f64() / (LOOK.as_secs_f64() * cpus as f64);
+        if share > BUSY {
+            self.narration.step(format_args!(
+                "Something else keeps this machine {:.0} % busy: rates and round trips will be worse than they are, \
+                 nanoseconds per byte less so",
+                share * 100.0
+            ));
+        }
+
+        Ok(share)
     }
 
     /// What could not be measured is told, and doesn't keep the rest from being so.

@@ -54,6 +54,8 @@ fn the_report_has_the_promised_shape_and_nothing_is_left() {
     assert!(report["machine"]["cpus"].as_u64() > Some(0), "{report}");
     assert!(report["machine"]["kernel"].is_string(), "{report}");
     assert_eq!(report["machine"]["aead"], "ring");
+    assert!(report["machine"]["busy_before"].is_number(), "{report}");
+    assert_eq!(report["fairness"], serde_json::json!([]));
     let [row] = report["throughput"].as_array().unwrap().as_slice() else {
         panic!("one row was asked for: {report}");
     };

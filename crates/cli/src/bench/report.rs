@@ -33,6 +33,8 @@ pub(super) struct Machine {
     /// Whose cipher ours is.
     aead: &'static str,
     version: &'static str,
+    /// The share of its time that the machine was busy before the bench began.
+    busy_before: f64,
 }
 
 /// A row of the table `throughput`.
@@ -63,8 +65,8 @@ pub(super) struct Failed {
 }
 
 impl Machine {
-    /// Asks the system.
-    pub(super) fn of_this_one() -> Self {
+    /// Asks the system; the share is 1 if all processors were busy.
+    pub(super) fn of_this_one(busy_before: f64) -> Self {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
 
         Self {
@@ -72,6 +74,7 @@ impl Machine {
             kernel: kernel.trim().to_owned(),
             aead: "ring",
             version: env!("CARGO_PKG_VERSION"),
+            busy_before: rounded(busy_before, 3),
         }
     }
 }
@@ -156,7 +159,8 @@ fn cpu(who: Contestant, summary: &Summary) -> Vec<(String, f64)> {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Machine { cpus, kernel, .. } = &self.machine;
-        writeln!(f, "{cpus} processors, Linux {kernel}")?;
+        let busy = in_percent(self.machine.busy_before);
+        writeln!(f, "{cpus} processors, Linux {kernel}, {busy} busy before")?;
         for row in &self.throughput {
             write!(f, "\n{row}")?;
         }
