@@ -1,16 +1,21 @@
 //! A host that runs the shipped loop over the fakes of `os`.
 
 use std::collections::VecDeque;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use connlib::event_loop::{Command, Core, Error, EventLoop, Inline, Io, Output, Wait, Watched};
+use connlib::event_loop::{
+    Command, Core, Error, EventLoop, Io, Output, Ready, Wait, Watched, Workers as _,
+};
 use connlib_os::fake::{FakeTrain, FakeTun, FakeUdp, SentTrain};
+use connlib_os::tun::{Joins, Tun};
 use connlib_os::udp::Udp as _;
 use connlib_wire::offload::VirtioHeader;
 use connlib_wire::stun;
 use connlib_wire::super_packet::SuperPacket;
 
+use crate::faults::{AnyOrder, Faults};
 use crate::scenario::Family;
 
 /// A role and its devices.
@@ -37,11 +42,9 @@ pub(crate) struct Turned<C: Core> {
 }
 
 impl<C: Core> Host<C> {
-    pub(crate) fn new(core: C, addr: SocketAddr, stalls_after: Option<u64>) -> Self {
-        let mut udp = FakeUdp::new(addr);
-        if let Some(sends) = stalls_after {
-            udp.fail_send(sends, std::io::ErrorKind::WouldBlock.into());
-        }
+    pub(crate) fn new(core: C, addr: SocketAddr, faults: &Faults) -> Self {
+        let (mut udp, mut tun) = (FakeUdp::new(addr), FakeTun::new("tun0"));
+        faults.plan(&mut udp, &mut tun);
 
         Self {
             event_loop: EventLoop::new(core, 0),
@@ -52,8 +55,13 @@ impl<C: Core> Host<C> {
                     Family::V6
                 },
                 udp: Watched::new(udp),
-                tun: Watched::new(FakeTun::new("tun0")),
-                workers: Inline::default(),
+                tun: Watched::new(LateTun {
+                    tun,
+                    is_here: faults.tun_comes_at.is_zero(),
+                }),
+                workers: AnyOrder::new(faults.workers),
+                outputs_are_slow: faults.outputs_are_slow,
+                turns: 0,
                 commands: VecDeque::new(),
                 outputs: Vec::new(),
             },
@@ -78,15 +86,27 @@ impl<C: Core> Host<C> {
     }
 
     pub(crate) fn send_packet(&mut self, packet: Vec<u8>) {
-        self.io.tun.device.push_packet(packet);
+        self.io.tun.device.tun.push_packet(packet);
         self.io.tun.ready.readable = true;
         self.has_work = true;
     }
 
-    /// The devices take something again.
+    /// The TUN device is there.
+    pub(crate) fn tun_comes(&mut self) {
+        self.io.tun.device.is_here = true;
+        self.unstall();
+    }
+
+    /// Somebody removes the TUN device.
+    pub(crate) fn tun_vanishes(&mut self) {
+        self.io.tun.device.tun.vanish();
+        self.unstall();
+    }
+
+    /// The devices may take and give something again.
     pub(crate) fn unstall(&mut self) {
-        self.io.udp.ready.writable = true;
-        self.io.tun.ready.writable = true;
+        self.io.udp.ready = Ready::BOTH;
+        self.io.tun.ready = Ready::BOTH;
         self.has_work = true;
     }
 
@@ -100,6 +120,7 @@ impl<C: Core> Host<C> {
         } = self.event_loop.turn(now, &mut self.io);
         self.due_at = until;
         self.has_work = false;
+        self.io.turns += 1;
         let mut fatal = None;
         for error in errors.drain() {
             if let Error::Fatal(error) = error {
@@ -116,29 +137,82 @@ impl<C: Core> Host<C> {
                 .io
                 .tun
                 .device
+                .tun
                 .outbox
                 .drain(..)
                 .flat_map(packets_of)
                 .collect(),
             fatal,
-            is_stalled: !self.io.udp.ready.writable || !self.io.tun.ready.writable,
+            is_stalled: self.is_stalled(),
         }
+    }
+}
+
+impl<C: Core> Host<C> {
+    /// Whether the world has to come back to it, because a fault hides what there is to do.
+    fn is_stalled(&self) -> bool {
+        let (udp, tun) = (&self.io.udp, &self.io.tun);
+        let hides_datagrams = !udp.ready.readable && !udp.device.inbox.is_empty();
+        let hides_packets = !tun.ready.readable && !tun.device.tun.inbox.is_empty();
+        let is_full = !udp.ready.writable || !tun.ready.writable;
+
+        hides_datagrams
+            || (hides_packets && tun.device.is_here)
+            || is_full
+            || !self.io.has_room()
+            || self.io.workers.is_busy()
+    }
+}
+
+/// A TUN device that may have yet to come.
+#[derive(Debug)]
+struct LateTun {
+    tun: FakeTun,
+    is_here: bool,
+}
+
+impl Tun for LateTun {
+    fn name(&self) -> &str {
+        self.tun.name()
+    }
+
+    fn joins(&self) -> Joins {
+        self.tun.joins()
+    }
+
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<(VirtioHeader, usize)> {
+        if !self.is_here {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+
+        self.tun.read(buf)
+    }
+
+    fn write(&mut self, header: VirtioHeader, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        if !self.is_here {
+            // Nobody can have asked for it.
+            return Ok(());
+        }
+
+        self.tun.write(header, parts)
     }
 }
 
 struct FakeIo<C: Core> {
     family: Family,
     udp: Watched<FakeUdp>,
-    tun: Watched<FakeTun>,
-    workers: Inline<C::Job>,
+    tun: Watched<LateTun>,
+    workers: AnyOrder<C::Job>,
+    outputs_are_slow: bool,
+    turns: u64,
     commands: VecDeque<Command<C::FromPortal>>,
     outputs: Vec<Output<C>>,
 }
 
 impl<C: Core> Io<C> for FakeIo<C> {
     type Udp = FakeUdp;
-    type Tun = FakeTun;
-    type Workers = Inline<C::Job>;
+    type Tun = LateTun;
+    type Workers = AnyOrder<C::Job>;
 
     fn udp(&mut self, family: stun::Family) -> Option<&mut Watched<FakeUdp>> {
         let ours = match self.family {
@@ -149,11 +223,11 @@ impl<C: Core> Io<C> for FakeIo<C> {
         (family == ours).then_some(&mut self.udp)
     }
 
-    fn tun(&mut self) -> &mut Watched<FakeTun> {
+    fn tun(&mut self) -> &mut Watched<LateTun> {
         &mut self.tun
     }
 
-    fn workers(&mut self) -> &mut Inline<C::Job> {
+    fn workers(&mut self) -> &mut AnyOrder<C::Job> {
         &mut self.workers
     }
 
@@ -166,7 +240,7 @@ impl<C: Core> Io<C> for FakeIo<C> {
     }
 
     fn has_room(&self) -> bool {
-        true
+        !self.outputs_are_slow || self.turns.is_multiple_of(2)
     }
 
     fn deliver(&mut self, output: Output<C>) {

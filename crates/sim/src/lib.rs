@@ -15,6 +15,7 @@
 //! One heap of happenings, ordered by time and number, drives all. The same seed gives the same trace, byte for byte: every
 //! datagram and every packet is hashed as it leaves.
 
+mod faults;
 mod host;
 mod log;
 mod network;
@@ -25,6 +26,7 @@ mod scenario;
 mod trace;
 mod world;
 
+pub use faults::Faults;
 pub use report::{Failure, Report};
 pub use scenario::{Direct, Family, Scenario};
 pub use trace::TraceHash;

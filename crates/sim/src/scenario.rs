@@ -5,6 +5,8 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+use crate::faults::Faults;
+
 /// Whether the two ends can reach each other without the relay.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Direct {
@@ -46,8 +48,8 @@ pub struct Scenario {
     pub ping_interval: Duration,
     /// When the grant ends, from the start.
     pub grant_ends_at: Option<Duration>,
-    /// After how many sends a socket takes nothing for a millisecond, once.
-    pub stalls_after: Option<u64>,
+    /// What goes wrong in the client's devices, and in the gateway's.
+    pub faults: [Faults; 2],
 }
 
 impl Scenario {
@@ -84,7 +86,22 @@ impl Scenario {
             ping_size: rng.random_range(8..1_200),
             ping_interval,
             grant_ends_at: rng.random_bool(0.3).then_some(grant_ends_at),
-            stalls_after: rng.random_bool(0.25).then(|| rng.random_range(1..60)),
+            faults: match rng.random_bool(0.5) {
+                true => [Faults::draw(&mut rng), Faults::draw(&mut rng)],
+                false => Default::default(),
+            },
         }
+    }
+
+    /// When there are TUN devices on both ends.
+    pub(crate) fn devices_at(&self) -> Duration {
+        let [client, gateway] = &self.faults;
+
+        client.tun_comes_at.max(gateway.tun_comes_at)
+    }
+
+    /// Whether datagrams are lost, by the network or by a device.
+    pub(crate) fn loses(&self) -> bool {
+        self.loss > 0 || self.faults.iter().any(Faults::lose)
     }
 }

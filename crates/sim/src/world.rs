@@ -65,6 +65,8 @@ enum Happening {
     /// The host behind the gateway answers.
     Echo(Vec<u8>),
     Unstall(HostId),
+    TunComes(HostId),
+    TunVanishes(HostId),
     GrantEnds,
     Settled,
     End,
@@ -119,15 +121,11 @@ impl World {
 
         let mut world = Self {
             network: Network::new(&scenario, StdRng::from_seed(seed())),
-            client: Host::new(
-                client,
-                addr(HostId::Client, NODE_PORT),
-                scenario.stalls_after,
-            ),
+            client: Host::new(client, addr(HostId::Client, NODE_PORT), &scenario.faults[0]),
             gateway: Host::new(
                 gateway,
                 addr(HostId::Gateway, NODE_PORT),
-                scenario.stalls_after,
+                &scenario.faults[1],
             ),
             relay,
             portal,
@@ -180,9 +178,17 @@ impl World {
         let (to_client, to_gateway) = (self.portal.init_client(), self.portal.init_gateway());
         self.post(portal, Happening::PortalSays(Box::new(to_client)));
         self.post(portal, Happening::PortalSays(Box::new(to_gateway)));
+        let late = [HostId::Client, HostId::Gateway].into_iter();
+        for (host, faults) in late.zip(self.scenario.faults.clone()) {
+            self.post(faults.tun_comes_at, Happening::TunComes(host));
+            if let Some(at) = faults.tun_vanishes_at {
+                self.post(at, Happening::TunVanishes(host));
+            }
+        }
+        let first_at = app::FIRST_AT.max(self.scenario.devices_at());
         for ping in 0..self.scenario.pings {
             self.post(
-                app::FIRST_AT + self.scenario.ping_interval * ping,
+                first_at + self.scenario.ping_interval * ping,
                 Happening::Ping(ping),
             );
         }
@@ -265,7 +271,13 @@ impl World {
             Happening::Echo(packet) => self.gateway.send_packet(packet),
             Happening::Unstall(HostId::Client) => self.client.unstall(),
             Happening::Unstall(HostId::Gateway) => self.gateway.unstall(),
-            Happening::Unstall(HostId::Relay) => {}
+            Happening::TunComes(HostId::Client) => self.client.tun_comes(),
+            Happening::TunComes(HostId::Gateway) => self.gateway.tun_comes(),
+            Happening::TunVanishes(HostId::Client) => self.client.tun_vanishes(),
+            Happening::TunVanishes(HostId::Gateway) => self.gateway.tun_vanishes(),
+            Happening::Unstall(HostId::Relay)
+            | Happening::TunComes(HostId::Relay)
+            | Happening::TunVanishes(HostId::Relay) => {}
             Happening::GrantEnds => self.portal.refuse_from_now_on(),
             Happening::Settled => self.check_path(),
             Happening::End => self.has_ended = true,
@@ -411,7 +423,7 @@ impl World {
 
     /// Asks the oracles that judge a whole run.
     fn finish(&mut self) -> Result<Report, Failure> {
-        let is_lossy = self.scenario.loss > 0;
+        let is_lossy = self.scenario.loses();
         let first_reply_after = self.app.first_reply_after().unwrap_or(Duration::MAX);
         let [calm, lossy] = FIRST_REPLY;
         let limit = if is_lossy { lossy } else { calm };

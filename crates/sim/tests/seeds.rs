@@ -61,7 +61,7 @@ fn an_open_network_answers_within_a_few_round_trips() {
     let mut scenario = connlib_sim::Scenario::from_seed(1);
     scenario.direct = connlib_sim::Direct::Open;
     scenario.loss = 0;
-    scenario.stalls_after = None;
+    scenario.faults = Default::default();
     scenario.latency = [Duration::from_millis(1); 3];
     scenario.portal_latency = Duration::from_millis(1);
     let report = connlib_sim::World::new(scenario)
@@ -73,6 +73,36 @@ fn an_open_network_answers_within_a_few_round_trips() {
         "{:?}",
         report.first_reply_after
     );
+}
+
+#[test]
+fn jobs_that_are_done_in_any_order_have_the_same_outcome() {
+    for seed in 0..number("SEEDS").unwrap_or(100).div_ceil(5) {
+        let run = |workers: Option<u64>| {
+            let mut scenario = connlib_sim::Scenario::from_seed(seed);
+            scenario.loss = 0;
+            scenario.faults = Default::default();
+            for faults in &mut scenario.faults {
+                faults.workers = workers;
+            }
+            let report = connlib_sim::World::new(scenario).run();
+            report.unwrap_or_else(|failure| panic!("{failure}"))
+        };
+
+        assert_eq!(run(None).replies, run(Some(seed)).replies, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_tun_device_that_vanishes_is_the_end_and_says_so() {
+    for seed in 0..5 {
+        let mut scenario = connlib_sim::Scenario::from_seed(seed);
+        scenario.faults[0].tun_vanishes_at = Some(Duration::from_secs(1));
+        let failure = connlib_sim::World::new(scenario).run().unwrap_err();
+
+        assert!(failure.what.contains("the TUN device is gone"), "{failure}");
+        assert!(failure.at >= Duration::from_secs(1), "{failure}");
+    }
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -104,7 +104,8 @@ impl Egress {
 
     /// When to look at the queue again though the socket has not become writable.
     pub(super) fn due_at(&self, now: Instant) -> Option<Instant> {
-        let retry_at = self.retry.map(|retry| retry.at);
+        // One whose time has come waits for the socket alone.
+        let retry_at = self.retry.map(|retry| retry.at).filter(|at| *at > now);
         let gives_up_at = self
             .stuck_since
             .filter(|_| self.holds_back(now))
