@@ -191,6 +191,7 @@ impl RelayLoop {
         errors: &mut Errors,
     ) {
         let exchange = &mut self.exchange;
+        let mut has_served = false;
         while let Some((port, family)) = exchange.next_listed() {
             let Some(socket) = io.socket(Via::Allocation(port, family)) else {
                 continue;
@@ -207,9 +208,14 @@ impl RelayLoop {
                         exchange.handle_peer(now, io, port, &arrival, errors);
                     }
                     exchange.list(port, family);
+                    has_served = true;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     socket.ready.readable = false;
+                    // Each turn handles one batch at least, and this was none.
+                    if !has_served {
+                        continue;
+                    }
                 }
                 Err(error) => exchange.handle_peer_error(now, io, (port, family), error, errors),
             }
