@@ -147,7 +147,7 @@ pub(super) struct Patience {
 }
 
 /// An error may be one of many that wait in a socket, each told once; but one that stays must not keep the loop busy.
-const MAX_FAILURES: u32 = 8;
+pub(super) const MAX_FAILURES: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(10);
 
 impl Patience {

@@ -18,7 +18,7 @@ use connlib_wire::train::{Arrival, MAX_SEGMENTS, Transmit, max_len};
 use super::budget::Budget;
 use super::egress::{Egress, Report};
 use super::errors::{Degraded, Error, Errors};
-use super::ingress::Ingress;
+use super::ingress::{Ingress, MAX_FAILURES};
 use super::io::Watched;
 use super::stats::{DropReason, Said, Stats, is_lost};
 use super::{FAMILIES, PerFamily};
@@ -83,6 +83,7 @@ impl RelayLoop {
                 pool: Pool::new(usize::from(u16::MAX), 64),
                 readable: VecDeque::new(),
                 listed: BTreeSet::new(),
+                failures: HashMap::new(),
                 egress: HashMap::new(),
                 waiting: BTreeSet::new(),
                 stats: Stats::default(),
@@ -202,6 +203,7 @@ impl RelayLoop {
             budget.spend(1, 0);
             match socket.device.recv(&mut self.batch) {
                 Ok(_) => {
+                    exchange.failures.remove(&(port, family));
                     while let Some(received) = self.batch.pop() {
                         let arrival = received.arrival();
                         budget.spend(arrival.datagrams().count(), arrival.bytes.len());
@@ -252,6 +254,8 @@ struct Exchange {
     /// Allocations' sockets that may have something to read, in the order of their turns, each once.
     readable: VecDeque<(AllocationPort, Family)>,
     listed: BTreeSet<(AllocationPort, Family)>,
+    /// How often in a row an allocation's socket has failed.
+    failures: HashMap<(AllocationPort, Family), u32>,
     /// Looked up, never iterated.
     egress: HashMap<Via, Egress>,
     /// The sockets that something waits for.
@@ -328,8 +332,16 @@ impl Exchange {
             self.close(io, port, family);
             self.server.handle_port_failed(now, port, family);
         } else {
-            // One of possibly many that wait in the socket.
-            self.list(port, family);
+            let failures = self.failures.entry((port, family)).or_default();
+            *failures += 1;
+            if *failures < MAX_FAILURES {
+                // One of possibly many that wait in the socket.
+                self.list(port, family);
+            } else if let Some(socket) = io.socket(Via::Allocation(port, family)) {
+                // It only fails: it is asked again when something arrives.
+                socket.ready.readable = false;
+                self.failures.remove(&(port, family));
+            }
         }
         errors.push(Error::Degraded(Degraded::NotReceived { family, source }));
     }
@@ -373,6 +385,7 @@ impl Exchange {
         io.close(port, family);
         self.egress.remove(&Via::Allocation(port, family));
         self.waiting.remove(&Via::Allocation(port, family));
+        self.failures.remove(&(port, family));
     }
 
     /// Sends data on, in trains like the one it came in. Headers are left out or put in between by listing the parts: the

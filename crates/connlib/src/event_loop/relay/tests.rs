@@ -176,6 +176,32 @@ fn a_failed_receive_costs_nothing_and_a_lost_allocation_ends() {
 }
 
 #[test]
+fn an_allocation_that_only_fails_does_not_keep_the_loop_busy_and_is_asked_again() {
+    let mut rig = Rig::new();
+    let port = rig.connect(client(1), peer(1));
+    for calls in 0..20 {
+        let error = io::Error::from(io::ErrorKind::Other);
+        rig.io.allocation(port).fail_recv(calls, error);
+    }
+    for number in 0..3 {
+        rig.say_to(port, peer(1), 0, &[number]);
+        let mut turns = 0;
+        loop {
+            let mut wait = rig.turn_with_errors();
+            wait.errors.drain().count();
+            turns += 1;
+            assert!(turns < 5, "it spins");
+            if wait.until != Some(rig.now) {
+                break;
+            }
+        }
+    }
+
+    let datagrams = rig.io.listen().queued();
+    assert_eq!(datagrams, 3, "nothing is lost to it");
+}
+
+#[test]
 fn a_port_that_can_not_be_opened_is_answered() {
     let mut rig = Rig::new();
     rig.io.can_open = false;
