@@ -269,3 +269,6 @@ impl Egress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
