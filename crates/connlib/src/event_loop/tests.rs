@@ -36,6 +36,8 @@ mod fairness;
 mod jobs;
 mod packets;
 mod properties;
+#[cfg(feature = "net")]
+mod real_roles;
 mod rig;
 mod runs;
 mod seed_defects;
@@ -48,7 +50,7 @@ use std::time::{Duration, Instant};
 use connlib_os::fake::FakeUdp;
 use connlib_wire::stun::Family;
 
-use super::{DropReason, Inline, Wait, Watched};
+use super::{DropReason, Inline, Wait, Watched, Workers as _};
 use packets::*;
 pub(super) use rig::Random;
 use rig::*;

@@ -150,6 +150,8 @@ impl<J: Job> Workers<J> for TestWorkers<J> {
 
 /// Finishes jobs in any order, after any number of questions whether one is done.
 pub(super) struct Shuffled<J> {
+    /// The most jobs that ever were under way at once.
+    pub(super) most: usize,
     under_way: Vec<J>,
     random: Random,
 }
@@ -157,6 +159,7 @@ pub(super) struct Shuffled<J> {
 impl<J> Shuffled<J> {
     pub(super) fn new(seed: u64) -> Self {
         Self {
+            most: 0,
             under_way: Vec::new(),
             random: Random(seed),
         }
@@ -166,10 +169,11 @@ impl<J> Shuffled<J> {
 impl<J: Job> Workers<J> for Shuffled<J> {
     fn submit(&mut self, job: J) {
         self.under_way.push(job);
+        self.most = self.most.max(self.under_way.len());
     }
 
     fn finished(&mut self) -> Option<J> {
-        if self.under_way.is_empty() || self.random.below(3) == 0 {
+        if self.under_way.is_empty() || !self.random.one_in(3) {
             return None;
         }
         let index = self.random.below(self.under_way.len());
