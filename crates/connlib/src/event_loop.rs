@@ -42,8 +42,8 @@ use connlib_wire::stun::Family;
 pub use budget::{MAX_BYTES, MAX_PACKETS, MAX_TIME};
 pub use errors::{Degraded, Error, Errors, Fatal, PerPacket};
 pub use io::{
-    Command, Core, Inline, Interest, Io, Job, Output, PacketBatch, Ready, Told, Wait, Watched,
-    Workers,
+    Command, Core, Inline, Interest, Io, Job, JobKind, Output, PacketBatch, Ready, Told, Wait,
+    Watched, Workers,
 };
 pub use stats::{DropReason, Histogram, Stats};
 
@@ -68,6 +68,8 @@ pub struct EventLoop<C: Core> {
     fair: FairQueue<C::Lane>,
     /// What outsiders must not know, or they could make other people's flows share a queue with theirs.
     flow_seed: u64,
+    /// The jobs that are under way.
+    jobs: UnderWay,
     housekeeping: Housekeeping,
     /// How many packets are to tell their senders that a socket's buffer stands.
     tells: u32,
@@ -97,6 +99,9 @@ const TUN_BATCH: usize = 16;
 /// and the other end have something to do while the next ones are sealed.
 const SEND_BATCH: usize = 60 * 1024;
 
+/// The most jobs of one kind under way: more of them would be a queue that nobody bounds in time.
+const MAX_JOBS: usize = 32;
+
 /// So many packets in one train are of a flow that fills queues.
 const BULK: usize = 4;
 
@@ -125,6 +130,7 @@ impl<C: Core> EventLoop<C> {
             tun: TunQueue::new(),
             fair: FairQueue::new(),
             flow_seed,
+            jobs: UnderWay::default(),
             housekeeping: Housekeeping::default(),
             tells: 0,
             first: 0,
@@ -149,7 +155,9 @@ impl<C: Core> EventLoop<C> {
 
     /// Whether everything that was to be sent has been handed to the sockets.
     pub fn is_flushed(&self) -> bool {
-        self.egress.v4.is_empty() && self.egress.v6.is_empty() && self.fair.is_empty()
+        let has_left = self.egress.v4.is_empty() && self.egress.v6.is_empty();
+
+        has_left && self.fair.is_empty() && self.jobs == UnderWay::default()
     }
 
     /// Takes one turn; `now` must never go back.
@@ -208,7 +216,7 @@ impl<C: Core> EventLoop<C> {
             Source::UdpV6 => self.has_datagrams(now, io, Family::V6),
             Source::Tun => {
                 self.tun.is_ready(now, io.tun().ready.readable)
-                    || (!self.fair.is_empty() && !self.holds_back(now))
+                    || self.fair.has_any(|lane| self.may_send(now, lane))
             }
         }
     }
@@ -216,12 +224,12 @@ impl<C: Core> EventLoop<C> {
     fn has_datagrams(&self, now: Instant, io: &mut impl Io<C>, family: Family) -> bool {
         let is_readable = io.udp(family).is_some_and(|socket| socket.ready.readable);
 
-        self.ingress.of(family).is_ready(now, is_readable)
+        self.jobs.opening < MAX_JOBS && self.ingress.of(family).is_ready(now, is_readable)
     }
 
-    /// Whether packets have to wait for a socket before they are sealed.
-    fn holds_back(&self, now: Instant) -> bool {
-        self.egress.v4.holds_back(now) || self.egress.v6.holds_back(now)
+    /// Whether packets of a lane can be sealed now: its socket takes some, and jobs are done as fast as they are made.
+    fn may_send(&self, now: Instant, lane: C::Lane) -> bool {
+        may_send(&self.core, &self.egress, self.jobs.sealing, now, lane)
     }
 
     fn take_commands(&mut self, now: Instant, io: &mut impl Io<C>, mut budget: Budget) {
@@ -353,7 +361,7 @@ impl<C: Core> EventLoop<C> {
                     skip: 0,
                     revision: self.core.revision(),
                 };
-                if self.fair.is_empty() && single.is_none() && !self.holds_back(now) {
+                if self.fair.is_empty() && single.is_none() && self.may_send(now, lane) {
                     single = Some(served);
                 } else {
                     for served in single.take().into_iter().chain([served]) {
@@ -389,17 +397,22 @@ impl<C: Core> EventLoop<C> {
         mut budget: Budget,
         errors: &mut Errors,
     ) {
-        while !self.fair.is_empty() && !self.holds_back(now) {
-            self.housekeeping.traffic(now);
+        loop {
             let (mut packets, mut bytes) = (0, 0);
             while packets < SEND_BATCH_PACKETS && bytes < SEND_BATCH {
-                let Some(served) = self.fair.pop(now, &mut self.stats) else {
+                let (core, egress, jobs) = (&self.core, &self.egress, self.jobs.sealing);
+                let may_go = |lane| may_send(core, egress, jobs, now, lane);
+                let Some(served) = self.fair.pop(now, may_go, &mut self.stats) else {
                     break;
                 };
                 packets += 1;
                 bytes += served.packet.bytes().len();
                 self.send(now, served);
             }
+            if packets == 0 {
+                return;
+            }
+            self.housekeeping.traffic(now);
             self.work(now, io, errors);
             self.flush(now, io, errors);
             budget.spend(packets, bytes);
@@ -429,9 +442,12 @@ impl<C: Core> EventLoop<C> {
     /// Lets jobs be run, takes back those that are done, and hands what they opened to the TUN device.
     fn work(&mut self, now: Instant, io: &mut impl Io<C>, errors: &mut Errors) {
         while let Some(job) = self.core.poll_job() {
+            *self.jobs.of(job.kind()) += 1;
             io.workers().submit(job);
         }
         while let Some(job) = io.workers().finished() {
+            let under_way = self.jobs.of(job.kind());
+            *under_way = under_way.saturating_sub(1);
             self.core.commit(job);
         }
         while self.core.poll_opened(now, &mut self.packets) {
@@ -586,6 +602,37 @@ impl<C: Core> EventLoop<C> {
             || (!self.tun.is_empty() && io.tun().ready.writable)
             || (self.reports_owed > 0 && io.has_room())
     }
+}
+
+/// Jobs that were handed out and have not come back.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct UnderWay {
+    sealing: usize,
+    opening: usize,
+}
+
+impl UnderWay {
+    fn of(&mut self, kind: JobKind) -> &mut usize {
+        match kind {
+            JobKind::Seal => &mut self.sealing,
+            JobKind::Open => &mut self.opening,
+        }
+    }
+}
+
+/// See [`EventLoop::may_send`]. A lane without a way yet waits with the links, not here.
+fn may_send<C: Core>(
+    core: &C,
+    egress: &PerFamily<Egress>,
+    jobs: usize,
+    now: Instant,
+    lane: C::Lane,
+) -> bool {
+    let is_held_back = core
+        .family(lane)
+        .is_some_and(|family| egress.of(family).holds_back(now));
+
+    jobs < MAX_JOBS && !is_held_back
 }
 
 /// When memory that a load has left behind is let go: while there is traffic and once after it, so that an idle node is

@@ -18,6 +18,7 @@ use connlib_wire::buffer::Pool;
 use connlib_wire::control::Control;
 use connlib_wire::id::RelayId;
 use connlib_wire::key::PublicKey;
+use connlib_wire::stun::Family;
 use connlib_wire::train::Transmit;
 use connlib_wire::{MAX_DATAGRAM, MAX_PACKET, train::MAX_SEGMENTS};
 use rand::rngs::StdRng;
@@ -281,6 +282,17 @@ impl Links {
         self.peers
             .get(&id)
             .map_or(MAX_PACKET, |peer| peer.max_packet)
+    }
+
+    /// By which IP version a peer's datagrams leave, if there is a way to it.
+    pub fn family(&self, id: PeerId) -> Option<Family> {
+        let path = self.peers.get(&id)?.path?;
+        let sent_to = match path.relay {
+            None => path.remote,
+            Some(relay) => self.relays.server_of(relay)?,
+        };
+
+        Some(Family::of(sent_to))
     }
 
     /// The network refused a datagram of `len` bytes to `dst` as too large: peers by that way get smaller packets until

@@ -10,6 +10,7 @@ use connlib_link::{Event, Job, Links, NotSent, Packets, PeerId, Stats, UpsertErr
 use connlib_tunnel::PortalState;
 use connlib_wire::buffer::Buffer;
 use connlib_wire::ip::{IcmpError, Packet, icmp_error};
+use connlib_wire::stun::Family;
 use connlib_wire::super_packet::SuperPacket;
 use connlib_wire::train::{Received, Route, Transmit};
 use ipnet::IpNet;
@@ -101,6 +102,10 @@ impl event_loop::Core for Core {
         }
 
         Some(peer)
+    }
+
+    fn family(&self, peer: PeerId) -> Option<Family> {
+        self.links.family(peer)
     }
 
     fn revision(&self) -> u64 {

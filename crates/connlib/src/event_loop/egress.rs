@@ -50,8 +50,9 @@ struct Retry {
     attempts: u32,
 }
 
-/// How long a socket may take nothing before others stop waiting for it.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// How long a socket may take nothing before others stop waiting for it: half of what a packet may wait, so that none is too
+/// old by then.
+const PATIENCE: Duration = Duration::from_millis(10);
 
 /// How long the kernel has to find memory for a datagram, and how often it is asked (io.md §2.4).
 const RETRY_AFTER: Duration = Duration::from_millis(1);

@@ -85,6 +85,7 @@ struct Lane<L> {
     deficit: i64,
     turns: Turns,
     flows: usize,
+    packets: usize,
 }
 
 #[derive(Debug)]
@@ -173,6 +174,9 @@ impl<L: Copy + Eq + Hash> FairQueue<L> {
             });
             self.bytes += len;
             self.packets += 1;
+            if let Some(lane) = self.lanes.get_mut(lane) {
+                lane.packets += 1;
+            }
         }
         while self.bytes > MAX_BYTES || self.packets > MAX_PACKETS {
             if !self.drop_of_fattest(stats) {
@@ -181,12 +185,34 @@ impl<L: Copy + Eq + Hash> FairQueue<L> {
         }
     }
 
-    /// Takes the packet whose turn it is.
-    pub(super) fn pop(&mut self, now: Instant, stats: &mut Stats) -> Option<Served<L>> {
+    /// Whether anything waits in a lane that `may_go`.
+    pub(super) fn has_any(&self, may_go: impl Fn(L) -> bool) -> bool {
+        let waiting = self.lanes.iter().filter(|lane| lane.packets > 0);
+
+        self.packets > 0 && waiting.filter_map(|lane| lane.id).any(may_go)
+    }
+
+    /// Takes the packet whose turn it is, of the lanes that `may_go`.
+    pub(super) fn pop(
+        &mut self,
+        now: Instant,
+        may_go: impl Fn(L) -> bool,
+        stats: &mut Stats,
+    ) -> Option<Served<L>> {
         let now = self.clock(now);
+        let mut held_back = 0;
         loop {
             let at = self.turns.front()?;
             let lane = self.lanes.get_mut(at)?;
+            if !lane.id.is_some_and(&may_go) {
+                held_back += 1;
+                if held_back > self.by_id.len() {
+                    return None;
+                }
+                self.turns.rotate();
+                continue;
+            }
+            held_back = 0;
             if lane.deficit <= 0 {
                 lane.deficit += QUANTUM;
                 self.turns.rotate();
@@ -204,8 +230,10 @@ impl<L: Copy + Eq + Hash> FairQueue<L> {
                 lane.turns.rotate();
                 continue;
             }
-            let Some((waiting, skip)) = flow.take(now, &mut self.bytes, &mut self.packets, stats)
-            else {
+            let before = flow.packets.len();
+            let taken = flow.take(now, &mut self.bytes, &mut self.packets, stats);
+            lane.packets -= before - flow.packets.len();
+            let Some((waiting, skip)) = taken else {
                 if lane.turns.leave() {
                     self.free_flow(index);
                 }
@@ -263,6 +291,7 @@ impl<L: Copy + Eq + Hash> FairQueue<L> {
                 deficit: 0,
                 turns: Turns::default(),
                 flows: 0,
+                packets: 0,
             });
             self.lanes.len() - 1
         });
@@ -336,10 +365,11 @@ impl<L: Copy + Eq + Hash> FairQueue<L> {
             flow.lane,
             flow.packets.is_empty() && flow.deficit == QUANTUM,
         );
-        if is_over
-            && let Some(lane) = self.lanes.get_mut(lane)
-            && let Some(at) = lane.turns.new.iter().rposition(|new| *new == index)
-        {
+        let Some(lane) = self.lanes.get_mut(lane) else {
+            return true;
+        };
+        lane.packets -= 1;
+        if is_over && let Some(at) = lane.turns.new.iter().rposition(|new| *new == index) {
             lane.turns.new.remove(at);
             self.free_flow(index);
         }

@@ -43,6 +43,7 @@ pub trait Core {
     fn handle_portal_state(&mut self, now: Instant, state: PortalState);
     fn route(&mut self, now: Instant, packet: &mut SuperPacket<Buffer>) -> Option<Self::Lane>;
     fn revision(&self) -> u64;
+    fn family(&self, lane: Self::Lane) -> Option<Family>;
     fn count_malformed(&mut self);
     fn begin_send(
         &mut self,
@@ -88,6 +89,18 @@ pub trait PacketBatch: Default {
 pub trait Job {
     /// Does it.
     fn run(&mut self);
+
+    /// What kind of work it is: each has places of its own, so that neither keeps the other from being done.
+    fn kind(&self) -> JobKind;
+}
+
+/// Which way the packets of a [`Job`] go.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum JobKind {
+    /// Into the tunnel.
+    Seal,
+    /// Out of it.
+    Open,
 }
 
 /// Whoever runs jobs: the loop's own thread, or others.

@@ -8,10 +8,11 @@ use connlib_tunnel::gateway::{self, Gateway};
 use connlib_tunnel::{Job, Packets, PeerId, PortalState, Status};
 use connlib_wire::buffer::Buffer;
 use connlib_wire::portal;
+use connlib_wire::stun::Family;
 use connlib_wire::super_packet::SuperPacket;
 use connlib_wire::train::{Received, Route, Transmit};
 
-use super::{Core, PacketBatch, Told};
+use super::{Core, JobKind, PacketBatch, Told};
 
 impl PacketBatch for Packets {
     fn memory(&self) -> &[u8] {
@@ -34,6 +35,13 @@ impl PacketBatch for Packets {
 impl super::Job for Job {
     fn run(&mut self) {
         self.run();
+    }
+
+    fn kind(&self) -> JobKind {
+        match self {
+            Self::Seal(_) => JobKind::Seal,
+            Self::Open(_) => JobKind::Open,
+        }
     }
 }
 
@@ -63,6 +71,10 @@ macro_rules! core {
 
             fn revision(&self) -> u64 {
                 self.revision()
+            }
+
+            fn family(&self, peer: PeerId) -> Option<Family> {
+                self.family(peer)
             }
 
             fn count_malformed(&mut self) {

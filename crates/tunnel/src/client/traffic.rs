@@ -10,6 +10,7 @@ use connlib_wire::control::Control;
 use connlib_wire::id::{GatewayId, ResourceId};
 use connlib_wire::ip::{IcmpError, Packet, icmp_error};
 use connlib_wire::offload::VirtioHeader;
+use connlib_wire::stun::Family;
 use connlib_wire::super_packet::SuperPacket;
 use connlib_wire::train::{Arrival, Received, Route};
 
@@ -149,6 +150,11 @@ impl Client {
     /// Counts what may have changed where packets go: one that was routed at another count is to be routed again.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// By which IP version a peer's datagrams leave, if there is a way to it.
+    pub fn family(&self, peer: PeerId) -> Option<Family> {
+        self.links.family(peer)
     }
 
     /// Counts a packet of the TUN device that is none.

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use super::super::{Command, Degraded, Error, Source};
+use super::super::{Command, Degraded, Error, MAX_JOBS, Source};
 use super::*;
 
 /// In how many turns a ready source is served at the latest.
@@ -280,16 +280,20 @@ impl World {
         let v4_paused = paused(event_loop.ingress.v4.due_at());
         let v6_paused = paused(event_loop.ingress.v6.due_at());
         let tun_paused = paused(event_loop.tun.due_at());
-        let seals = !event_loop.fair.is_empty() && !event_loop.holds_back(now);
+        let seals = event_loop
+            .fair
+            .has_any(|lane| event_loop.may_send(now, lane));
         let (left_v4, left_v6) = (has_left(Family::V4), has_left(Family::V6));
         let readable = self.readable().map(|flag| flag == Some(true));
+        // Sockets wait while as many jobs as may be are under way.
+        let takes = event_loop.jobs.opening < MAX_JOBS;
         let io = &mut self.rig.io;
 
         [
             !io.commands.is_empty(),
             due,
-            left_v4 || (readable[2] && !io.v4().inbox.is_empty() && !v4_paused),
-            left_v6 || (readable[3] && !io.v6().inbox.is_empty() && !v6_paused),
+            takes && (left_v4 || (readable[2] && !io.v4().inbox.is_empty() && !v4_paused)),
+            takes && (left_v6 || (readable[3] && !io.v6().inbox.is_empty() && !v6_paused)),
             readable[4] && !io.tun().inbox.is_empty() && !tun_paused,
             seals,
         ]

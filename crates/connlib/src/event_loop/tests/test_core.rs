@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use connlib_tunnel::PortalState;
 use connlib_wire::buffer::{Buffer, Pool};
+use connlib_wire::stun::Family;
 use connlib_wire::super_packet::SuperPacket;
 use connlib_wire::train::{Received, Route, Transmit};
 
@@ -145,6 +146,10 @@ impl Core for TestCore {
             family: family_of(bytes),
             peer: bytes[18],
         })
+    }
+
+    fn family(&self, lane: Lane) -> Option<Family> {
+        Some(Family::of(route(lane.family).dst))
     }
 
     fn revision(&self) -> u64 {

@@ -7,7 +7,7 @@ use connlib_wire::buffer::{Buffer, Pool};
 use connlib_wire::super_packet::SuperPacket;
 use connlib_wire::train::{Received, Route, Transmit};
 
-use super::super::{Job, PacketBatch, Told};
+use super::super::{Job, JobKind, PacketBatch, Told};
 
 /// Encryption that changes nothing.
 #[derive(Debug)]
@@ -56,6 +56,13 @@ impl Job for TestJob {
                     }
                 }
             }
+        }
+    }
+
+    fn kind(&self) -> JobKind {
+        match self {
+            Self::Seal { .. } => JobKind::Seal,
+            Self::Open { .. } => JobKind::Open,
         }
     }
 }
