@@ -38,6 +38,7 @@ mod tun;
 
 use std::time::{Duration, Instant};
 
+use connlib_os::udp::Udp as _;
 use connlib_wire::stun::Family;
 
 pub use budget::{MAX_BYTES, MAX_PACKETS, MAX_TIME};
@@ -293,6 +294,10 @@ impl<C: Core> EventLoop<C> {
                 Output::Message(message)
             } else if self.reports_owed > 0 {
                 self.reports_owed -= 1;
+                self.stats.backlogs = FAMILIES.map(|family| {
+                    let socket = io.udp(family)?;
+                    socket.device.backlog().ok()
+                });
                 Output::Status(self.core.status(now), Box::new(self.stats.clone()))
             } else {
                 return;

@@ -7,7 +7,7 @@
 //! udp      trains of datagrams          poll       wait for many descriptors at once
 //! tun      IP packets, joined or not    clock      time that goes on during suspend
 //! fake     both in memory, with faults  random     a seed
-//! netlink  interfaces, routes, rules    process    memory in use, user, priority
+//! netlink  interfaces, routes, rules    process    memory in use, user
 //!                                       namespace  private networks, children in them
 //! ```
 //!

@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use crate::sys;
 
@@ -73,40 +72,6 @@ pub fn terminate(pid: u32) -> io::Result<()> {
     }
 }
 
-/// Asks the scheduler to let the calling thread run for so long at a time (0.1 to 100 ms), which also says how soon it
-/// has its turn: threads with short slices go first when they wake up, and get no more time for it.
-///
-/// Other threads aren't affected, and the priority stays. Linux takes note since 6.12 and ignores it before.
-///
-/// # Errors
-///
-/// `Unsupported`: the thread is scheduled by other rules (real time, idle), which somebody has chosen. Anything else: the
-/// kernel refuses; all is as before.
-pub fn set_time_slice(slice: Duration) -> io::Result<()> {
-    let mut scheduling = sys::process::scheduling()?;
-    if !matches!(
-        i32::try_from(scheduling.sched_policy),
-        Ok(libc::SCHED_OTHER | libc::SCHED_BATCH)
-    ) {
-        return Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "only threads of the normal scheduling policy have time slices",
-        ));
-    }
-    scheduling.sched_runtime = u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX);
-
-    sys::process::set_scheduling(&scheduling)
-}
-
-/// Sets the nice value of the calling thread alone: -20 (first) to 19 (last), 0 is normal.
-///
-/// # Errors
-///
-/// `PermissionDenied`: a value below the present one needs CAP_SYS_NICE.
-pub fn raise_priority(nice: i32) -> io::Result<()> {
-    sys::process::set_nice(nice)
-}
-
 fn parse_resident(status: &str) -> Option<u64> {
     let line = status
         .lines()
@@ -164,43 +129,6 @@ mod tests {
         assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
         assert!(terminate(0).is_err());
         assert!(terminate(u32::MAX).is_err());
-    }
-
-    #[test]
-    fn a_time_slice_is_the_calling_threads_own_and_leaves_the_priority() {
-        let slice_and_nice = || {
-            let scheduling = sys::process::scheduling().unwrap();
-            (scheduling.sched_runtime, scheduling.sched_nice)
-        };
-        let before = slice_and_nice();
-
-        std::thread::spawn(move || {
-            raise_priority(5).unwrap();
-            set_time_slice(Duration::from_micros(700)).unwrap();
-            // Linux before 6.12 says zero.
-            assert!(matches!(slice_and_nice(), (700_000 | 0, 5)));
-
-            raise_priority(6).unwrap();
-            assert!(matches!(slice_and_nice(), (700_000 | 0, 6)));
-        })
-        .join()
-        .unwrap();
-
-        assert_eq!(slice_and_nice(), before);
-    }
-
-    #[test]
-    fn threads_of_another_policy_keep_it() {
-        std::thread::spawn(|| {
-            let mut idle = sys::process::scheduling().unwrap();
-            idle.sched_policy = libc::SCHED_IDLE as u32;
-            sys::process::set_scheduling(&idle).unwrap();
-
-            let refused = set_time_slice(Duration::from_millis(1)).unwrap_err();
-            assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
-        })
-        .join()
-        .unwrap();
     }
 
     #[test]

@@ -18,9 +18,21 @@ pub(super) struct Load {
     stood_ms: Quantiles,
     /// How late timers were served.
     timer_delay_ms: Quantiles,
+    /// What stands in the sockets.
+    sockets: [Option<Socket>; 2],
     /// Packets marked instead of dropped because their queue stood.
     marked: u64,
     dropped: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Debug, Serialize)]
+struct Socket {
+    family: &'static str,
+    /// What its receive buffer holds, the kernel's book-keeping included, and can hold.
+    bytes: usize,
+    limit_bytes: usize,
+    /// What the kernel dropped because it was full, in trains.
+    dropped: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -43,6 +55,16 @@ impl From<&Stats> for Load {
             wait_ms: Quantiles::from(&stats.waits),
             stood_ms: Quantiles::from(&stats.stood),
             timer_delay_ms: Quantiles::from(&stats.timer_delays),
+            sockets: [("ipv4", stats.backlogs[0]), ("ipv6", stats.backlogs[1])].map(
+                |(family, backlog)| {
+                    backlog.map(|backlog| Socket {
+                        family,
+                        bytes: backlog.bytes,
+                        limit_bytes: backlog.limit,
+                        dropped: backlog.dropped,
+                    })
+                },
+            ),
             marked: stats.marked,
             dropped: dropped.collect(),
         }

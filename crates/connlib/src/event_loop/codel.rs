@@ -1,18 +1,16 @@
 //! When a queue has stood for too long: the law of CoDel (RFC 8289).
 //!
 //! A queue that empties now and then is a good one, however long it becomes in between. One in which even the luckiest
-//! packet has waited longer than a target for an [`INTERVAL`] stands, and its senders are told so, a little more often each
+//! packet has waited longer than a target for a whole interval stands, and its senders are told so, a little more often each
 //! time until they hear it.
 
 use std::time::{Duration, Instant};
-
-/// How long a queue may be above that: about a round trip of those who fill it (RFC 8289 §4.3).
-pub(super) const INTERVAL: Duration = Duration::from_millis(100);
 
 /// What one queue remembers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Codel {
     target: Duration,
+    interval: Duration,
     /// When the queue will have stood for an interval, if it goes on.
     stands_at: Option<Instant>,
     /// When the next packet is to tell, while they do.
@@ -22,10 +20,12 @@ pub(super) struct Codel {
 }
 
 impl Codel {
-    /// Lets packets wait for `target` in a queue that stands.
-    pub(super) fn new(target: Duration) -> Self {
+    /// Lets packets wait for `target` in a queue, and longer for `interval`: about a round trip of those who fill it (RFC
+    /// 8289 §4.3).
+    pub(super) fn new(target: Duration, interval: Duration) -> Self {
         Self {
             target,
+            interval,
             stands_at: None,
             next_at: None,
             count: 0,
@@ -41,7 +41,7 @@ impl Codel {
             return false;
         }
         let Some(stands_at) = self.stands_at else {
-            self.stands_at = Some(now + INTERVAL);
+            self.stands_at = Some(now + self.interval);
             return false;
         };
         if now < stands_at {
@@ -65,7 +65,7 @@ impl Codel {
     }
 
     fn after(&self, at: Instant) -> Instant {
-        at + INTERVAL.div_f64(f64::from(self.count.max(1)).sqrt())
+        at + self.interval.div_f64(f64::from(self.count.max(1)).sqrt())
     }
 }
 
@@ -88,13 +88,13 @@ mod tests {
 
     #[test]
     fn a_queue_that_moves_tells_nobody() {
-        let mut codel = Codel::new(TARGET);
+        let mut codel = Codel::new(TARGET, TARGET * 20);
         assert!(tells(&mut codel, Instant::now(), TARGET - MILLI, 1_000).is_empty());
     }
 
     #[test]
     fn a_queue_that_stands_tells_after_an_interval_and_then_more_and_more_often() {
-        let mut codel = Codel::new(TARGET);
+        let mut codel = Codel::new(TARGET, TARGET * 20);
         let told = tells(&mut codel, Instant::now(), TARGET * 2, 500);
 
         assert_eq!(told, [100, 200, 271, 329, 379, 424, 464]);
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn one_lucky_packet_ends_it() {
-        let mut codel = Codel::new(TARGET);
+        let mut codel = Codel::new(TARGET, TARGET * 20);
         let start = Instant::now();
         tells(&mut codel, start, TARGET * 2, 150);
         let later = start + MILLI * 150;
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn the_last_packet_of_a_queue_never_tells() {
-        let mut codel = Codel::new(TARGET);
+        let mut codel = Codel::new(TARGET, TARGET * 20);
         let start = Instant::now();
         tells(&mut codel, start, TARGET * 2, 150);
 

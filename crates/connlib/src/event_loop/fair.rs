@@ -25,6 +25,9 @@ const QUANTUM: i64 = 16 * 1024;
 /// How long a packet may wait in a queue that stands (field.md §5.2).
 const TARGET: Duration = Duration::from_millis(5);
 
+/// How long a queue may stand before its sender is told: a long round trip.
+const INTERVAL: Duration = Duration::from_millis(100);
+
 /// No packet waits longer: what is older goes nowhere (field.md §5.2).
 pub(super) const MAX_WAIT: Duration = Duration::from_millis(20);
 
@@ -315,7 +318,7 @@ impl<L: Copy + Eq + Hash> FairQueue<L> {
         });
         if let Some(flow) = self.flows.get_mut(index) {
             (flow.lane, flow.hash, flow.deficit) = (lane, hash, QUANTUM);
-            flow.codel = Codel::new(TARGET);
+            flow.codel = Codel::new(TARGET, INTERVAL);
         }
         self.by_key.insert((lane, hash), index);
         if let Some(lane) = self.lanes.get_mut(lane) {
@@ -385,7 +388,7 @@ impl Flow {
             hash: 0,
             deficit: 0,
             bytes: 0,
-            codel: Codel::new(TARGET),
+            codel: Codel::new(TARGET, INTERVAL),
             packets: VecDeque::new(),
         }
     }

@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use connlib_os::udp::Backlog;
+
 /// Why a packet or datagram went nowhere, as far as the loop is to blame. Cores count their own reasons.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
@@ -114,6 +116,8 @@ pub struct Stats {
     pub turn_times: Histogram,
     /// How late the core's timer was served.
     pub timer_delays: Histogram,
+    /// What stands in the sockets, IPv4's and IPv6's, where the kernel tells; looked at when a status is asked for.
+    pub backlogs: [Option<Backlog>; 2],
     dropped: [u64; DropReason::ALL.len()],
 }
 

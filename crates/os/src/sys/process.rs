@@ -3,10 +3,7 @@
 use std::env;
 use std::ffi::{CString, OsString};
 use std::io;
-use std::mem;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
-
-use libc::{c_int, c_uint, sched_attr};
 
 use super::{check, check_len, own};
 
@@ -79,48 +76,4 @@ pub(crate) fn take_inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
 pub(crate) fn terminate(pid: i32) -> io::Result<()> {
     // SAFETY: takes numbers.
     check(unsafe { libc::kill(pid, libc::SIGTERM) }).map(drop)
-}
-
-/// How the calling thread is scheduled.
-pub(crate) fn scheduling() -> io::Result<sched_attr> {
-    // SAFETY: it consists of integers, for which zero is a value.
-    let mut attributes: sched_attr = unsafe { mem::zeroed() };
-    // SAFETY: the pointer is to attributes that live through the call, of the size beside it; thread 0 is this one.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_sched_getattr,
-            0 as libc::pid_t,
-            &raw mut attributes,
-            SCHED_ATTR_LEN,
-            0 as c_uint,
-        )
-    };
-
-    check(result as c_int).map(|_| attributes)
-}
-
-/// Schedules the calling thread so.
-pub(crate) fn set_scheduling(attributes: &sched_attr) -> io::Result<()> {
-    let mut attributes = *attributes;
-    attributes.size = SCHED_ATTR_LEN;
-    // SAFETY: the pointer is to attributes that live through the call and say their size; thread 0 is this one. The
-    // kernel writes to nothing but the size.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_sched_setattr,
-            0 as libc::pid_t,
-            &raw mut attributes,
-            0 as c_uint,
-        )
-    };
-
-    check(result as c_int).map(drop)
-}
-
-const SCHED_ATTR_LEN: u32 = size_of::<sched_attr>() as u32;
-
-/// Sets the nice value of the calling thread.
-pub(crate) fn set_nice(nice: c_int) -> io::Result<()> {
-    // SAFETY: takes numbers. Linux has a nice value of each thread, and 0 is this one.
-    check(unsafe { libc::setpriority(libc::PRIO_PROCESS as _, 0, nice) }).map(drop)
 }

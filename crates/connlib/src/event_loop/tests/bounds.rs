@@ -224,3 +224,41 @@ fn a_packet_that_waited_is_judged_again_if_rules_have_changed() {
         assert_eq!(rig.core().denied, all - expected);
     }
 }
+
+/// A socket in which everything waits for milliseconds is not full, and yet stands in everybody's way.
+#[test]
+fn a_socket_that_stands_tells_the_bulk_in_it_and_nobody_else() {
+    let mut rig = Rig::new();
+    rig.io.v4().set_stood_for(Some(Duration::from_millis(5)));
+    for turn in 0..200 {
+        // More than a turn takes.
+        for train in 0..120 {
+            let numbers = if train % 2 == 0 { 0..8 } else { 0..1 };
+            rig.io.v4().inbox.push_back(train_of(Family::V4, numbers));
+        }
+        let _ = rig.turn();
+        rig.advance(Duration::from_millis(1));
+        if turn < 15 {
+            assert_eq!(rig.event_loop.stats().dropped(DropReason::SocketStands), 0);
+        }
+    }
+
+    let told = rig.event_loop.stats().dropped(DropReason::SocketStands);
+    assert!((5..100).contains(&told), "{told}");
+    let written = rig.io.tun().outbox.len() as u64;
+    let received = rig.event_loop.stats().datagrams_received;
+    assert!(written <= received - told, "each cost one packet");
+}
+
+#[test]
+fn a_socket_that_empties_tells_nobody() {
+    let mut rig = Rig::new();
+    rig.io.v4().set_stood_for(Some(Duration::from_millis(5)));
+    for _ in 0..200 {
+        rig.io.v4().inbox.push_back(train_of(Family::V4, 0..8));
+        let _ = rig.turn();
+        rig.advance(Duration::from_millis(1));
+    }
+
+    assert_eq!(rig.event_loop.stats().dropped(DropReason::SocketStands), 0);
+}
