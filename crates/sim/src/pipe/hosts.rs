@@ -73,7 +73,7 @@ impl<C: Core<Status = Status>, W: Workers<C::Job>> Node<C, W> {
     /// Takes a turn if there is anything to do; whether there was.
     pub(super) fn turn(&mut self, now: Instant) -> bool {
         let is_due = self.due_at.is_some_and(|at| at <= now);
-        if !self.has_work && !is_due {
+        if !self.has_work && !is_due && !self.io.workers.is_busy() {
             return false;
         }
         self.has_work = false;
