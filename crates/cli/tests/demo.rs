@@ -11,7 +11,10 @@
 #[path = "support/capture.rs"]
 mod capture;
 #[path = "support/demo.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
 mod demo;
+#[path = "support/processes.rs"]
+mod processes;
 #[path = "support/program.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod program;
@@ -33,6 +36,7 @@ use tempfile::TempDir;
 
 use capture::{Capture, Kind, kinds_of, read};
 use demo::Demo;
+use processes::{processes_of, program_of};
 use program::{Running, connlib, run, verdict};
 
 /// What each KiB that the resource serves begins with.
@@ -344,35 +348,6 @@ fn host() -> [String; 4] {
         read("/proc/sys/net/ipv4/ip_forward"),
         read("/etc/resolv.conf"),
     ]
-}
-
-/// The children of a process.
-fn processes_of(parent: u32) -> Vec<u32> {
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-
-    pids.filter(|pid| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // After the name, which may hold anything: state and parent (proc_pid_stat(5)).
-        let after_name = stat.rsplit(") ").next().unwrap_or_default();
-        after_name.split(' ').nth(1) == Some(&parent.to_string())
-    })
-    .collect()
-}
-
-/// The process of the demo that plays a role, and what it was told.
-fn program_of(demo: u32, role: &str) -> (u32, Vec<String>) {
-    let arguments_of = |pid: u32| {
-        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let words = line.split('\0').skip(1).filter(|word| !word.is_empty());
-        words.map(str::to_owned).collect::<Vec<_>>()
-    };
-    let pids = processes_of(demo).into_iter();
-    let mut programs = pids.map(|pid| (pid, arguments_of(pid)));
-
-    programs
-        .find(|(_, arguments)| arguments.first().is_some_and(|first| first == role))
-        .unwrap()
 }
 
 fn assert_gone(pids: &[u32]) {

@@ -5,13 +5,13 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
 use connlib_os::namespace::{Namespace, run_in};
 use connlib_os::process;
 use serde_json::Value;
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 use crate::program::connlib;
 
@@ -23,15 +23,31 @@ pub(crate) struct Demo {
     child: Child,
     pub(crate) report: Value,
     files: TempDir,
+    log: Option<NamedTempFile>,
 }
 
 impl Demo {
     pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, None)
+    }
+
+    /// Starts it and keeps what its programs log.
+    pub(crate) fn start_logged(arguments: &[&str]) -> Self {
+        let arguments = [&["--verbose"], arguments].concat();
+
+        Self::start_with(&arguments, Some(NamedTempFile::new().unwrap()))
+    }
+
+    fn start_with(arguments: &[&str], log: Option<NamedTempFile>) -> Self {
         let files = tempfile::tempdir().unwrap();
+        let stderr = match &log {
+            Some(log) => Stdio::from(log.reopen().unwrap()),
+            None => Stdio::inherit(),
+        };
         let mut child = connlib(&["demo", "--json", "--keep", "--size", "2"])
             .args(arguments)
             .env("TMPDIR", files.path())
-            .stderr(std::process::Stdio::inherit())
+            .stderr(stderr)
             .spawn()
             .unwrap();
         let mut line = String::new();
@@ -40,8 +56,12 @@ impl Demo {
 
         Self {
             child,
-            report: serde_json::from_str(&line).unwrap(),
+            report: serde_json::from_str(&line).unwrap_or_else(|error| {
+                let said = log.as_ref().map(|log| fs::read_to_string(log.path()));
+                panic!("no report: {error}; {said:?}")
+            }),
             files,
+            log,
         }
     }
 
@@ -68,6 +88,23 @@ impl Demo {
         let directory = directories.next().unwrap().unwrap().path();
 
         directory.join(name)
+    }
+
+    /// What the role says about itself.
+    pub(crate) fn status(&self, role: &str) -> Value {
+        connlib::status::query(&self.file(&format!("{role}.sock"))).unwrap()
+    }
+
+    /// The lines of a log, kept by [`start_logged`](Self::start_logged), that a person should look at.
+    pub(crate) fn alarms(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.log.as_ref().unwrap().path()).unwrap();
+        let is_alarm = |line: &&str| {
+            [" WARN ", " ERROR ", "panicked at"]
+                .iter()
+                .any(|word| line.contains(word))
+        };
+
+        log.lines().filter(is_alarm).map(str::to_owned).collect()
     }
 
     /// Fetches so many MiB from inside the client's namespace; `None` if that doesn't work now.
