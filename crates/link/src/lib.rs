@@ -27,6 +27,7 @@
 #![deny(clippy::indexing_slicing, clippy::panic)]
 
 mod allocation;
+mod handshakes;
 mod ice;
 mod jobs;
 mod links;

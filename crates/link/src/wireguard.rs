@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use connlib_wire::key::{PresharedKey, PublicKey};
 use zeroize::Zeroizing;
 
+use crate::handshakes::Handshakes;
 use crate::peer::FixedPeer;
 pub(crate) use sanstun::{Datagram, Error, TunnelId};
 
@@ -50,7 +51,10 @@ pub(crate) const fn sealed_len(len: usize) -> usize {
 }
 
 /// Our key and what protects it from floods.
-pub(crate) struct Interface(sanstun::Interface);
+pub(crate) struct Interface {
+    inner: sanstun::Interface,
+    handshakes: Handshakes,
+}
 
 /// What a datagram turned out to be.
 pub(crate) enum Incoming {
@@ -68,15 +72,21 @@ pub(crate) enum Incoming {
 
 impl Interface {
     pub(crate) fn new(seed: Zeroizing<[u8; 32]>, now: Instant, unix: Duration) -> Self {
-        Self(sanstun::Interface::new(seed, now, unix))
+        Self {
+            inner: sanstun::Interface::new(seed, now, unix),
+            handshakes: Handshakes::default(),
+        }
     }
 
     pub(crate) fn public_key(&self) -> PublicKey {
-        PublicKey(self.0.static_public().to_bytes())
+        PublicKey(self.inner.static_public().to_bytes())
     }
 
     pub(crate) fn with_key(self, key: &PrivateKey) -> Self {
-        Self(self.0.with_static_private(key.0.clone()))
+        Self {
+            inner: self.inner.with_static_private(key.0.clone()),
+            ..self
+        }
     }
 
     pub(crate) fn new_tunnel(
@@ -87,7 +97,7 @@ impl Interface {
     ) -> Result<Tunnel, Error> {
         let config = sanstun::TunnelConfig::default().with_preshared_key(secret(preshared_key));
         let mut tunnel = self
-            .0
+            .inner
             .new_tunnel(sanstun::PublicKey::from(peer.0), config, now)?;
         tunnel.set_rekey_attempt_time(REKEY_ATTEMPT_TIME);
         tunnel.set_rekey_timeout(CONNECTING_REKEY_TIMEOUT);
@@ -111,7 +121,7 @@ impl Interface {
         let key = sanstun::PublicKey::from(peer.public_key.0);
 
         Ok(Tunnel {
-            inner: self.0.new_tunnel(key, config, now)?,
+            inner: self.inner.new_tunnel(key, config, now)?,
         })
     }
 
@@ -124,7 +134,16 @@ impl Interface {
     ) -> Result<Incoming, Error> {
         use sanstun::{Received, ReceivedMessage};
 
-        Ok(match self.0.receive(from, datagram, now)? {
+        let is_handshake = Handshakes::is_one(datagram);
+        if is_handshake && !self.handshakes.admits(now, from.ip()) {
+            return Err(Error::RateLimited);
+        }
+        let received = self.inner.receive(from, datagram, now);
+        if is_handshake {
+            self.handshakes.count(from.ip(), &received);
+        }
+
+        Ok(match received? {
             Received::SendCookieReply(reply) => Incoming::Overloaded(reply),
             Received::Message(ReceivedMessage::HandshakeInitiation(message)) => {
                 Incoming::Initiation(PublicKey(message.peer_static_public().to_bytes()), message)
