@@ -27,12 +27,13 @@ const NOWHERE: [u8; 4] = [10, 20, 0, 99];
 const SEGMENTS: usize = 48;
 const SEGMENT: usize = 1_200;
 
-/// The flood begins at so many bytes per second, and becomes faster by this factor in such steps until so much of it is
-/// dropped. As fast as its sender can would measure the kernel: while our thread waits for a processor, any device
+/// The flood begins at so many bytes per second, and becomes faster by this factor until in so many steps in a row so much
+/// of it is dropped. As fast as its sender can would measure the kernel: while our thread waits for a processor, any device
 /// overflows.
 const SLOW: f64 = 20e6;
 const FASTER: f64 = 1.25;
 const STEP: Duration = Duration::from_millis(300);
+const STEPS: usize = 3;
 const OVERLOAD: f64 = 0.2;
 
 /// Packets of the sparse flow: 5 s of them.
@@ -115,18 +116,25 @@ fn prohibit_nowhere(demo: &Demo) {
     });
 }
 
-/// Lets the flood become faster until the client can't seal it all; its rate then.
+/// Lets the flood become faster until the client can't seal it all, step after step; a little more than its rate then.
 fn overload(demo: &Demo, flood: &Flood, pace: &Pace) -> f64 {
-    let mut rate = SLOW;
-    for _ in 0..30 {
-        pace.set(rate);
+    let is_too_much = || {
         let (before, sent) = (dropped(demo), flood.sent());
         rest(STEP);
         let (ours, sent) = (dropped(demo) - before, flood.sent() - sent);
-        if ours as f64 > OVERLOAD * sent as f64 {
+        ours as f64 > OVERLOAD * sent as f64
+    };
+
+    let mut rate = SLOW;
+    for _ in 0..30 {
+        pace.set(rate);
+        // One step may only have been a moment without the processor.
+        let stays = (0..STEPS).all(|_| is_too_much());
+        rate *= FASTER;
+        if stays {
+            pace.set(rate);
             return rate;
         }
-        rate *= FASTER;
     }
 
     panic!("the client seals all that can be sent")
