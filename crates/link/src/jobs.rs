@@ -284,3 +284,6 @@ impl OpenJob {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
