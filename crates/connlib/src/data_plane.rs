@@ -9,6 +9,7 @@ mod node;
 mod relay;
 mod sockets;
 
+use connlib_os::random;
 use connlib_os::udp::UdpError;
 
 pub(crate) use node::{NodeHandle, Order, Outputs, Stopped, spawn_node};
@@ -40,6 +41,15 @@ pub(crate) enum DataPlaneEnded {
     /// It has a bug.
     #[error("the data plane crashed; please report what the log says")]
     Crashed,
+}
+
+/// What outsiders must not know of a loop's hash tables.
+fn hash_seed() -> Result<u64, DataPlaneError> {
+    let entropy = random::seed().map_err(DataPlaneError::Os)?;
+
+    Ok(entropy
+        .first_chunk()
+        .map_or(0, |bytes| u64::from_ne_bytes(*bytes)))
 }
 
 #[cfg(test)]

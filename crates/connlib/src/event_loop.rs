@@ -23,6 +23,7 @@
 //! * Whatever could be written has been written. A full device holds up its own packets alone, in order.
 //! * [`Wait`] names the next deadline, whoever brought it about.
 
+mod arrivals;
 mod budget;
 mod codel;
 mod egress;
@@ -30,11 +31,13 @@ mod errors;
 mod fair;
 mod ingress;
 mod io;
+mod overtaking;
 pub mod relay;
 mod roles;
 mod stats;
 mod traffic;
 mod tun;
+mod turns;
 
 use std::time::{Duration, Instant};
 
@@ -49,10 +52,12 @@ pub use io::{
 };
 pub use stats::{DropReason, Histogram, Stats};
 
+use arrivals::Order;
 use budget::Budget;
 use egress::{Egress, Report};
 use fair::FairQueue;
 use ingress::Ingress;
+use overtaking::Overtaking;
 use stats::Said;
 use traffic::{MAX_JOBS, UnderWay};
 use tun::TunQueue;
@@ -64,6 +69,8 @@ pub struct EventLoop<C: Core> {
     packets: C::Packets,
     ingress: PerFamily<Ingress>,
     egress: PerFamily<Egress>,
+    /// What is opened before others that came earlier.
+    overtaking: Overtaking,
     tun: TunQueue,
     /// Packets of the TUN device that wait to be sealed.
     fair: FairQueue<C::Lane>,
@@ -72,7 +79,7 @@ pub struct EventLoop<C: Core> {
     /// The jobs that are under way.
     jobs: UnderWay,
     housekeeping: Housekeeping,
-    /// How many packets are to tell their senders that a socket's buffer stands.
+    /// How many packets are to tell their senders that they wait too long for being opened.
     tells: u32,
     /// The source that comes first in the next turn.
     first: usize,
@@ -105,13 +112,14 @@ impl<C: Core> EventLoop<C> {
             core,
             packets: C::Packets::default(),
             ingress: PerFamily {
-                v4: Ingress::new(),
-                v6: Ingress::new(),
+                v4: Ingress::new(flow_seed, Order::SmallFirst),
+                v6: Ingress::new(flow_seed, Order::SmallFirst),
             },
             egress: PerFamily {
                 v4: Egress::new(MAX_WAITING),
                 v6: Egress::new(MAX_WAITING),
             },
+            overtaking: Overtaking::new(flow_seed),
             tun: TunQueue::new(),
             fair: FairQueue::new(),
             flow_seed,
@@ -223,6 +231,7 @@ impl<C: Core> EventLoop<C> {
                         self.egress.of_mut(family).clear();
                     }
                     self.fair.clear();
+                    self.overtaking.clear();
                     self.core.reset(now);
                 }
                 Command::ShutDown => self.core.shut_down(now),
@@ -245,6 +254,7 @@ impl<C: Core> EventLoop<C> {
 
     fn trim(&mut self, now: Instant) {
         self.tun.trim();
+        self.overtaking.trim();
         for family in FAMILIES {
             self.ingress.of_mut(family).trim();
         }

@@ -253,6 +253,11 @@ impl OpenJob {
         self.memory = Some(memory);
     }
 
+    /// The number that its train had when it was received.
+    pub(crate) fn train_number(&self) -> u64 {
+        self.received.as_ref().map_or(0, |received| received.number)
+    }
+
     pub(crate) fn clear(&mut self) {
         self.received = None;
         self.memory = None;

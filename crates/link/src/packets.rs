@@ -11,6 +11,7 @@ use crate::peer::PeerId;
 /// The packets of one received train.
 #[derive(Debug, Default)]
 pub struct Packets {
+    number: u64,
     memory: Option<Buffer>,
     entries: Vec<Entry>,
 }
@@ -46,6 +47,11 @@ impl Packets {
     /// Creates an empty batch.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The number that their train had when it was received.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// The number of packets.
@@ -112,8 +118,9 @@ impl Packets {
         self.entries.clear();
     }
 
-    /// Forgets all packets and takes others' memory; those are named by [`add`](Self::add).
-    pub(crate) fn begin(&mut self, memory: Buffer) {
+    /// Forgets all packets and takes the memory of those of another train; they are named by [`add`](Self::add).
+    pub(crate) fn begin(&mut self, number: u64, memory: Buffer) {
+        self.number = number;
         self.memory = Some(memory);
         self.entries.clear();
     }
@@ -150,7 +157,7 @@ mod tests {
             slot[..4].copy_from_slice(&[0x45, 0, 0, *stated]);
         }
         let mut packets = Packets::new();
-        packets.begin(memory);
+        packets.begin(0, memory);
         let mut start = 0;
         let added = stated.iter().map(|(_, padded)| {
             start += padded;

@@ -94,6 +94,8 @@ pub struct Received {
     pub stride: usize,
     /// The datagrams, one behind the other.
     pub bytes: Buffer,
+    /// What its receiver calls it, to know its packets again; zero if it doesn't.
+    pub number: u64,
 }
 
 impl Received {

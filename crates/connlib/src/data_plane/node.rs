@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use connlib_os::clock::Clock;
 use connlib_os::poll::{Interest, Poller, Readiness, Token, Waker};
-use connlib_os::random;
 use connlib_os::tun::{Joins, Tun, TunDevice};
 use connlib_os::udp::UdpSocket;
 use connlib_wire::offload::VirtioHeader;
@@ -15,7 +14,7 @@ use connlib_wire::stun::Family;
 use tokio::sync::mpsc;
 
 use super::sockets::{Pair, Sockets, token};
-use super::{DataPlaneEnded, DataPlaneError};
+use super::{DataPlaneEnded, DataPlaneError, hash_seed};
 use crate::event_loop::{Command, Core, Degraded, Error, EventLoop, Inline, Io, Output, Watched};
 
 /// How many orders and outputs may wait on either side (io.md §1.1).
@@ -119,10 +118,7 @@ where
     let poller = Poller::new().map_err(DataPlaneError::Os)?;
     let waker = Waker::new(&poller, WAKER).map_err(DataPlaneError::Os)?;
     let pair = Pair::bind(sockets, &poller)?;
-    let entropy = random::seed().map_err(DataPlaneError::Os)?;
-    let flow_seed = entropy
-        .first_chunk()
-        .map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+    let flow_seed = hash_seed()?;
     let (orders, receive_orders) = mpsc::channel(CHANNEL);
     let (send_outputs, outputs) = mpsc::channel(CHANNEL);
     let mut node = Node {

@@ -15,7 +15,7 @@ use connlib_relay::{AllocationPort, Server, Via};
 use connlib_wire::stun::Family;
 use tokio::sync::oneshot;
 
-use super::{DataPlaneEnded, DataPlaneError};
+use super::{DataPlaneEnded, DataPlaneError, hash_seed};
 use crate::event_loop::relay::{RelayIo, RelayLoop};
 use crate::event_loop::{Degraded, Error, Watched};
 
@@ -101,7 +101,7 @@ pub(crate) fn spawn_relay(
     }
     let stop = Arc::new(AtomicBool::new(false));
     let mut host = Host {
-        event_loop: RelayLoop::new(server),
+        event_loop: RelayLoop::new(server, hash_seed()?),
         io,
         stop: Arc::clone(&stop),
         _waker: waker.clone(),

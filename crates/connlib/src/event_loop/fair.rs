@@ -18,6 +18,7 @@ use connlib_wire::super_packet::SuperPacket;
 
 use super::codel::Codel;
 use super::stats::{DropReason, Stats};
+use super::turns::Turns;
 
 /// What a lane or flow may send before another's turn (field.md §5.2).
 const QUANTUM: i64 = 16 * 1024;
@@ -75,13 +76,6 @@ pub(super) struct Served<L> {
     pub(super) revision: u64,
 }
 
-/// Who comes next: those that had nothing waiting, then the others, round and round.
-#[derive(Debug, Default)]
-struct Turns {
-    new: VecDeque<usize>,
-    old: VecDeque<usize>,
-}
-
 #[derive(Debug)]
 struct Lane<L> {
     id: Option<L>,
@@ -106,32 +100,6 @@ struct Waiting {
     packet: SuperPacket<Buffer>,
     since: Instant,
     revision: u64,
-}
-
-impl Turns {
-    fn front(&self) -> Option<usize> {
-        self.new.front().or_else(|| self.old.front()).copied()
-    }
-
-    /// The one in front has had its turn.
-    fn rotate(&mut self) {
-        let front = self.new.pop_front().or_else(|| self.old.pop_front());
-        self.old.extend(front);
-    }
-
-    /// The one in front has nothing left; whether it is gone. One that was new waits among the others for a round, or it
-    /// could come back as new for ever and starve them (RFC 8290 §4.2).
-    fn leave(&mut self) -> bool {
-        if !self.new.is_empty() && !self.old.is_empty() {
-            self.rotate();
-            return false;
-        }
-        if self.new.pop_front().is_none() {
-            self.old.pop_front();
-        }
-
-        true
-    }
 }
 
 impl<L: Copy + Eq + Hash> FairQueue<L> {

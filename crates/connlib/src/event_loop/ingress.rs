@@ -6,66 +6,54 @@ use std::time::{Duration, Instant};
 use connlib_os::udp::{MAX_TRAIN_BYTES, RecvBatch, Udp};
 use connlib_wire::buffer::Pool;
 use connlib_wire::stun::Family;
-use connlib_wire::train::Received;
 
 use super::Watched;
-use super::codel::Codel;
+use super::arrivals::{Arrivals, Next, Order, Place};
 use super::errors::{Degraded, Error, Errors};
 use super::stats::{Stats, is_lost};
 
-/// The trains of one receive, some of which may be left for the next turn.
+/// What one socket has received, some of which may be left for the next turn.
 #[derive(Debug)]
 pub(super) struct Ingress {
     batch: RecvBatch,
     pool: Pool,
     patience: Patience,
-    codel: Codel,
-    /// How many packets are to tell their senders that the socket's buffer stands.
-    tells: u32,
+    arrivals: Arrivals,
 }
-
-/// How long a datagram may wait in a socket's buffer that stands. Less than in our own queues: everybody waits in it alike,
-/// sparse flows, checks and handshakes too.
-const TARGET: Duration = Duration::from_millis(1);
-
-/// How long such a buffer may stand before a sender is told. It stands only while this machine's processor is what holds
-/// everybody up, and a short round trip is enough to hear of it (measured: with 100 ms, four streams each way keep it at
-/// four milliseconds).
-const INTERVAL: Duration = Duration::from_millis(20);
 
 /// Trains per receive: enough to make the system call cheap, few enough for two sockets to keep in memory.
 const TRAINS: usize = 8;
 
+/// How many receives a turn begins with, and after how many bytes it has enough: copying those takes no longer than opening
+/// a few trains.
+const MAX_RECEIVES: usize = 32;
+const ENOUGH: usize = 1024 * 1024;
+
 /// How many trains' memory is kept for the next ones.
-const IDLE_TRAINS: usize = 32;
+const IDLE_TRAINS: usize = 64;
 
 impl Ingress {
-    pub(super) fn new() -> Self {
+    /// Nothing was received yet; see [`Arrivals::new`] for the rest.
+    pub(super) fn new(seed: u64, order: Order) -> Self {
         let pool = Pool::new(MAX_TRAIN_BYTES, IDLE_TRAINS);
 
         Self {
             batch: RecvBatch::new(pool.clone(), TRAINS),
             pool,
             patience: Patience::default(),
-            codel: Codel::new(TARGET, INTERVAL),
-            tells: 0,
+            arrivals: Arrivals::new(seed, order),
         }
-    }
-
-    /// Whether there is something to handle without asking the socket.
-    pub(super) fn has_more(&self) -> bool {
-        !self.batch.is_empty()
     }
 
     /// How many trains there are to handle without asking the socket.
     #[cfg(test)]
     pub(super) fn left(&self) -> usize {
-        self.batch.len()
+        self.arrivals.len()
     }
 
     /// Whether a turn at `now` would handle anything.
     pub(super) fn is_ready(&self, now: Instant, is_readable: bool) -> bool {
-        self.has_more() || (is_readable && self.patience.is_ready(now))
+        !self.arrivals.is_empty() || (is_readable && self.patience.is_ready(now))
     }
 
     /// When to ask a socket again that only fails.
@@ -73,13 +61,43 @@ impl Ingress {
         self.patience.paused_until
     }
 
-    /// The next train.
-    pub(super) fn take(&mut self) -> Option<Received> {
-        self.batch.pop()
+    /// The train whose turn it is.
+    pub(super) fn take(&mut self, now: Instant, stats: &mut Stats) -> Option<Next> {
+        let next = self.arrivals.pop(now)?;
+        stats.stood.record(next.waited);
+
+        Some(next)
     }
 
-    /// Asks the socket for more; whether it is worth to go on.
+    /// Whether all has been taken that came before a train.
+    pub(super) fn is_past(&self, place: Place) -> bool {
+        self.arrivals.is_past(place)
+    }
+
+    /// Empties the socket, so that what waits, waits here.
     pub(super) fn receive<U: Udp>(
+        &mut self,
+        now: Instant,
+        socket: &mut Watched<U>,
+        stats: &mut Stats,
+        errors: &mut Errors,
+    ) {
+        let mut bytes = 0;
+        for _ in 0..MAX_RECEIVES {
+            let goes_on = self.receive_once(now, socket, stats, errors);
+            let stood_for = self.batch.stood_for().unwrap_or_default();
+            while let Some(received) = self.batch.pop() {
+                bytes += received.bytes.len();
+                self.arrivals.push(now, stood_for, received, stats);
+            }
+            if !goes_on || bytes >= ENOUGH {
+                return;
+            }
+        }
+    }
+
+    /// Asks the socket once; whether it is worth to go on.
+    fn receive_once<U: Udp>(
         &mut self,
         now: Instant,
         socket: &mut Watched<U>,
@@ -92,11 +110,6 @@ impl Ingress {
         let Err(error) = socket.device.recv(&mut self.batch) else {
             self.patience.succeeded();
             socket.ready.readable = !self.batch.is_exhausted();
-            if let Some(stood_for) = self.batch.stood_for() {
-                stats.stood.record(stood_for);
-                let tells = self.codel.judge(now, stood_for, self.batch.is_exhausted());
-                self.tells += u32::from(tells);
-            }
             return true;
         };
         if error.kind() == io::ErrorKind::WouldBlock {
@@ -125,22 +138,16 @@ impl Ingress {
         self.patience.failed(now)
     }
 
-    /// Whether a packet of what was received last is to tell its sender to slow down; each time once.
-    pub(super) fn tells(&mut self) -> bool {
-        let tells = self.tells > 0;
-        self.tells = self.tells.saturating_sub(1);
-
-        tells
-    }
-
     /// Lets memory go that a load has left behind.
     pub(super) fn trim(&mut self) {
         self.pool.trim();
+        self.arrivals.trim();
     }
 
     /// Forgets what is left.
     pub(super) fn clear(&mut self) {
         self.batch.clear();
+        self.arrivals.clear();
     }
 }
 

@@ -78,6 +78,9 @@ pub trait PacketBatch: Default {
     /// Where each lies, in order of arrival.
     fn ranges(&self) -> impl Iterator<Item = Range<usize>>;
 
+    /// The number that their train had when it was received.
+    fn number(&self) -> u64;
+
     /// Lets the first packet tell its sender to slow down.
     fn tell(&mut self) -> Told;
 

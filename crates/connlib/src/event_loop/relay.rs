@@ -15,6 +15,7 @@ use connlib_wire::channel;
 use connlib_wire::stun::Family;
 use connlib_wire::train::{Arrival, MAX_SEGMENTS, Transmit, max_len};
 
+use super::arrivals::Order;
 use super::budget::Budget;
 use super::egress::{Egress, Report};
 use super::errors::{Degraded, Error, Errors};
@@ -75,8 +76,9 @@ pub struct RelayLoop {
 }
 
 impl RelayLoop {
-    /// Creates a loop around `server`.
-    pub fn new(server: Server) -> Self {
+    /// Creates a loop around `server`. Use fresh entropy for `seed` but in tests: it keeps clients from knowing who waits
+    /// with whom.
+    pub fn new(server: Server, seed: u64) -> Self {
         Self {
             exchange: Exchange {
                 server,
@@ -90,8 +92,8 @@ impl RelayLoop {
                 said: Said::default(),
             },
             listen: PerFamily {
-                v4: Ingress::new(),
-                v6: Ingress::new(),
+                v4: Ingress::new(seed, Order::AsReceived),
+                v6: Ingress::new(seed, Order::AsReceived),
             },
             batch: RecvBatch::new(
                 Pool::new(MAX_TRAIN_BYTES, ALLOCATION_TRAINS),
@@ -158,25 +160,13 @@ impl RelayLoop {
     ) {
         let unix = io.unix();
         let ingress = self.listen.of_mut(family);
-        loop {
-            if let Some(received) = ingress.take() {
-                let arrival = received.arrival();
-                budget.spend(arrival.datagrams().count(), arrival.bytes.len());
-                self.exchange.handle_client(now, unix, io, &arrival, errors);
-            } else {
-                let Some(socket) = io.socket(Via::Listen(family)) else {
-                    return;
-                };
-                let stats = &mut self.exchange.stats;
-                if !ingress.receive(now, socket, stats, errors) {
-                    return;
-                }
-                // Also an error costs something, or a socket with many of them would have the turn to itself.
-                budget.spend(1, 0);
-                if ingress.has_more() {
-                    continue;
-                }
-            }
+        if let Some(socket) = io.socket(Via::Listen(family)) {
+            ingress.receive(now, socket, &mut self.exchange.stats, errors);
+        }
+        while let Some(next) = ingress.take(now, &mut self.exchange.stats) {
+            let arrival = next.received.arrival();
+            budget.spend(arrival.datagrams().count(), arrival.bytes.len());
+            self.exchange.handle_client(now, unix, io, &arrival, errors);
             if budget.is_spent(io.elapsed()) {
                 return;
             }

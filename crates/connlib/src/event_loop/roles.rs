@@ -23,6 +23,10 @@ impl PacketBatch for Packets {
         self.ranges()
     }
 
+    fn number(&self) -> u64 {
+        self.number()
+    }
+
     fn tell(&mut self) -> Told {
         self.tell()
     }

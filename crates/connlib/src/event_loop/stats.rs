@@ -35,13 +35,15 @@ pub enum DropReason {
     WaitedTooLong,
     /// Its flow's queue stands, and its sender is to slow down.
     QueueStands,
-    /// The buffer of a socket stands, and its sender is to slow down.
+    /// What its sender sent waits too long to be opened, and the sender is to slow down.
     SocketStands,
+    /// Too much waits to be opened, and most of it is by its sender.
+    ArrivalsFull,
 }
 
 impl DropReason {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::TunFull,
         Self::TunRefused,
         Self::NoSocket,
@@ -56,6 +58,7 @@ impl DropReason {
         Self::WaitedTooLong,
         Self::QueueStands,
         Self::SocketStands,
+        Self::ArrivalsFull,
     ];
 
     /// What an error of a send means for its datagram (io.md §8.3).
@@ -110,7 +113,7 @@ pub struct Stats {
     pub marked: u64,
     /// How long packets waited to be sealed.
     pub waits: Histogram,
-    /// How long the oldest of what was received together stood in its socket.
+    /// How long trains waited to be opened, in their socket and beyond.
     pub stood: Histogram,
     /// How long turns took.
     pub turn_times: Histogram,

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use connlib_os::tun::Tun;
 use connlib_wire::ip::flow_hash;
 use connlib_wire::stun::Family;
 use connlib_wire::super_packet::SuperPacket;
@@ -10,9 +11,10 @@ use super::budget::Budget;
 use super::egress::{Egress, Report};
 use super::errors::Errors;
 use super::fair::Served;
-use super::stats::DropReason;
-use super::tun::Read;
-use super::{Core, EventLoop, Io, Job, JobKind, PacketBatch, PerFamily, Told, Workers};
+use super::overtaking::{Origin, Overtaking};
+use super::stats::{DropReason, Stats};
+use super::tun::{Read, TunQueue};
+use super::{Core, EventLoop, Io, Job, JobKind, PacketBatch, PerFamily, Told, Watched, Workers};
 
 /// How many packets are read from the TUN device between two looks at the clock.
 const TUN_BATCH: usize = 16;
@@ -39,32 +41,25 @@ impl<C: Core> EventLoop<C> {
         mut budget: Budget,
         errors: &mut Errors,
     ) {
-        loop {
+        if let Some(socket) = io.udp(family) {
             let ingress = self.ingress.of_mut(family);
-            let Some(received) = ingress.take() else {
-                let Some(socket) = io.udp(family) else {
-                    return;
-                };
-                if !ingress.receive(now, socket, &mut self.stats, errors) {
-                    return;
-                }
-                // Also an error costs something, or a socket with many of them would have the turn to itself.
-                budget.spend(1, 0);
-                if !ingress.has_more() && budget.is_spent(io.elapsed()) {
-                    return;
-                }
-                continue;
+            ingress.receive(now, socket, &mut self.stats, errors);
+        }
+        while self.jobs.opening < MAX_JOBS {
+            let ingress = self.ingress.of_mut(family);
+            let Some(next) = ingress.take(now, &mut self.stats) else {
+                return;
             };
-
+            let mut received = next.received;
             let arrival = received.arrival();
             let datagrams = arrival.datagrams().count();
             self.stats.datagrams_received += datagrams as u64;
             budget.spend(datagrams, arrival.bytes.len());
             self.housekeeping.traffic(now);
+            let origin = next.overtakes.map(|place| (family, place));
+            received.number = self.overtaking.begin(origin);
             self.core.begin_receive(now, received);
-            if self.ingress.of_mut(family).tells() {
-                self.tells += 1;
-            }
+            self.tells += u32::from(next.tells);
             self.work(now, io, errors);
             if budget.is_spent(io.elapsed()) {
                 return;
@@ -224,28 +219,83 @@ impl<C: Core> EventLoop<C> {
             self.core.commit(job);
         }
         while self.core.poll_opened(now, &mut self.packets) {
-            self.tell_one();
             let mut report = Report {
                 stats: &mut self.stats,
                 said: &mut self.said,
                 errors,
             };
+            if let Some(origin) = self.overtaking.opened(self.packets.number()) {
+                let_overtake(
+                    now,
+                    &mut self.overtaking,
+                    &mut self.tun,
+                    origin,
+                    &self.packets,
+                    io.tun(),
+                    &mut report,
+                );
+                self.packets.clear();
+                continue;
+            }
+            tell_one(&mut self.tells, &mut self.packets, report.stats);
             let (memory, ranges) = (self.packets.memory(), self.packets.ranges());
+            for range in self.packets.ranges() {
+                let packet = memory.get(range).unwrap_or_default();
+                self.overtaking.note(now, packet);
+            }
             self.tun.write_all(io.tun(), memory, ranges, &mut report);
             self.packets.clear();
         }
+        self.release(now, io, errors);
     }
 
-    /// Lets one packet of a bulk flow tell its sender that a socket's buffer stands, if one is to.
-    fn tell_one(&mut self) {
-        if self.tells == 0 || self.packets.ranges().count() < BULK {
+    /// Writes packets that had to wait for those before them.
+    fn release(&mut self, now: Instant, io: &mut impl Io<C>, errors: &mut Errors) {
+        if !self.overtaking.holds_any() || self.jobs.opening > 0 {
             return;
         }
-        self.tells -= 1;
-        match self.packets.tell() {
-            Told::Marked => self.stats.marked += 1,
-            Told::Dropped => self.stats.count_dropped(DropReason::SocketStands, 1),
+        let ingress = &self.ingress;
+        let mut report = Report {
+            stats: &mut self.stats,
+            said: &mut self.said,
+            errors,
+        };
+        let is_past = |(family, place)| ingress.of(family).is_past(place);
+        while let Some(packet) = self.overtaking.release(is_past) {
+            self.overtaking.note(now, &packet);
+            self.tun.write(io.tun(), &packet, &mut report);
         }
+    }
+}
+
+/// Writes those packets that may go before others, and keeps the rest.
+fn let_overtake<T: Tun>(
+    now: Instant,
+    overtaking: &mut Overtaking,
+    queue: &mut TunQueue,
+    origin: Origin,
+    packets: &impl PacketBatch,
+    tun: &mut Watched<T>,
+    report: &mut Report<'_>,
+) {
+    let memory = packets.memory();
+    for range in packets.ranges() {
+        let packet = memory.get(range.clone()).unwrap_or_default();
+        if overtaking.may_leave(now, packet) || !overtaking.hold(origin, memory, range) {
+            queue.write(tun, packet, report);
+        }
+    }
+}
+
+/// Lets one packet of a bulk flow tell its sender that its queue stands, if one is to.
+fn tell_one(tells: &mut u32, packets: &mut impl PacketBatch, stats: &mut Stats) {
+    if *tells == 0 || packets.ranges().count() < BULK {
+        return;
+    }
+    *tells -= 1;
+    match packets.tell() {
+        Told::Marked => stats.marked += 1,
+        Told::Dropped => stats.count_dropped(DropReason::SocketStands, 1),
     }
 }
 

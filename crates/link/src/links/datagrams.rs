@@ -114,7 +114,7 @@ impl Links {
         };
         self.last_now = now;
         if let Some(memory) = job.memory.take() {
-            packets.begin(memory);
+            packets.begin(job.train_number(), memory);
         }
         let mut opened = std::mem::take(&mut job.opened);
         let mut of_one = opened.drain(..).peekable();
@@ -179,6 +179,7 @@ impl Links {
                 ecn: arrival.ecn,
                 stride: arrival.stride,
                 bytes,
+                number: 0,
             },
         );
         self.run_jobs();

@@ -206,6 +206,7 @@ impl Udp for UdpSocket {
                         ecn: received.ecn,
                         stride,
                         bytes,
+                        number: 0,
                     });
                 }
                 None => ready.push_back(bytes),

@@ -108,6 +108,7 @@ impl RecvBatch {
             ecn: arrival.ecn,
             stride: arrival.stride,
             bytes,
+            number: 0,
         });
 
         Ok(())

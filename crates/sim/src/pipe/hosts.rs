@@ -185,7 +185,7 @@ impl Relay {
         let server = Server::new(config, [3; 32], Pool::new(2_048, 64));
 
         Self {
-            event_loop: RelayLoop::new(server),
+            event_loop: RelayLoop::new(server, 0),
             io: RelayPipes {
                 listen: Watched::new(PipeUdp::new(addr, cables)),
                 addr,

@@ -43,7 +43,7 @@ impl RelayHost {
         let server = Server::new(config, seed, Pool::new(2_048, 64));
 
         Self {
-            event_loop: RelayLoop::new(server),
+            event_loop: RelayLoop::new(server, 0),
             io: FakeIo {
                 listen: Watched::new(FakeUdp::new(addr)),
                 allocations: BTreeMap::new(),

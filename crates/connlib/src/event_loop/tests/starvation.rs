@@ -275,7 +275,7 @@ impl World {
         let now = self.rig.now;
         let event_loop = &self.rig.event_loop;
         let paused = |at: Option<Instant>| at.is_some_and(|at| at > now);
-        let has_left = |family| event_loop.ingress.of(family).has_more();
+        let has_left = |family| event_loop.ingress.of(family).left() > 0;
         let due = event_loop.core.deadline.is_some_and(|at| at <= now);
         let v4_paused = paused(event_loop.ingress.v4.due_at());
         let v6_paused = paused(event_loop.ingress.v6.due_at());

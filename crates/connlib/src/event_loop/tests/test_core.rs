@@ -226,6 +226,7 @@ impl Core for TestCore {
             packets.ranges.push(start..start + datagram.len());
             start += datagram.len();
         }
+        packets.number = received.number;
         packets.memory = received.bytes.to_vec();
 
         true

@@ -117,6 +117,7 @@ impl<T> InOrder<T> {
 
 #[derive(Debug, Default)]
 pub(super) struct Batch {
+    pub(super) number: u64,
     pub(super) memory: Vec<u8>,
     pub(super) ranges: Vec<Range<usize>>,
 }
@@ -128,6 +129,10 @@ impl PacketBatch for Batch {
 
     fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
         self.ranges.iter().cloned()
+    }
+
+    fn number(&self) -> u64 {
+        self.number
     }
 
     fn tell(&mut self) -> Told {

@@ -138,7 +138,7 @@ impl Rig {
         let listen_v6 = FakeUdp::new(SocketAddr::from((PUBLIC_V6, 3478)));
 
         Self {
-            relay_loop: RelayLoop::new(Server::new(config, [7; 32], pool.clone())),
+            relay_loop: RelayLoop::new(Server::new(config, [7; 32], pool.clone()), 7),
             io: TestIo {
                 sockets: [
                     (Via::Listen(Family::V4), Watched::new(listen)),

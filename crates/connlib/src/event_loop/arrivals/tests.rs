@@ -1,0 +1,183 @@
+use connlib_wire::buffer::Buffer;
+use connlib_wire::ecn::Ecn;
+
+use super::*;
+
+const A: &str = "192.0.2.1:1";
+const B: &str = "192.0.2.2:2";
+const RELAY: &str = "192.0.2.3:3478";
+
+struct Rig {
+    arrivals: Arrivals,
+    now: Instant,
+    stats: Stats,
+}
+
+impl Rig {
+    #[expect(clippy::disallowed_methods, reason = "a start of virtual time")]
+    fn new(order: Order) -> Self {
+        Self {
+            arrivals: Arrivals::new(7, order),
+            now: Instant::now(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// A train of datagrams of `stride` bytes, `len` in all, whose first bytes are `mark`.
+    fn push(&mut self, from: &str, mark: u16, stride: usize, len: usize) {
+        let received = Received {
+            from: from.parse().unwrap(),
+            to: "198.51.100.1:9".parse().unwrap(),
+            ecn: Ecn::NotEct,
+            stride,
+            bytes: bytes(mark, len),
+            number: 0,
+        };
+        self.arrivals
+            .push(self.now, Duration::ZERO, received, &mut self.stats);
+    }
+
+    fn bulk(&mut self, from: &str, mark: u16) {
+        self.push(from, mark, 1_312, 49 * 1_312);
+    }
+
+    /// The marks of all that waits, in the order it is taken.
+    fn drain(&mut self) -> Vec<u16> {
+        std::iter::from_fn(|| self.arrivals.pop(self.now))
+            .map(|next| mark(&next))
+            .collect()
+    }
+}
+
+fn bytes(mark: u16, len: usize) -> Buffer {
+    let mut buffer = Pool::new(65_535, 1).take(0);
+    let slot = buffer.extend(len).unwrap();
+    slot.fill(0);
+    slot[..2].copy_from_slice(&mark.to_be_bytes());
+
+    buffer
+}
+
+fn mark(next: &Next) -> u16 {
+    u16::from_be_bytes(*next.received.bytes.first_chunk().unwrap())
+}
+
+#[test]
+fn a_small_datagram_goes_before_its_senders_bulk_and_says_so() {
+    let mut rig = Rig::new(Order::SmallFirst);
+    rig.bulk(A, 1);
+    rig.bulk(A, 2);
+    rig.push(A, 3, 0, 96);
+
+    let first = rig.arrivals.pop(rig.now).unwrap();
+    assert_eq!(mark(&first), 3);
+    let place = first.overtakes.unwrap();
+    assert!(!rig.arrivals.is_past(place));
+    assert_eq!(rig.drain(), [1, 2]);
+    assert!(rig.arrivals.is_past(place));
+}
+
+#[test]
+fn who_came_first_overtakes_nobody() {
+    let mut rig = Rig::new(Order::SmallFirst);
+    rig.push(A, 1, 0, 96);
+    rig.bulk(A, 2);
+
+    let first = rig.arrivals.pop(rig.now).unwrap();
+    assert_eq!((mark(&first), first.overtakes), (1, None));
+}
+
+#[test]
+fn where_flows_can_not_be_told_apart_nothing_is_overtaken() {
+    let mut rig = Rig::new(Order::AsReceived);
+    rig.bulk(A, 1);
+    rig.push(A, 2, 0, 96);
+
+    assert_eq!(rig.drain(), [1, 2]);
+}
+
+#[test]
+fn senders_take_turns_however_much_one_sends() {
+    let mut rig = Rig::new(Order::SmallFirst);
+    for mark in 0..20 {
+        rig.bulk(A, mark);
+    }
+    for mark in 100..105 {
+        rig.bulk(B, mark);
+    }
+
+    let order = rig.drain();
+    let last_of_b = order.iter().position(|mark| *mark == 104).unwrap();
+    assert!(last_of_b <= 12, "{order:?}");
+}
+
+#[test]
+fn clients_behind_one_relay_have_lanes_of_their_own() {
+    let mut rig = Rig::new(Order::SmallFirst);
+    for _ in 0..20 {
+        rig.bulk(RELAY, 0x4000);
+    }
+    rig.bulk(RELAY, 0x4001);
+
+    let order = rig.drain();
+    assert!(order.iter().position(|mark| *mark == 0x4001).unwrap() <= 2);
+}
+
+#[test]
+fn many_small_datagrams_do_not_keep_large_ones_waiting_for_ever() {
+    let mut rig = Rig::new(Order::SmallFirst);
+    rig.bulk(A, 1);
+    for _ in 0..1_000 {
+        rig.push(A, 2, 0, 96);
+    }
+
+    let order = rig.drain();
+    assert!(order.iter().position(|mark| *mark == 1).unwrap() < 300);
+}
+
+#[test]
+fn a_small_tail_that_the_kernel_joined_is_no_part_of_the_bulk() {
+    let mut rig = Rig::new(Order::SmallFirst);
+    for mark in 0..4 {
+        rig.bulk(A, mark);
+    }
+    rig.push(A, 9, 1_312, 1_312 * 3 + 96);
+
+    let first = rig.arrivals.pop(rig.now).unwrap();
+    assert_eq!(first.received.bytes.len(), 96);
+    assert!(first.overtakes.is_some());
+    let lens: Vec<usize> = std::iter::from_fn(|| rig.arrivals.pop(rig.now))
+        .map(|next| next.received.bytes.len())
+        .collect();
+    assert_eq!(lens.last(), Some(&(1_312 * 3)));
+}
+
+#[test]
+fn beyond_the_bound_the_one_who_holds_most_loses() {
+    let mut rig = Rig::new(Order::SmallFirst);
+    rig.bulk(B, 500);
+    for mark in 0..300 {
+        rig.bulk(A, mark);
+    }
+
+    let order = rig.drain();
+    assert!(order.contains(&500));
+    assert!(order.len() <= MAX_HELD / 65_535 && order.contains(&299));
+    assert!(rig.stats.dropped(DropReason::ArrivalsFull) >= 40 * 49);
+    assert_eq!((rig.arrivals.trains, rig.arrivals.held), (0, 0));
+}
+
+#[test]
+fn a_lane_that_stands_tells_its_sender() {
+    let mut rig = Rig::new(Order::SmallFirst);
+    let mut told = 0;
+    for _ in 0..300 {
+        while rig.arrivals.len() < 20 {
+            rig.bulk(A, 1);
+        }
+        rig.now += Duration::from_millis(1);
+        told += u32::from(rig.arrivals.pop(rig.now).unwrap().tells);
+    }
+
+    assert!((1..20).contains(&told), "{told}");
+}
