@@ -14,7 +14,7 @@ pub(super) struct Load {
     turn_ms: Quantiles,
     /// How long packets of the TUN device waited to be sealed.
     wait_ms: Quantiles,
-    /// How long the oldest of what was received together stood in its socket.
+    /// How long trains waited to be opened, in their socket and beyond.
     stood_ms: Quantiles,
     /// How late timers were served.
     timer_delay_ms: Quantiles,

@@ -1,8 +1,9 @@
 //! Packets that were opened before others that came earlier: who may leave at once, and who has to wait for those.
 //!
 //! Only after it was opened can a small packet's flow be known. It leaves at once if its flow is known for small packets and
-//! had no large one for a while: then none of its own can be among those it has overtaken. All others wait until what came
-//! before them is opened too, so that no flow is ever reordered that sends large packets and small ones.
+//! had no large one for a while; all others wait until what came before them is opened too. So a flow that sends large
+//! packets and small ones keeps its order. One exception is left: a flow known for small packets alone that sends its first
+//! large one, and a small one behind it, while trains wait; that once the small one may come first.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -56,6 +57,9 @@ struct Held {
 /// stands.
 const FLOWS: usize = 4_096;
 const QUIET: Duration = Duration::from_millis(250);
+
+/// The most packets that wait; beyond them order is not kept.
+const MAX_HELD: usize = 1_024;
 
 /// The buffers kept for packets that wait.
 const IDLE: usize = 64;
@@ -131,7 +135,7 @@ impl Overtaking {
     /// Keeps the packet at `range` of `memory` until what came before it has left; whether there is room.
     pub(super) fn hold(&mut self, origin: Origin, memory: &[u8], range: Range<usize>) -> bool {
         let packet = memory.get(range).and_then(|packet| self.pool.copy(packet));
-        let Some(packet) = packet else {
+        let Some(packet) = packet.filter(|_| self.held.len() < MAX_HELD) else {
             return false;
         };
         self.held.push_back(Held { origin, packet });

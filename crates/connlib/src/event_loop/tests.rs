@@ -34,6 +34,7 @@ mod bounds;
 mod errors;
 mod fairness;
 mod jobs;
+mod overtaking;
 mod packets;
 mod properties;
 #[cfg(feature = "net")]
