@@ -29,6 +29,7 @@ mod codel;
 mod egress;
 mod errors;
 mod fair;
+mod gathering;
 mod ingress;
 mod io;
 mod overtaking;
@@ -56,6 +57,7 @@ use arrivals::Order;
 use budget::Budget;
 use egress::{Egress, Report};
 use fair::FairQueue;
+use gathering::Gathering;
 use ingress::Ingress;
 use overtaking::Overtaking;
 use stats::Said;
@@ -79,6 +81,7 @@ pub struct EventLoop<C: Core> {
     /// The jobs that are under way.
     jobs: UnderWay,
     housekeeping: Housekeeping,
+    gathering: Gathering,
     /// How many packets are to tell their senders that they wait too long for being opened.
     tells: u32,
     /// The source that comes first in the next turn.
@@ -125,6 +128,7 @@ impl<C: Core> EventLoop<C> {
             flow_seed,
             jobs: UnderWay::default(),
             housekeeping: Housekeeping::default(),
+            gathering: Gathering::default(),
             tells: 0,
             first: 0,
             overdue: 0,
@@ -157,6 +161,7 @@ impl<C: Core> EventLoop<C> {
     pub fn turn(&mut self, now: Instant, io: &mut impl Io<C>) -> Wait {
         let mut errors = Errors::new();
         self.stats.turns += 1;
+        let read_before = self.stats.packets_read;
         // What could not be written before, and what others have done meanwhile, comes before anything new.
         self.work(now, io, &mut errors);
         self.flush(now, io, &mut errors);
@@ -193,6 +198,8 @@ impl<C: Core> EventLoop<C> {
         }
         self.deliver(now, io);
         self.stats.turn_times.record(io.elapsed());
+        let has_read = self.stats.packets_read - read_before;
+        self.gathering.count(now, has_read);
 
         let timer_ran = is_ready
             .get(Source::Timer as usize)
@@ -363,6 +370,7 @@ impl<C: Core> EventLoop<C> {
 
         Wait {
             until: if is_busy { Some(now) } else { until },
+            pause: self.gathering.pause().filter(|_| !is_busy),
             interest,
             errors,
         }

@@ -191,6 +191,10 @@ impl<C: Core> Node<C> {
                 return Ok(());
             }
 
+            if let Some(pause) = wait.pause {
+                leave_alone(pause);
+            }
+            let now = self.io.clock.now();
             let timeout = wait.until.map(|at| at.saturating_duration_since(now));
             let timeout = match self.stop_by {
                 Some(_) => Some(timeout.map_or(FLUSH_POLL, |timeout| timeout.min(FLUSH_POLL))),
@@ -269,6 +273,15 @@ impl<C: Core> Node<C> {
 
         None
     }
+}
+
+/// Waits in spite of whatever is ready.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it is an edge that waits, on a thread of its own"
+)]
+fn leave_alone(pause: Duration) {
+    thread::sleep(pause);
 }
 
 struct NodeIo<C: Core> {

@@ -287,6 +287,9 @@ impl Interest {
 pub struct Wait {
     /// The latest time of the next turn; a time that has come means at once, `None` that only `interest` counts.
     pub until: Option<Instant>,
+    /// How long to leave the devices alone first, because packets come so fast that it pays to let them gather. Only for
+    /// whoever is woken by each of them: a simulation has no use for it.
+    pub pause: Option<Duration>,
     /// What makes the next turn worthwhile before that.
     pub interest: Interest,
     /// What went wrong in this turn.

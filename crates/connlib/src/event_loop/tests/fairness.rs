@@ -138,6 +138,23 @@ fn packets_of_the_tun_leave_before_the_next_datagram_is_opened() {
 }
 
 #[test]
+fn packets_that_come_fast_and_one_by_one_are_let_gather() {
+    let mut rig = Rig::new();
+    let mut pauses = |every: Duration| {
+        let turns = (0..1_000).map(|number| {
+            rig.send(packet(4, number));
+            let wait = rig.turn();
+            rig.advance(every);
+            wait.pause.is_some()
+        });
+        turns.filter(|pauses| *pauses).count()
+    };
+
+    assert_eq!(pauses(Duration::from_micros(100)), 0);
+    assert!(pauses(Duration::from_micros(10)) > 800);
+}
+
+#[test]
 fn a_deadline_that_a_command_brought_about_is_told_without_any_io() {
     let mut rig = Rig::new();
     let wait = rig.turn();
