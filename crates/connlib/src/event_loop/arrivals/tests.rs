@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use connlib_wire::buffer::Buffer;
 use connlib_wire::ecn::Ecn;
 
@@ -180,4 +182,35 @@ fn a_lane_that_stands_tells_its_sender() {
     }
 
     assert!((1..20).contains(&told), "{told}");
+}
+
+#[test]
+fn many_senders_have_lanes_of_their_own() {
+    for seed in 0..50 {
+        let mut rig = Rig::new(Order::AsReceived);
+        rig.arrivals = Arrivals::new(seed, Order::AsReceived);
+        for mark in 0..64 {
+            for _ in 0..3 {
+                rig.bulk(&format!("192.0.2.9:{}", 1_000 + mark), mark);
+            }
+        }
+
+        let order = rig.drain();
+        assert_eq!(order.len(), 3 * 64);
+        for round in order.chunks(64) {
+            let mut senders = round.to_vec();
+            senders.sort_unstable();
+            assert_eq!(senders, (0..64).collect::<Vec<_>>(), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_lane_that_nobody_waits_in_is_for_the_next_one() {
+    let mut rig = Rig::new(Order::SmallFirst);
+    for mark in 0..10_000 {
+        let from = SocketAddr::from(([192, 0, 2, 9], mark));
+        rig.bulk(&from.to_string(), mark);
+        assert_eq!(rig.drain(), [mark]);
+    }
 }
