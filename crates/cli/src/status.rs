@@ -35,15 +35,7 @@ pub(crate) fn run(args: &StatusArgs, environment: &Environment) -> Result<(), Fa
         return print(format_args!("{answer:#}\n"));
     }
 
-    let status: Shown = serde_json::from_value(answer).map_err(|error| {
-        Failure::new(
-            Exit::Failed,
-            format_args!(
-                "{} gave an odd answer ({error}); is it of the same version?",
-                socket.display()
-            ),
-        )
-    })?;
+    let status: Shown = serde_json::from_value(answer).map_err(|error| odd(&socket, &error))?;
     print(table(&status))
 }
 
@@ -57,6 +49,70 @@ pub(crate) fn first_path(socket: &Path) -> Result<Option<String>, Failure> {
     let path = answer.pointer("/peers/0/path").and_then(Value::as_str);
 
     Ok(path.map(str::to_owned))
+}
+
+/// How the data plane of the role behind `socket` has kept up since it began.
+///
+/// # Errors
+///
+/// Exit 1: it doesn't answer, or has none.
+pub(crate) fn load(socket: &Path) -> Result<Load, Failure> {
+    let answer = status::query(socket)?;
+
+    load_in(&answer).map_err(|error| odd(socket, &error))
+}
+
+/// What the data plane measures of itself, in milliseconds.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+pub(crate) struct Load {
+    /// How long its turns took.
+    #[serde(rename = "turn_ms")]
+    pub(crate) turns: Quantiles,
+    /// How late its timers were served.
+    #[serde(rename = "timer_delay_ms")]
+    pub(crate) timer_delays: Quantiles,
+}
+
+/// What so many didn't exceed. Each is rounded up, to less than twice of what was measured.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+pub(crate) struct Quantiles {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) max: f64,
+}
+
+impl Load {
+    /// The longer times of two.
+    pub(crate) fn worse(self, other: Self) -> Self {
+        Self {
+            turns: self.turns.worse(other.turns),
+            timer_delays: self.timer_delays.worse(other.timer_delays),
+        }
+    }
+}
+
+impl Quantiles {
+    fn worse(self, other: Self) -> Self {
+        Self {
+            p50: self.p50.max(other.p50),
+            p99: self.p99.max(other.p99),
+            max: self.max.max(other.max),
+        }
+    }
+}
+
+fn load_in(answer: &Value) -> serde_json::Result<Load> {
+    Load::deserialize(answer.get("load").unwrap_or(&Value::Null))
+}
+
+fn odd(socket: &Path, error: &serde_json::Error) -> Failure {
+    Failure::new(
+        Exit::Failed,
+        format_args!(
+            "{} gave an odd answer ({error}); is it of the same version?",
+            socket.display()
+        ),
+    )
 }
 
 /// The answer, as far as it is shown.
@@ -246,6 +302,34 @@ mod tests {
 
         let status: Shown = serde_json::from_value(answer).unwrap();
         assert_eq!(table(&status), "relay, portal joined\n");
+    }
+
+    #[test]
+    fn the_worse_of_two_loads_has_the_longer_times() {
+        let answer = |turn: f64, delay: f64| {
+            serde_json::json!({"role": "client", "load": {
+                "turns": 7,
+                "turn_ms": {"p50": 0.1, "p99": 0.2, "max": turn},
+                "timer_delay_ms": {"p50": 0.0, "p99": delay, "max": 9.0},
+            }})
+        };
+        let one = load_in(&answer(3.0, 5.0)).unwrap();
+        let other = load_in(&answer(4.0, 1.0)).unwrap();
+
+        let worse = one.worse(other);
+        assert_eq!(worse.turns.max, 4.0);
+        assert_eq!(worse.timer_delays, one.timer_delays);
+        assert_eq!(one.worse(one), one);
+    }
+
+    #[test]
+    fn who_tells_no_load_is_not_taken_for_an_idle_one() {
+        for answer in [
+            serde_json::json!({"role": "relay"}),
+            serde_json::json!({"load": {"turn_ms": {"p50": 0.1, "p99": 0.2, "max": 0.3}}}),
+        ] {
+            assert!(load_in(&answer).is_err(), "{answer}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::stats::RoundTrips;
 use crate::exit::Failure;
 use crate::rig::plan::Place;
 use crate::rig::system::PathKind;
+use crate::status::Quantiles;
 
 pub(super) use rows::Row;
 
@@ -58,6 +59,13 @@ pub(super) enum Goal {
     },
     /// Of a hundred, 95 may take so many milliseconds.
     P95(f64),
+    /// Milliseconds: of a hundred times, 99 and all.
+    Bounds {
+        p99: f64,
+        max: f64,
+    },
+    /// Of a thousand, 999 may take so many milliseconds.
+    P999(f64),
     AtLeast(f64),
     AtMost(f64),
     /// Neither less than this nor more than the rest.
@@ -77,6 +85,8 @@ pub(super) struct Finding {
 pub(super) enum Figure {
     Delays(RoundTrips),
     Value(f64),
+    /// Of times that somebody else has counted.
+    Quantiles(Quantiles),
 }
 
 impl fmt::Display for Figure {
@@ -87,6 +97,9 @@ impl fmt::Display for Figure {
                 Some(delays) => write!(f, "{:.2} ms, p99 {:.2} ms", delays.p50, delays.p99),
                 None => f.write_str("nothing has come back"),
             },
+            Self::Quantiles(Quantiles { p50, p99, max }) => {
+                write!(f, "{p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms")
+            }
         }
     }
 }
@@ -102,6 +115,9 @@ const ONE_FLOW: &str = "one-flow-against-64";
 const NEWCOMER: &str = "connect-under-load";
 const BINDING: &str = "relay-binding-rtt-under-load";
 const REJOINS: &str = "portal-reconnects";
+/// These two are the worse of client and gateway, from their start on.
+const LATENESS: &str = "timer-lateness-under-load";
+const TURN: &str = "longest-turn-under-load";
 /// Behind a lost segment all come too early: this counts losses, too.
 const OUT_OF_ORDER: &str = "tcp-out-of-order";
 const REORDERING: &str = "tcp-reordering";
@@ -116,7 +132,7 @@ const fn row(name: &'static str, unit: &'static str, goal: Goal, scene: Scene) -
 }
 
 /// All rows, in the table's order; those of a scene are beside each other.
-pub(super) const ROWS: [Definition; 13] = [
+pub(super) const ROWS: [Definition; 15] = [
     row(
         RTT,
         "ms",
@@ -136,6 +152,16 @@ pub(super) const ROWS: [Definition; 13] = [
         Scene::Greedy,
     ),
     row(REJOINS, "times", Goal::AtMost(0.0), Scene::Greedy),
+    row(
+        LATENESS,
+        "ms",
+        Goal::Bounds {
+            p99: 5.0,
+            max: 20.0,
+        },
+        Scene::Greedy,
+    ),
+    row(TURN, "ms", Goal::P999(2.0), Scene::Greedy),
     row(
         BOTTLENECK,
         "ms",

@@ -19,6 +19,7 @@ use crate::rig::ping::Pinger;
 use crate::rig::plan::{Place, RESOURCE};
 use crate::rig::scratch::Scratch;
 use crate::rig::system::{PathKind, System};
+use crate::status::{self, Load};
 
 /// A process that carries packets.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -212,6 +213,17 @@ impl<'a> Standing<'a> {
         };
 
         system.start_client(place, ca).await.map(drop)
+    }
+
+    /// How the role at `place` has kept up; `None` if this isn't ours, which alone tells.
+    ///
+    /// # Errors
+    ///
+    /// Exit 1: it doesn't answer.
+    pub(super) fn load(&self, place: Place) -> Result<Option<Load>, Failure> {
+        let socket = self.ours.as_ref().map(|(system, _)| system.socket(place));
+
+        socket.map(|socket| status::load(&socket)).transpose()
     }
 
     /// Looks whether ours travels as it should: a figure of another path would be a lie.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{Definition, Figure, Finding, Goal};
 use crate::bench::contestant::Contestant;
 use crate::bench::stats::{RoundTrips, median, percentile, rounded};
+use crate::status::Quantiles;
 
 /// A row; its JSON is a promise.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -19,7 +20,7 @@ pub(in crate::bench) struct Row {
     peers: BTreeMap<Contestant, Summary>,
     #[serde(flatten)]
     goals: BTreeMap<&'static str, f64>,
-    /// `None`: it could not be measured.
+    /// `None`: what was measured doesn't tell.
     holds: Option<bool>,
 }
 
@@ -34,6 +35,8 @@ pub(in crate::bench) struct Summary {
     p95: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     p99: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lost: Option<f64>,
 }
@@ -68,23 +71,32 @@ impl Row {
 }
 
 impl Summary {
-    /// Delays of all runs are one lot; of values the one in the middle counts.
+    /// Delays of all runs are one lot; of values the one in the middle counts, of longest times the longest.
     fn of(figures: &[&Figure]) -> Self {
         let mut trips = RoundTrips::default();
-        let mut values = Vec::new();
+        let (mut values, mut p50s, mut p99s) = (Vec::new(), Vec::new(), Vec::new());
+        let mut longest = Vec::new();
         for figure in figures {
             match figure {
                 Figure::Delays(seen) => trips.extend(seen),
                 Figure::Value(value) => values.push(*value),
+                Figure::Quantiles(Quantiles { p50, p99, max }) => {
+                    p50s.push(*p50);
+                    p99s.push(*p99);
+                    longest.push(*max);
+                }
             }
         }
         let delays = trips.delays();
+        longest.extend(&trips.millis);
+        let middle = |values: &[f64]| median(values).map(|value| rounded(value, 3));
 
         Self {
             value: median(&values).map(|value| rounded(value, 4)),
-            p50: delays.map(|delays| delays.p50),
-            p95: delays.and_then(|_| Some(rounded(percentile(&trips.millis, 95)?, 3))),
-            p99: delays.map(|delays| delays.p99),
+            p50: delays.map(|delays| delays.p50).or_else(|| middle(&p50s)),
+            p95: percentile(&trips.millis, 95).map(|p95| rounded(p95, 3)),
+            p99: delays.map(|delays| delays.p99).or_else(|| middle(&p99s)),
+            max: percentile(&longest, 100).map(|max| rounded(max, 3)),
             lost: delays.map(|delays| delays.lost),
         }
     }
@@ -100,12 +112,14 @@ impl Goal {
                 .collect(),
             Self::AddedToRaw { p99 } => [("goal_added_p99", p99)].into(),
             Self::P95(p95) => [("goal_p95", p95)].into(),
+            Self::Bounds { p99, max } => [("goal_p99", p99), ("goal_max", max)].into(),
+            Self::P999(p999) => [("goal_p999", p999)].into(),
             Self::AtLeast(least) | Self::ShareOfTwo(least) => [("goal_min", least)].into(),
             Self::AtMost(most) => [("goal_max", most)].into(),
         }
     }
 
-    /// `None` if what it needs was not measured.
+    /// `None` if what it needs was not measured, or leaves it open.
     fn holds(self, ours: Summary, raw: Option<Summary>) -> Option<bool> {
         Some(match self {
             Self::Delays { p50, p99 } => {
@@ -115,10 +129,34 @@ impl Goal {
             }
             Self::AddedToRaw { p99 } => ours.p99? - raw?.p99? <= p99,
             Self::P95(goal) => ours.p95? <= goal,
+            Self::Bounds { p99, max } => {
+                match (is_within(ours.p99?, p99), is_within(ours.max?, max)) {
+                    (Some(false), _) | (_, Some(false)) => false,
+                    (Some(true), Some(true)) => true,
+                    (None, _) | (_, None) => return None,
+                }
+            }
+            // It is somewhere between these two.
+            Self::P999(goal) => match (is_within(ours.p99?, goal), is_within(ours.max?, goal)) {
+                (Some(false), _) => false,
+                (_, Some(true)) => true,
+                _ => return None,
+            },
             Self::AtLeast(least) => ours.value? >= least,
             Self::AtMost(most) => ours.value? <= most,
             Self::ShareOfTwo(least) => (least..=1.0 - least).contains(&ours.value?),
         })
+    }
+}
+
+/// Whether a counted time keeps to a goal; `None` if its rounding hides that: it was more than half of what is shown.
+fn is_within(shown: f64, goal: f64) -> Option<bool> {
+    if shown <= goal {
+        Some(true)
+    } else if shown / 2.0 >= goal {
+        Some(false)
+    } else {
+        None
     }
 }
 
@@ -132,7 +170,7 @@ impl fmt::Display for Row {
         let verdict = match self.holds {
             Some(true) => "holds",
             Some(false) => "does NOT hold",
-            None => "not measured to the end",
+            None => "open by what was measured",
         };
         writeln!(
             f,
@@ -157,16 +195,19 @@ impl fmt::Display for Summary {
         if let Some(value) = self.value {
             return write!(f, "{value}");
         }
-        let shown = |value: Option<f64>| value.unwrap_or(f64::NAN);
+        let times = [
+            ("p50", self.p50),
+            ("p95", self.p95),
+            ("p99", self.p99),
+            ("max", self.max),
+        ];
+        let times = times
+            .into_iter()
+            .filter_map(|(name, time)| Some(format!("{name} {:<9.2}", time?)));
+        let lost = self.lost.map(|lost| format!("lost {:.1} %", lost * 100.0));
+        let shown: String = times.chain(lost).collect();
 
-        write!(
-            f,
-            "p50 {:<8.2} p95 {:<8.2} p99 {:<8.2} lost {:.1} %",
-            shown(self.p50),
-            shown(self.p95),
-            shown(self.p99),
-            shown(self.lost) * 100.0
-        )
+        f.write_str(shown.trim_end())
     }
 }
 
@@ -202,8 +243,8 @@ mod tests {
 
         let row = Row::of(definition(name), &findings).unwrap();
         let expected = serde_json::json!({
-            "name": name, "unit": "ms", "p50": 0.5, "p95": 0.5, "p99": 0.5, "lost": 0.0,
-            "peers": {"gotatun": {"p50": 12.0, "p95": 12.0, "p99": 12.0, "lost": 0.0}},
+            "name": name, "unit": "ms", "p50": 0.5, "p95": 0.5, "p99": 0.5, "max": 0.5, "lost": 0.0,
+            "peers": {"gotatun": {"p50": 12.0, "p95": 12.0, "p99": 12.0, "max": 12.0, "lost": 0.0}},
             "goal_p50": 1.0, "goal_p99": 5.0, "holds": true
         });
         assert_eq!(serde_json::to_value(&row).unwrap(), expected);
@@ -248,5 +289,72 @@ mod tests {
         assert_eq!(row.ours.unwrap().value, Some(0.45));
         assert_eq!(row.holds, Some(true));
         assert_eq!(Row::of(definition(name), &[]), None);
+    }
+
+    fn quantiles(row: &'static str, p99: f64, max: f64) -> Finding {
+        Finding {
+            row,
+            contestant: Contestant::Ours,
+            figure: Figure::Quantiles(Quantiles { p50: 0.1, p99, max }),
+        }
+    }
+
+    #[test]
+    fn lateness_is_bounded_twice() {
+        let name = "timer-lateness-under-load";
+        for (p99, max, holds) in [
+            (4.095, 16.383, Some(true)),
+            (16.383, 16.383, Some(false)),
+            (4.095, 65.535, Some(false)),
+            // The p99 may be 4.1 ms, the longest one 16.4 ms.
+            (8.191, 16.383, None),
+            (4.095, 32.767, None),
+        ] {
+            let row = Row::of(definition(name), &[quantiles(name, p99, max)]).unwrap();
+            assert_eq!(row.holds, holds, "p99 {p99} ms, max {max} ms");
+        }
+        assert_eq!(Row::of(definition(name), &[]), None);
+
+        let row = Row::of(definition(name), &[quantiles(name, 4.0, 16.0)]).unwrap();
+        let expected = serde_json::json!({
+            "name": name, "unit": "ms", "p50": 0.1, "p99": 4.0, "max": 16.0, "peers": {},
+            "goal_p99": 5.0, "goal_max": 20.0, "holds": true
+        });
+        assert_eq!(serde_json::to_value(&row).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_longest_turn_holds_if_all_do_and_is_open_if_some_do_not() {
+        let name = "longest-turn-under-load";
+        for (p99, max, holds) in [
+            (0.511, 1.023, Some(true)),
+            (0.511, 8.191, None),
+            // The p99 may be 1.1 ms.
+            (2.047, 8.191, None),
+            (4.095, 8.191, Some(false)),
+        ] {
+            let row = Row::of(definition(name), &[quantiles(name, p99, max)]).unwrap();
+            assert_eq!(row.holds, holds, "p99 {p99} ms, max {max} ms");
+        }
+    }
+
+    #[test]
+    fn of_all_runs_the_longest_time_counts_and_the_p99_in_the_middle() {
+        let name = "longest-turn-under-load";
+        let findings = [(0.5, 1.0), (4.0, 9.0), (1.0, 2.0)];
+
+        let findings = findings.map(|(p99, max)| quantiles(name, p99, max));
+        let ours = Row::of(definition(name), &findings).unwrap().ours.unwrap();
+        assert_eq!((ours.p99, ours.max), (Some(1.0), Some(9.0)));
+    }
+
+    #[test]
+    fn only_what_was_measured_is_shown() {
+        let name = "timer-lateness-under-load";
+        let row = Row::of(definition(name), &[quantiles(name, 4.0, 16.0)]).unwrap();
+
+        let text = row.to_string();
+        assert!(text.contains("max 16.00"), "{text}");
+        assert!(!text.contains("lost") && !text.contains("p95"), "{text}");
     }
 }

@@ -10,8 +10,8 @@ use connlib_os::clock::Clock;
 use connlib_os::namespace::run_in;
 
 use super::{
-    BINDING, BOTTLENECK, EIGHT_JAIN, EIGHT_LEAST, Figure, NEWCOMER, ONE_FLOW, OTHER_PEER,
-    OUT_OF_ORDER, REJOINS, RELAYED_JAIN, RELAYED_LEAST, REORDERING, RTT,
+    BINDING, BOTTLENECK, EIGHT_JAIN, EIGHT_LEAST, Figure, LATENESS, NEWCOMER, ONE_FLOW, OTHER_PEER,
+    OUT_OF_ORDER, REJOINS, RELAYED_JAIN, RELAYED_LEAST, REORDERING, RTT, TURN,
 };
 use crate::bench::contestant::Contestant;
 use crate::bench::load::{PORT, Run};
@@ -59,8 +59,15 @@ impl Standing<'_> {
         let same_peer = self.sparse(client, Question::Echo, duration);
         let other_peer = self.sparse(other, Question::Echo, duration);
 
+        let loading = async {
+            load.await?;
+            // Before others have waited for their last packets.
+            let (client, gateway) = (self.load(client)?, self.load(Place::Gateway)?);
+            Ok(client.zip(gateway))
+        };
+
         let joins = self.children.joins();
-        let (_, same_peer, other_peer) = tokio::try_join!(load, same_peer, other_peer)?;
+        let (ends, same_peer, other_peer) = tokio::try_join!(loading, same_peer, other_peer)?;
         let mut figures = vec![
             (RTT, Figure::Delays(same_peer)),
             (OTHER_PEER, Figure::Delays(other_peer)),
@@ -68,6 +75,11 @@ impl Standing<'_> {
         if self.contestant == Contestant::Ours {
             let rejoins = self.children.joins().saturating_sub(joins);
             figures.push((REJOINS, Figure::Value(rejoins as f64)));
+        }
+        if let Some((client, gateway)) = ends {
+            let worse = client.worse(gateway);
+            figures.push((LATENESS, Figure::Quantiles(worse.timer_delays)));
+            figures.push((TURN, Figure::Quantiles(worse.turns)));
         }
         Ok(figures)
     }
