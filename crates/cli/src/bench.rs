@@ -7,12 +7,14 @@
 //! fixed_peers   WireGuard without a portal           fairness  who waits, and for how long
 //! cost, memory  processor time, memory               record    samples and their summaries
 //! iperf, stats  reading and reckoning                report    JSON, tables
+//! heartbeat     the portal, asked under load
 //! ```
 
 mod contestant;
 mod cost;
 mod fairness;
 mod fixed_peers;
+mod heartbeat;
 mod iperf;
 mod load;
 mod memory;

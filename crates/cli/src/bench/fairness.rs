@@ -114,6 +114,7 @@ const RELAYED_LEAST: &str = "relayed-eight-clients-min-share";
 const ONE_FLOW: &str = "one-flow-against-64";
 const NEWCOMER: &str = "connect-under-load";
 const BINDING: &str = "relay-binding-rtt-under-load";
+const HEARTBEAT: &str = "portal-heartbeat-rtt-under-load";
 const REJOINS: &str = "portal-reconnects";
 /// These two are the worse of client and gateway, from their start on.
 const LATENESS: &str = "timer-lateness-under-load";
@@ -132,7 +133,7 @@ const fn row(name: &'static str, unit: &'static str, goal: Goal, scene: Scene) -
 }
 
 /// All rows, in the table's order; those of a scene are beside each other.
-pub(super) const ROWS: [Definition; 15] = [
+pub(super) const ROWS: [Definition; 16] = [
     row(
         RTT,
         "ms",
@@ -148,6 +149,15 @@ pub(super) const ROWS: [Definition; 15] = [
         Goal::Delays {
             p50: None,
             p99: 3.0,
+        },
+        Scene::Greedy,
+    ),
+    row(
+        HEARTBEAT,
+        "ms",
+        Goal::Delays {
+            p50: None,
+            p99: 100.0,
         },
         Scene::Greedy,
     ),

@@ -114,7 +114,7 @@ impl Standing<'_> {
         question: Question,
         load: Duration,
     ) -> Result<RoundTrips, Failure> {
-        let lead = LEAD.min(load / LEAD_SHARE);
+        let lead = lead_of(load);
         let socket = sparse::open(self.network.namespace(place)?, question)?;
         sleep(lead).await;
 
@@ -186,6 +186,11 @@ impl Standing<'_> {
             format_args!("iperf3 does not listen at {RESOURCE}:{port}"),
         ))
     }
+}
+
+/// How long after a load's beginning, and before its end, it isn't measured.
+pub(super) fn lead_of(load: Duration) -> Duration {
+    LEAD.min(load / LEAD_SHARE)
 }
 
 fn server_arguments(port: u16) -> Vec<String> {

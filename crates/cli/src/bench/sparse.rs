@@ -148,6 +148,42 @@ pub(super) fn open(namespace: &Namespace, question: Question) -> Result<UdpSocke
         .map_err(|error: io::Error| Failure::os(format_args!("send to {whom}"), &error))
 }
 
+/// A way on which numbered questions go, and their answers come back.
+pub(super) trait Way {
+    /// Asks. What gets lost is no error.
+    fn ask(&mut self, number: u32) -> io::Result<()>;
+
+    /// The number of a question whose answer comes within so long, which is never zero. `None` may come earlier.
+    fn next_answer(&mut self, within: Duration) -> io::Result<Option<usize>>;
+}
+
+/// UDP.
+struct Datagrams<'a> {
+    socket: &'a UdpSocket,
+    question: Question,
+}
+
+impl Way for Datagrams<'_> {
+    fn ask(&mut self, number: u32) -> io::Result<()> {
+        // What can't be sent now is lost.
+        let _ = self.socket.send(&self.question.packet(number));
+
+        Ok(())
+    }
+
+    fn next_answer(&mut self, within: Duration) -> io::Result<Option<usize>> {
+        let mut packet = [0; 2048];
+        self.socket.set_read_timeout(Some(within))?;
+        let Ok(len) = self.socket.recv(&mut packet) else {
+            // In time, or refused; whoever asks looks at the clock.
+            return Ok(None);
+        };
+        let answer = packet.get(..len).unwrap_or_default();
+
+        Ok(self.question.number_in(answer))
+    }
+}
+
 /// Sends for so long, and returns what has come back. It blocks.
 ///
 /// # Errors
@@ -158,27 +194,29 @@ pub(super) fn flow(
     question: Question,
     duration: Duration,
 ) -> Result<RoundTrips, Failure> {
-    exchange(socket, question, duration)
+    exchange(&mut Datagrams { socket, question }, duration)
         .map_err(|error| Failure::os(format_args!("send to {}", question.whom()), &error))
 }
 
-fn exchange(socket: &UdpSocket, question: Question, duration: Duration) -> io::Result<RoundTrips> {
+/// Asks 50 times per second for so long, whether answers come or not. It blocks, for a second more if answers are missing.
+///
+/// # Errors
+///
+/// The way is at its end.
+pub(super) fn exchange(way: &mut impl Way, duration: Duration) -> io::Result<RoundTrips> {
     let clock = Clock::new();
     let started_at = clock.now();
     let count = u32::try_from(duration.as_millis() / INTERVAL.as_millis()).unwrap_or(u32::MAX);
     let mut asked = Asked {
-        socket,
-        question,
+        way,
         clock,
         sent_at: Vec::new(),
         millis: Vec::new(),
     };
 
     for number in 0..count.max(1) {
-        let packet = question.packet(number);
         asked.sent_at.push(Some(clock.now()));
-        // What can't be sent now is lost.
-        let _ = socket.send(&packet);
+        asked.way.ask(number)?;
         asked.collect(started_at + INTERVAL * (number + 1))?;
     }
     let end_at = clock.now() + PATIENCE;
@@ -192,34 +230,26 @@ fn exchange(socket: &UdpSocket, question: Question, duration: Duration) -> io::R
     })
 }
 
-/// Packets that are on their way, and how long others have taken.
-struct Asked<'a> {
-    socket: &'a UdpSocket,
-    question: Question,
+/// Questions that are on their way, and how long others have taken.
+struct Asked<'a, W> {
+    way: &'a mut W,
     clock: Clock,
     sent_at: Vec<Option<Instant>>,
     millis: Vec<f64>,
 }
 
-impl Asked<'_> {
+impl<W: Way> Asked<'_, W> {
     /// Takes in what comes until `end_at`.
     fn collect(&mut self, end_at: Instant) -> io::Result<()> {
-        let mut packet = [0; 2048];
         loop {
             let left = end_at.saturating_duration_since(self.clock.now());
             if left.is_zero() {
                 return Ok(());
             }
-            self.socket.set_read_timeout(Some(left))?;
-            let Ok(len) = self.socket.recv(&mut packet) else {
-                // In time, or refused; the loop ends by the clock.
+            let Some(number) = self.way.next_answer(left)? else {
                 continue;
             };
             let came_at = self.clock.now();
-            let answer = packet.get(..len).unwrap_or_default();
-            let Some(number) = self.question.number_in(answer) else {
-                continue;
-            };
             // A second copy of an answer is none.
             if let Some(sent_at) = self.sent_at.get_mut(number).and_then(Option::take) {
                 self.millis.push((came_at - sent_at).as_secs_f64() * 1e3);
@@ -248,7 +278,7 @@ mod tests {
             }
         });
 
-        let trips = exchange(&near, Question::Echo, INTERVAL * 5).unwrap();
+        let trips = flow(&near, Question::Echo, INTERVAL * 5).unwrap();
         answering.join().unwrap();
         assert_eq!((trips.sent, trips.millis.len()), (5, 4));
     }

@@ -10,6 +10,7 @@ use connlib_os::netlink::{Netlink, RouteSpec};
 use super::Bench;
 use super::contestant::{Contestant, Entrant};
 use super::fixed_peers::FixedPeers;
+use super::heartbeat::Admission;
 use super::sparse::Echo;
 use crate::exit::{Exit, Failure};
 use crate::rig::children::Children;
@@ -224,6 +225,22 @@ impl<'a> Standing<'a> {
         let socket = self.ours.as_ref().map(|(system, _)| system.socket(place));
 
         socket.map(|socket| status::load(&socket)).transpose()
+    }
+
+    /// What the portal demands of a client at `place`, and whom it may trust; `None` if there is no portal.
+    ///
+    /// # Errors
+    ///
+    /// Exit 5: the client was never started.
+    pub(super) fn admission(&self, place: Place) -> Result<Option<Admission>, Failure> {
+        let Some((system, ca)) = &self.ours else {
+            return Ok(None);
+        };
+
+        Ok(Some(Admission {
+            token: system.token(place)?,
+            ca: ca.clone(),
+        }))
     }
 
     /// Looks whether ours travels as it should: a figure of another path would be a lie.

@@ -1,6 +1,7 @@
 //! What runs on a rig: portal, relay, gateway and client, each a process of this very program.
 
 use std::fmt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -139,7 +140,7 @@ impl System<'_> {
             .children
             .run(&[&create[..], owner, &[self.admin_socket()]].concat())
             .await?;
-        let token_file = self.scratch.file(&format!("{place}.token"));
+        let token_file = self.token_file(place);
         write(&token_file, &token)?;
 
         let mut arguments = vec![
@@ -181,6 +182,23 @@ impl System<'_> {
     /// Where the role at `place` answers `connlib status`.
     pub(crate) fn socket(&self, place: Place) -> PathBuf {
         self.scratch.file(&format!("{place}.sock"))
+    }
+
+    /// The token that the role at `place` has joined with.
+    ///
+    /// # Errors
+    ///
+    /// Exit 5: nothing was started there, or its file can't be read.
+    pub(crate) fn token(&self, place: Place) -> Result<String, Failure> {
+        let path = self.token_file(place);
+        let token = fs::read_to_string(&path)
+            .map_err(|error| Failure::os(format_args!("read {}", path.display()), &error))?;
+
+        Ok(token.trim().to_owned())
+    }
+
+    fn token_file(&self, place: Place) -> PathBuf {
+        self.scratch.file(&format!("{place}.token"))
     }
 
     fn admin_socket(&self) -> String {

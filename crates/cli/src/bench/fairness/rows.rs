@@ -300,6 +300,21 @@ mod tests {
     }
 
     #[test]
+    fn a_heartbeat_may_take_a_tenth_of_a_second_and_none_may_be_lost() {
+        let name = "portal-heartbeat-rtt-under-load";
+        for (millis, holds) in [(100.0, true), (101.0, false)] {
+            let row = Row::of(definition(name), &[delays(name, Contestant::Ours, millis)]).unwrap();
+            assert_eq!(row.holds, Some(holds), "{millis} ms");
+        }
+        let mut lossy = delays(name, Contestant::Ours, 1.0);
+        if let Figure::Delays(trips) = &mut lossy.figure {
+            trips.sent += 1;
+        }
+        let row = Row::of(definition(name), &[lossy]).unwrap();
+        assert_eq!(row.holds, Some(false));
+    }
+
+    #[test]
     fn lateness_is_bounded_twice() {
         let name = "timer-lateness-under-load";
         for (p99, max, holds) in [

@@ -10,8 +10,8 @@ use connlib_os::clock::Clock;
 use connlib_os::namespace::run_in;
 
 use super::{
-    BINDING, BOTTLENECK, EIGHT_JAIN, EIGHT_LEAST, Figure, LATENESS, NEWCOMER, ONE_FLOW, OTHER_PEER,
-    OUT_OF_ORDER, REJOINS, RELAYED_JAIN, RELAYED_LEAST, REORDERING, RTT, TURN,
+    BINDING, BOTTLENECK, EIGHT_JAIN, EIGHT_LEAST, Figure, HEARTBEAT, LATENESS, NEWCOMER, ONE_FLOW,
+    OTHER_PEER, OUT_OF_ORDER, REJOINS, RELAYED_JAIN, RELAYED_LEAST, REORDERING, RTT, TURN,
 };
 use crate::bench::contestant::Contestant;
 use crate::bench::load::{PORT, Run};
@@ -59,6 +59,7 @@ impl Standing<'_> {
         let same_peer = self.sparse(client, Question::Echo, duration);
         let other_peer = self.sparse(other, Question::Echo, duration);
 
+        let heartbeats = self.heartbeats(client, duration);
         let loading = async {
             load.await?;
             // Before others have waited for their last packets.
@@ -67,11 +68,13 @@ impl Standing<'_> {
         };
 
         let joins = self.children.joins();
-        let (ends, same_peer, other_peer) = tokio::try_join!(loading, same_peer, other_peer)?;
+        let (ends, same_peer, other_peer, heartbeats) =
+            tokio::try_join!(loading, same_peer, other_peer, heartbeats)?;
         let mut figures = vec![
             (RTT, Figure::Delays(same_peer)),
             (OTHER_PEER, Figure::Delays(other_peer)),
         ];
+        figures.extend(heartbeats.map(|trips| (HEARTBEAT, Figure::Delays(trips))));
         if self.contestant == Contestant::Ours {
             let rejoins = self.children.joins().saturating_sub(joins);
             figures.push((REJOINS, Figure::Value(rejoins as f64)));
