@@ -73,11 +73,12 @@ pub(crate) struct Load {
     pub(crate) timer_delays: Quantiles,
 }
 
-/// What so many didn't exceed. Each is rounded up, to less than twice of what was measured.
+/// What so many didn't exceed. Each is rounded up, by less than a quarter.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
 pub(crate) struct Quantiles {
     pub(crate) p50: f64,
     pub(crate) p99: f64,
+    pub(crate) p999: f64,
     pub(crate) max: f64,
 }
 
@@ -96,6 +97,7 @@ impl Quantiles {
         Self {
             p50: self.p50.max(other.p50),
             p99: self.p99.max(other.p99),
+            p999: self.p999.max(other.p999),
             max: self.max.max(other.max),
         }
     }
@@ -309,8 +311,8 @@ mod tests {
         let answer = |turn: f64, delay: f64| {
             serde_json::json!({"role": "client", "load": {
                 "turns": 7,
-                "turn_ms": {"p50": 0.1, "p99": 0.2, "max": turn},
-                "timer_delay_ms": {"p50": 0.0, "p99": delay, "max": 9.0},
+                "turn_ms": {"p50": 0.1, "p99": 0.2, "p999": 0.3, "max": turn},
+                "timer_delay_ms": {"p50": 0.0, "p99": delay, "p999": 6.0, "max": 9.0},
             }})
         };
         let one = load_in(&answer(3.0, 5.0)).unwrap();
@@ -326,7 +328,7 @@ mod tests {
     fn who_tells_no_load_is_not_taken_for_an_idle_one() {
         for answer in [
             serde_json::json!({"role": "relay"}),
-            serde_json::json!({"load": {"turn_ms": {"p50": 0.1, "p99": 0.2, "max": 0.3}}}),
+            serde_json::json!({"load": {"turn_ms": {"p50": 0.1, "p99": 0.2, "p999": 0.2, "max": 0.3}}}),
         ] {
             assert!(load_in(&answer).is_err(), "{answer}");
         }

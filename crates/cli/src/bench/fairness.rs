@@ -97,8 +97,8 @@ impl fmt::Display for Figure {
                 Some(delays) => write!(f, "{:.2} ms, p99 {:.2} ms", delays.p50, delays.p99),
                 None => f.write_str("nothing has come back"),
             },
-            Self::Quantiles(Quantiles { p50, p99, max }) => {
-                write!(f, "{p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms")
+            Self::Quantiles(Quantiles { p50, p99, p999, .. }) => {
+                write!(f, "{p50:.2} ms, p99 {p99:.2} ms, p999 {p999:.2} ms")
             }
         }
     }

@@ -39,6 +39,7 @@ struct Socket {
 struct Quantiles {
     p50: f64,
     p99: f64,
+    p999: f64,
     max: f64,
 }
 
@@ -78,6 +79,7 @@ impl From<&Histogram> for Quantiles {
         Self {
             p50: millis(histogram.quantile(0.5)),
             p99: millis(histogram.quantile(0.99)),
+            p999: millis(histogram.quantile(0.999)),
             max: millis(histogram.quantile(1.0)),
         }
     }

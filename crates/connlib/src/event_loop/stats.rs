@@ -145,21 +145,28 @@ impl Stats {
     }
 }
 
-/// How often something took how long: a counter for each power of two of microseconds.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+/// How often something took how long: a counter for each quarter between two powers of two of microseconds.
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Histogram {
     counts: [u64; Self::BUCKETS],
 }
 
+impl Default for Histogram {
+    fn default() -> Self {
+        Self {
+            counts: [0; Self::BUCKETS],
+        }
+    }
+}
+
 impl Histogram {
-    /// The last one counts everything from 2²² µs, four seconds.
-    const BUCKETS: usize = 24;
+    /// The last one counts everything from seven eighths of 2²³ µs, seven seconds.
+    const BUCKETS: usize = 88;
 
     /// Counts one.
     pub fn record(&mut self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = (u64::BITS - micros.leading_zeros()) as usize;
-        if let Some(count) = self.counts.get_mut(bucket.min(Self::BUCKETS - 1)) {
+        if let Some(count) = self.counts.get_mut(Self::bucket(micros)) {
             *count += 1;
         }
     }
@@ -169,19 +176,37 @@ impl Histogram {
         self.counts.iter().sum()
     }
 
-    /// What `share` of them (0 to 1) took no longer than, rounded up to a power of two of microseconds; zero if there are
-    /// none.
+    /// What `share` of them (0 to 1) took no longer than, rounded up by less than a quarter; zero if there are none.
     pub fn quantile(&self, share: f64) -> Duration {
         let wanted = share.clamp(0.0, 1.0) * self.count() as f64;
         let mut seen = 0;
         for (bucket, count) in self.counts.iter().enumerate() {
             seen += count;
             if seen > 0 && seen as f64 >= wanted {
-                return Duration::from_micros((1 << bucket) - 1);
+                return Duration::from_micros(Self::most(bucket));
             }
         }
 
         Duration::ZERO
+    }
+
+    fn bucket(micros: u64) -> usize {
+        let bucket = match micros.checked_ilog2() {
+            // The two bits behind the first one are the quarter.
+            Some(power @ 2..) => u64::from(power - 1) * 4 + ((micros >> (power - 2)) & 3),
+            _ => micros,
+        };
+
+        usize::try_from(bucket).map_or(Self::BUCKETS - 1, |bucket| bucket.min(Self::BUCKETS - 1))
+    }
+
+    /// The most microseconds that a bucket counts.
+    fn most(bucket: usize) -> u64 {
+        let (power, quarter) = (bucket / 4, bucket as u64 % 4);
+        match power.checked_sub(1) {
+            Some(shift) => ((5 + quarter) << shift) - 1,
+            None => quarter,
+        }
     }
 }
 
@@ -224,17 +249,25 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_are_at_most_twice_what_was_counted() {
+    fn quantiles_are_rounded_up_by_less_than_a_quarter() {
         let mut histogram = Histogram::default();
         assert_eq!(histogram.quantile(0.5), Duration::ZERO);
         for micros in [0, 1, 3, 900, 1_000_000_000] {
             histogram.record(Duration::from_micros(micros));
         }
-
         assert_eq!(histogram.count(), 5);
         assert_eq!(histogram.quantile(0.0), Duration::ZERO);
         assert_eq!(histogram.quantile(0.6), Duration::from_micros(3));
         assert_eq!(histogram.quantile(0.8), Duration::from_micros(1_023));
+
+        let mut before = 0;
+        for micros in 0..7_000_000 {
+            let bucket = Histogram::bucket(micros);
+            let most = Histogram::most(bucket);
+            assert!(bucket == before || bucket == before + 1, "{micros}");
+            assert!((micros..=micros + micros / 4).contains(&most), "{micros}");
+            before = bucket;
+        }
     }
 
     #[test]
