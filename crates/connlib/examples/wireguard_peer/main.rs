@@ -28,6 +28,7 @@ mod core;
 
 use std::error::Error;
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
@@ -47,11 +48,18 @@ use crate::core::Core;
 
 const USAGE: &str = "usage: wireguard_peer [--tun NAME] CONFIG";
 
-/// As a client's: a super-packet is to be one train.
-const QUEUE: QueueLimits = QueueLimits {
+/// As a client's: a super-packet that begins here is to be one train.
+const OF_HOST: QueueLimits = QueueLimits {
     packets: 500,
     gso_bytes: 61_000,
     gso_segments: 49,
+};
+
+/// As a gateway's: one that others began would come apart into single packets.
+const OF_ROUTER: QueueLimits = QueueLimits {
+    gso_bytes: 65_536,
+    gso_segments: 65_535,
+    ..OF_HOST
 };
 
 /// What the caller has to mend: the arguments or the file.
@@ -171,7 +179,11 @@ fn is_free(port: u16) -> Result<(), Box<dyn Error>> {
 async fn set_up(tun: &str, config: &Config) -> Result<(), Box<dyn Error>> {
     let mut netlink = Netlink::new()?;
     netlink.set_mtu(tun, config.device_mtu()).await?;
-    netlink.set_queue(tun, QUEUE).await?;
+    let queue = match is_router() {
+        true => OF_ROUTER,
+        false => OF_HOST,
+    };
+    netlink.set_queue(tun, queue).await?;
     for address in &config.addresses {
         netlink.add_address(tun, *address).await?;
     }
@@ -181,6 +193,14 @@ async fn set_up(tun: &str, config: &Config) -> Result<(), Box<dyn Error>> {
     }
 
     Ok(())
+}
+
+/// Whether this host forwards packets of others.
+fn is_router() -> bool {
+    ["ipv4/ip_forward", "ipv6/conf/all/forwarding"]
+        .iter()
+        .filter_map(|name| fs::read_to_string(format!("/proc/sys/net/{name}")).ok())
+        .any(|setting| setting.trim() != "0")
 }
 
 fn refuse(why: &str, code: u8) -> ExitCode {
