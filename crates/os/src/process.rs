@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 
 use crate::sys;
@@ -73,37 +72,6 @@ pub fn terminate(pid: u32) -> io::Result<()> {
     }
 }
 
-/// As long as it lives, the thread that made it runs before all ordinary ones whenever it has something to do
-/// (`SCHED_RR`, lowest priority). For instruments: what they measure must not be how long they wait for a processor
-/// themselves.
-#[derive(Debug)]
-pub struct Precedence {
-    /// It belongs to its thread.
-    _stays: PhantomData<*const ()>,
-}
-
-impl Precedence {
-    /// Raises the calling thread. Threads and processes that it begins are ordinary ones.
-    ///
-    /// # Errors
-    ///
-    /// `PermissionDenied`: the process lacks CAP_SYS_NICE.
-    pub fn raise() -> io::Result<Self> {
-        sys::process::set_round_robin(true)?;
-
-        Ok(Self {
-            _stays: PhantomData,
-        })
-    }
-}
-
-impl Drop for Precedence {
-    fn drop(&mut self) {
-        // Whoever may raise a thread may lower it.
-        drop(sys::process::set_round_robin(false));
-    }
-}
-
 fn parse_resident(status: &str) -> Option<u64> {
     let line = status
         .lines()
@@ -161,29 +129,6 @@ mod tests {
         assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
         assert!(terminate(0).is_err());
         assert!(terminate(u32::MAX).is_err());
-    }
-
-    #[test]
-    fn a_thread_precedes_others_for_a_while_or_is_told_why_not() {
-        // The 41st field, 39th behind the name (proc_pid_stat(5)).
-        let policy = || {
-            let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
-            let (_, fields) = stat.rsplit_once(')').unwrap();
-            fields
-                .split_whitespace()
-                .nth(38)
-                .unwrap()
-                .parse::<i32>()
-                .unwrap()
-        };
-        match Precedence::raise() {
-            Ok(precedence) => {
-                assert_eq!(policy(), libc::SCHED_RR);
-                drop(precedence);
-            }
-            Err(error) => assert_eq!(error.kind(), io::ErrorKind::PermissionDenied),
-        }
-        assert_eq!(policy(), libc::SCHED_OTHER);
     }
 
     #[test]

@@ -1,7 +1,4 @@
 //! A sparse flow: few small packets, each answered at once, that show how long packets wait under load.
-//!
-//! Both ends run before the load's own processes whenever they have something to do: on a machine with few processors
-//! they would measure how long they wait for one, not how long packets wait.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -12,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use connlib_os::clock::Clock;
 use connlib_os::namespace::{Namespace, run_in};
-use connlib_os::process::Precedence;
 
 use super::stats::RoundTrips;
 use crate::exit::Failure;
@@ -78,7 +74,6 @@ impl Drop for Echo {
 }
 
 fn answer(socket: &UdpSocket, is_over: &AtomicBool) {
-    let _precedence = precede();
     let mut packet = [0; 2048];
     while !is_over.load(Ordering::Relaxed) {
         // Nothing has come, or the sender can't be reached: neither is an end.
@@ -209,7 +204,6 @@ pub(super) fn flow(
 ///
 /// The way is at its end.
 pub(super) fn exchange(way: &mut impl Way, duration: Duration) -> io::Result<RoundTrips> {
-    let _precedence = precede();
     let clock = Clock::new();
     let started_at = clock.now();
     let count = u32::try_from(duration.as_millis() / INTERVAL.as_millis()).unwrap_or(u32::MAX);
@@ -234,13 +228,6 @@ pub(super) fn exchange(way: &mut impl Way, duration: Duration) -> io::Result<Rou
         sent: asked.sent_at.len(),
         millis: asked.millis,
     })
-}
-
-/// Raises the calling thread where that is allowed; the measurement is only worse without.
-fn precede() -> Option<Precedence> {
-    Precedence::raise()
-        .inspect_err(|error| tracing::debug!(%error, "Measuring without precedence"))
-        .ok()
 }
 
 /// Questions that are on their way, and how long others have taken.

@@ -77,15 +77,3 @@ pub(crate) fn terminate(pid: i32) -> io::Result<()> {
     // SAFETY: takes numbers.
     check(unsafe { libc::kill(pid, libc::SIGTERM) }).map(drop)
 }
-
-/// Makes the calling thread one that runs before ordinary ones, or an ordinary one.
-pub(crate) fn set_round_robin(is_on: bool) -> io::Result<()> {
-    let (policy, sched_priority) = match is_on {
-        true => (libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, 1),
-        false => (libc::SCHED_OTHER, 0),
-    };
-    let param = libc::sched_param { sched_priority };
-
-    // SAFETY: 0 is the calling thread, and the pointer is that of a value that lives through the call.
-    check(unsafe { libc::sched_setscheduler(0, policy, &raw const param) }).map(drop)
-}
