@@ -85,6 +85,21 @@ impl Load {
         }
     }
 
+    /// The next super-packet or packet; a stream goes on where the one before ended.
+    pub fn next_read(&mut self) -> Option<(VirtioHeader, &[u8])> {
+        self.left = self.left.checked_sub(1)?;
+        if let Some(field) = self
+            .sequence_at
+            .and_then(|at| self.bytes.get_mut(at..at + 4))
+        {
+            let next = u32::from_be_bytes([field[0], field[1], field[2], field[3]])
+                .wrapping_add(self.payload_len);
+            field.copy_from_slice(&next.to_be_bytes());
+        }
+
+        Some((self.header, &self.bytes))
+    }
+
     fn stream(from: IpAddr, to: IpAddr, reads: usize) -> Self {
         let payload = SEGMENTS * PAYLOAD;
         let transport_len = 20 + payload;
@@ -156,20 +171,12 @@ impl Tun for PipeTun {
     }
 
     fn read(&mut self, buf: &mut [u8]) -> io::Result<(VirtioHeader, usize)> {
-        let load = self.load.as_mut().filter(|load| load.left > 0);
-        let Some(load) = load else {
+        let Some((header, bytes)) = self.load.as_mut().and_then(Load::next_read) else {
             return Err(io::ErrorKind::WouldBlock.into());
         };
-        load.left -= 1;
-        buf[..load.bytes.len()].copy_from_slice(&load.bytes);
-        if let Some(at) = load.sequence_at {
-            let field = &mut load.bytes[at..at + 4];
-            let next = u32::from_be_bytes([field[0], field[1], field[2], field[3]])
-                .wrapping_add(load.payload_len);
-            field.copy_from_slice(&next.to_be_bytes());
-        }
+        buf[..bytes.len()].copy_from_slice(bytes);
 
-        Ok((load.header, load.bytes.len()))
+        Ok((header, bytes.len()))
     }
 
     fn write(&mut self, header: VirtioHeader, parts: &[IoSlice<'_>]) -> io::Result<()> {
