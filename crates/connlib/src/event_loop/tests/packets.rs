@@ -1,4 +1,4 @@
-//! What goes through the loop: the smallest packets there are.
+//! What goes through the loop: the smallest packets there are, and trains of UDP packets.
 
 use std::net::SocketAddr;
 
@@ -121,5 +121,31 @@ pub(super) fn local(family: Family) -> SocketAddr {
     match family {
         Family::V4 => "192.0.2.1:9".parse().unwrap(),
         Family::V6 => "[2001:db8::1]:9".parse().unwrap(),
+    }
+}
+
+/// A train of UDP packets of the flow from that port; the payload begins with the number.
+pub(super) fn udp_train(
+    port: u16,
+    numbers: impl IntoIterator<Item = u16>,
+    len: usize,
+) -> FakeTrain {
+    let pool = connlib_wire::buffer::Pool::new(2_048, 1);
+    let (from, to) = (format!("10.0.0.1:{port}"), "10.0.0.2:9");
+    let bytes = numbers.into_iter().flat_map(|number| {
+        let mut payload = vec![7; len];
+        payload[..2].copy_from_slice(&number.to_be_bytes());
+        let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
+        let packet = connlib_wire::ip::udp(&pool, from, to, &payload).unwrap();
+
+        packet.bytes().to_vec()
+    });
+
+    FakeTrain {
+        from: route(4).dst,
+        to: local(Family::V4),
+        ecn: Ecn::NotEct,
+        stride: 28 + len,
+        bytes: bytes.collect(),
     }
 }

@@ -3,7 +3,6 @@
 use std::io;
 
 use connlib_os::fake::FakeTrain;
-use connlib_wire::ecn::Ecn;
 use connlib_wire::offload::VirtioHeader;
 use connlib_wire::super_packet::SuperPacket;
 
@@ -110,26 +109,9 @@ fn runs_wait_behind_what_waits_already_however_full_and_blocked_the_device_is() 
     }
 }
 
-/// Datagrams that are UDP packets of one flow; the payload tells the number.
+/// Packets of one flow; the payload tells the number.
 fn train(numbers: std::ops::Range<u16>) -> FakeTrain {
-    let pool = connlib_wire::buffer::Pool::new(2_048, 1);
-    let (from, to) = ("10.0.0.1:1", "10.0.0.2:2");
-    let bytes = numbers.flat_map(|number| {
-        let mut payload = [7; PAYLOAD];
-        payload[..2].copy_from_slice(&number.to_be_bytes());
-        let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
-        let packet = connlib_wire::ip::udp(&pool, from, to, &payload).unwrap();
-
-        packet.bytes().to_vec()
-    });
-
-    FakeTrain {
-        from: route(4).dst,
-        to: local(Family::V4),
-        ecn: Ecn::NotEct,
-        stride: 28 + PAYLOAD,
-        bytes: bytes.collect(),
-    }
+    udp_train(1, numbers, PAYLOAD)
 }
 
 /// The numbers of all packets that the device was given, as its host will see them.
