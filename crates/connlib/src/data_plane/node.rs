@@ -186,15 +186,15 @@ impl<C: Core> Node<C> {
             if let Some(fatal) = fatal {
                 return Err(fatal.into());
             }
-            let now = self.io.clock.now();
+            let mut now = self.io.clock.now();
             if self.has_stopped(now) {
                 return Ok(());
             }
 
             if let Some(pause) = wait.pause {
                 leave_alone(pause);
+                now = self.io.clock.now();
             }
-            let now = self.io.clock.now();
             let timeout = wait.until.map(|at| at.saturating_duration_since(now));
             let timeout = match self.stop_by {
                 Some(_) => Some(timeout.map_or(FLUSH_POLL, |timeout| timeout.min(FLUSH_POLL))),

@@ -3,7 +3,8 @@
 //! Whoever is woken for each packet pays for waking, reading, sealing and sending once per packet, and the other end, and
 //! every hop between, pays again. So a loop that was about to sleep while packets come at a high rate leaves its devices
 //! alone for a moment first: what comes meanwhile is read, sealed and sent as trains. Network cards do the same with their
-//! interrupts. A bulk stream comes in super-packets, at a lower rate, and a sparse flow is nowhere near it: neither waits.
+//! interrupts. A sparse flow is nowhere near such a rate, nor is a stream, where the device gives super-packets: neither waits.
+//! What is counted is the device's packets: the kernel has joined datagrams before a socket hands them out.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ const FAST: u64 = 40_000;
 pub(super) const PAUSE: Duration = Duration::from_micros(100);
 
 impl Gathering {
-    /// So many packets were read or received by a turn that began at `now`.
+    /// So many packets or super-packets of the TUN device were read by a turn that began at `now`.
     pub(super) fn count(&mut self, now: Instant, packets: u64) {
         let began_at = *self.began_at.get_or_insert(now);
         let lasted = now.saturating_duration_since(began_at);
