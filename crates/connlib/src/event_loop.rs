@@ -30,6 +30,7 @@ mod egress;
 mod errors;
 mod fair;
 mod gathering;
+mod housekeeping;
 mod ingress;
 mod io;
 mod overtaking;
@@ -58,6 +59,7 @@ use budget::Budget;
 use egress::{Egress, Report};
 use fair::FairQueue;
 use gathering::Gathering;
+use housekeeping::Housekeeping;
 use ingress::Ingress;
 use overtaking::Overtaking;
 use stats::Said;
@@ -165,9 +167,7 @@ impl<C: Core> EventLoop<C> {
         // What could not be written before, and what others have done meanwhile, comes before anything new.
         self.work(now, io, &mut errors);
         self.flush(now, io, &mut errors);
-        if self.housekeeping.is_due(now) {
-            self.trim(now);
-        }
+        let load_is_over = self.housekeeping.is_due(now) && self.trim(now);
 
         let first = self.first;
         self.first = (first + 1) % Source::ALL.len();
@@ -205,7 +205,10 @@ impl<C: Core> EventLoop<C> {
             .get(Source::Timer as usize)
             .copied()
             .unwrap_or_default();
-        self.wait(now, io, timer_ran, errors)
+        let mut wait = self.wait(now, io, timer_ran, errors);
+        wait.load_is_over = load_is_over;
+
+        wait
     }
 
     fn is_ready(&mut self, now: Instant, io: &mut impl Io<C>, source: Source) -> bool {
@@ -259,14 +262,16 @@ impl<C: Core> EventLoop<C> {
         self.core.handle_timeout(now);
     }
 
-    fn trim(&mut self, now: Instant) {
+    /// Lets pooled memory go that was not needed lately. Returns whether a load is over.
+    fn trim(&mut self, now: Instant) -> bool {
         self.tun.trim();
         self.overtaking.trim();
         for family in FAMILIES {
             self.ingress.of_mut(family).trim();
         }
         self.core.trim();
-        self.housekeeping.done(now);
+
+        self.housekeeping.trimmed(now)
     }
 
     /// Takes out of the core what is for the devices, and writes what they take.
@@ -341,7 +346,7 @@ impl<C: Core> EventLoop<C> {
             },
             ..Interest::default()
         };
-        let trim_at = self.housekeeping.due_at;
+        let trim_at = self.housekeeping.due_at();
         let mut due_at = [
             core_due_at,
             self.tun.due_at(),
@@ -371,6 +376,7 @@ impl<C: Core> EventLoop<C> {
         Wait {
             until: if is_busy { Some(now) } else { until },
             pause: self.gathering.pause().filter(|_| !is_busy),
+            load_is_over: false,
             interest,
             errors,
         }
@@ -391,33 +397,6 @@ impl<C: Core> EventLoop<C> {
             || can_send(&self.egress.v6, io.udp(Family::V6))
             || (!self.tun.is_empty() && io.tun().ready.writable)
             || (self.reports_owed > 0 && io.has_room())
-    }
-}
-
-/// When memory that a load has left behind is let go: while there is traffic and once after it, so that an idle node is
-/// woken for nothing.
-#[derive(Debug, Default)]
-struct Housekeeping {
-    due_at: Option<Instant>,
-    has_traffic: bool,
-}
-
-/// How often.
-const TRIM_EVERY: Duration = Duration::from_secs(10);
-
-impl Housekeeping {
-    fn traffic(&mut self, now: Instant) {
-        self.has_traffic = true;
-        self.due_at.get_or_insert(now + TRIM_EVERY);
-    }
-
-    fn is_due(&self, now: Instant) -> bool {
-        self.due_at.is_some_and(|at| at <= now)
-    }
-
-    fn done(&mut self, now: Instant) {
-        let again = std::mem::take(&mut self.has_traffic);
-        self.due_at = again.then(|| now + TRIM_EVERY);
     }
 }
 

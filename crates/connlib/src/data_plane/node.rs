@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use connlib_os::clock::Clock;
 use connlib_os::poll::{Interest, Poller, Readiness, Token, Waker};
+use connlib_os::process;
 use connlib_os::tun::{Joins, Tun, TunDevice};
 use connlib_os::udp::UdpSocket;
 use connlib_wire::offload::VirtioHeader;
@@ -191,6 +192,9 @@ impl<C: Core> Node<C> {
                 return Ok(());
             }
 
+            if wait.load_is_over {
+                process::release_memory();
+            }
             if let Some(pause) = wait.pause {
                 leave_alone(pause);
                 now = self.io.clock.now();

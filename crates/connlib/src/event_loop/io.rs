@@ -290,6 +290,9 @@ pub struct Wait {
     /// How long to leave the devices alone first, because packets come so fast that it pays to let them gather. Only for
     /// whoever is woken by each of them: a simulation has no use for it.
     pub pause: Option<Duration>,
+    /// A load has ended, and what it needed was freed: a good time to give memory back to the system. For whoever shares a
+    /// machine with others.
+    pub load_is_over: bool,
     /// What makes the next turn worthwhile before that.
     pub interest: Interest,
     /// What went wrong in this turn.

@@ -155,6 +155,21 @@ fn packets_that_come_fast_and_one_by_one_are_let_gather() {
 }
 
 #[test]
+fn the_end_of_a_load_is_told_once() {
+    let mut rig = Rig::new();
+    for number in 0..2_000 {
+        rig.send(packet(4, number));
+        assert!(!rig.turn().load_is_over);
+    }
+
+    let told = (0..6).map(|_| {
+        rig.advance(Duration::from_secs(10));
+        rig.turn().load_is_over
+    });
+    assert_eq!(told.filter(|is_over| *is_over).count(), 1);
+}
+
+#[test]
 fn a_deadline_that_a_command_brought_about_is_told_without_any_io() {
     let mut rig = Rig::new();
     let wait = rig.turn();

@@ -261,7 +261,7 @@ impl Rig {
 
     /// When the loop has to come back, housekeeping not counted.
     pub(super) fn due_at(&self, wait: &Wait) -> Option<Instant> {
-        let trims_at = self.event_loop.housekeeping.due_at;
+        let trims_at = self.event_loop.housekeeping.due_at();
 
         wait.until.filter(|at| Some(*at) != trims_at)
     }
