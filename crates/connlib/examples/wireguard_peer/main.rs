@@ -50,7 +50,7 @@ const USAGE: &str = "usage: wireguard_peer [--tun NAME] CONFIG";
 
 /// As a client's: a super-packet that begins here is to be one train.
 const OF_HOST: QueueLimits = QueueLimits {
-    packets: 500,
+    packets: 1_000,
     gso_bytes: 61_000,
     gso_segments: 49,
 };
