@@ -244,6 +244,8 @@ impl<C: Core> EventLoop<C> {
                     self.overtaking.clear();
                     self.core.reset(now);
                 }
+                // What waits is still good: should an address to send from be no more, it fails alone.
+                Command::NetworkChanged => self.core.network_changed(now),
                 Command::ShutDown => self.core.shut_down(now),
                 Command::Status => self.reports_owed += 1,
             }

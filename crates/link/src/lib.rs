@@ -42,7 +42,7 @@ pub use links::{
     Event, Links, NotSent, PeerStatus, Reason, RelayStatus, Settings, Stats, UpsertError,
 };
 pub use packets::{Opened, Packets, Told};
-pub use path::{Path, PathKind};
+pub use path::{Path, PathKind, PathWhy};
 pub use peer::{FixedPeer, PeerConfig, PeerId};
 pub use role::Role;
 pub use wireguard::PrivateKey;

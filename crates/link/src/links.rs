@@ -319,8 +319,9 @@ impl Links {
         self.opening.trim();
     }
 
-    /// The network changed under us: all links end, relays are asked anew, and the key changes, so that no peer takes
-    /// the new links for the old ones (connections.md §9.4). The sockets must have been bound anew.
+    /// Starts over: all links end, relays are asked anew, and the key changes, so that no peer takes the new links for the
+    /// old ones (connections.md §9.4). The sockets must have been bound anew. After a mere change of network,
+    /// [`network_changed`](Self::network_changed) loses less.
     ///
     /// Fixed peers stay, and with a given key so do their sessions.
     pub fn reset(&mut self, now: Instant) {
@@ -342,6 +343,20 @@ impl Links {
                 self.forget(id);
                 self.events.push_back(Event::Closed(id));
             }
+        }
+        self.relays.restart(now);
+        for relay in self.relays.ids() {
+            self.settle_relay(now, relay);
+        }
+    }
+
+    /// Our network changed and the sockets were bound anew, perhaps to other addresses. Links, sessions and key stay:
+    /// datagrams leave from whichever address the system finds best, and relays are asked which addresses are ours now.
+    pub fn network_changed(&mut self, now: Instant) {
+        self.last_now = now;
+        self.control.clear();
+        for peer in self.peers.values_mut() {
+            peer.forget_source();
         }
         self.relays.restart(now);
         for relay in self.relays.ids() {
@@ -409,6 +424,7 @@ impl Links {
             path: peer.path,
             kind: peer.kind,
             path_age: now.saturating_duration_since(peer.path_since),
+            why: peer.path.map(|_| peer.path_why),
             handshake_age: peer.tunnel.session_age(now),
             rtt: peer.as_negotiated().and_then(|peer| peer.agent.rtt()),
             sent_bytes: peer.sent_bytes,

@@ -15,7 +15,7 @@ use connlib_wire::id::{ClientId, GatewayId, RelayId};
 use connlib_wire::key::PublicKey;
 use uuid::Uuid;
 
-use crate::path::{Path, PathKind};
+use crate::path::{Path, PathKind, PathWhy};
 use crate::role::Role;
 use crate::wireguard::{self, Datagram};
 pub use fixed::FixedPeer;
@@ -72,6 +72,7 @@ pub(crate) struct Peer {
     pub(crate) path: Option<Path>,
     pub(crate) kind: PathKind,
     pub(crate) path_since: Instant,
+    pub(crate) path_why: PathWhy,
     /// The largest packet that the path is known to carry.
     pub(crate) max_packet: usize,
     pub(crate) sent_bytes: u64,
@@ -129,6 +130,7 @@ impl Peer {
             path: None,
             kind: PathKind::Direct,
             path_since: now,
+            path_why: PathWhy::Configured,
             max_packet: MAX_PACKET,
             sent_bytes: 0,
             received_bytes: 0,
@@ -190,7 +192,7 @@ impl Peer {
 
     /// Leaves it to the operating system which address datagrams are sent from.
     pub(crate) fn forget_source(&mut self) {
-        self.path = self.path.map(fixed::from_anywhere);
+        self.path = self.path.map(Path::from_anywhere);
     }
 
     /// A datagram of the peer was believed; whether the peer is to be found where that came from.
@@ -220,10 +222,14 @@ impl Peer {
     }
 
     /// Switches to the pair that was nominated or heard; the handshake to send on it, if one is due.
-    pub(crate) fn nominate(&mut self, now: Instant, path: Path) -> Option<Datagram> {
+    pub(crate) fn nominate(&mut self, now: Instant, path: Path, why: PathWhy) -> Option<Datagram> {
         if self.path == Some(path) {
             return None;
         }
+        self.path_why = match self.path {
+            Some(_) => why,
+            None => PathWhy::First,
+        };
         self.path = Some(path);
         self.path_since = now;
         self.max_packet = MAX_PACKET;

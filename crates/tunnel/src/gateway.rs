@@ -206,7 +206,14 @@ impl Gateway {
         links.into_iter().chain(expiry).min()
     }
 
-    /// The network changed and the sockets were bound anew: every link starts over under a new key.
+    /// Our network changed and the sockets were bound anew: every link goes on (see [`Links::network_changed`]).
+    pub fn network_changed(&mut self, now: Instant) {
+        self.last_now = now;
+        self.links.network_changed(now);
+        self.settle(now);
+    }
+
+    /// Starts over: every link ends, and there is a new key. The sockets must have been bound anew.
     pub fn reset(&mut self, now: Instant) {
         self.last_now = now;
         self.links.reset(now);

@@ -183,6 +183,12 @@ impl event_loop::Core for Core {
         self.links.trim();
     }
 
+    fn network_changed(&mut self, now: Instant) {
+        self.last_now = now;
+        self.links.network_changed(now);
+        self.hear_links();
+    }
+
     fn reset(&mut self, now: Instant) {
         self.last_now = now;
         self.links.reset(now);

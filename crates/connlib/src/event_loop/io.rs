@@ -60,6 +60,9 @@ pub trait Core {
     fn handle_timeout(&mut self, now: Instant);
     fn trim(&mut self);
     fn reset(&mut self, now: Instant);
+
+    /// The sockets were bound anew, because the network changed.
+    fn network_changed(&mut self, now: Instant);
     fn shut_down(&mut self, now: Instant);
     fn poll_control(&mut self) -> Option<Transmit>;
     fn poll_transmit(&mut self) -> Option<Transmit>;
@@ -194,7 +197,9 @@ pub enum Command<Message> {
     Portal(Message),
     /// The portal's channel was joined or lost.
     PortalState(PortalState),
-    /// The network changed, and the sockets are new.
+    /// The network changed, and the sockets are new: go on.
+    NetworkChanged,
+    /// The sockets are new: start over.
     Reset,
     /// Say goodbye to everybody.
     ShutDown,

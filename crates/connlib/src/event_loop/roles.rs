@@ -123,6 +123,10 @@ macro_rules! core {
                 self.handle_timeout(now);
             }
 
+            fn network_changed(&mut self, now: Instant) {
+                self.network_changed(now);
+            }
+
             fn reset(&mut self, now: Instant) {
                 self.reset(now);
             }

@@ -14,7 +14,7 @@ use connlib_wire::train::{Arrival, Received};
 use super::Links;
 use crate::jobs::{Job, OpenJob, Sender};
 use crate::packets::Packets;
-use crate::path::Path;
+use crate::path::{Path, PathWhy};
 use crate::peer::{Peer, PeerId};
 use crate::wireguard::{Incoming, TunnelId};
 
@@ -197,7 +197,7 @@ impl Links {
         self.heard_from(now, sender.peer, sender.origin.path());
         if !has_path {
             // The peer's agent was faster. Back the way it came: that way works, and the keys say that it is the peer.
-            self.use_path(now, sender.peer, sender.origin.path());
+            self.use_path(now, sender.peer, sender.origin.path(), PathWhy::PeerMoved);
         }
         self.touch(sender.peer);
         if !is_settled {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Links, UpsertError};
-use crate::path::Path;
+use crate::path::{Path, PathWhy};
 use crate::peer::{FixedPeer, Peer, PeerId};
 
 impl Links {
@@ -98,7 +98,7 @@ impl Links {
     /// A datagram of a peer was believed: a fixed one is where that came from.
     pub(super) fn heard_from(&mut self, now: Instant, id: PeerId, path: Path) {
         if self.peers.get_mut(&id).is_some_and(Peer::was_heard) {
-            self.use_path(now, id, path);
+            self.use_path(now, id, path, PathWhy::PeerMoved);
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use connlib_wire::MAX_PACKET;
 use connlib_wire::id::RelayId;
 
-use crate::path::{Path, PathKind};
+use crate::path::{Path, PathKind, PathWhy};
 use crate::peer::{PeerId, PeerReason};
 
 /// Something the owner of the links should know.
@@ -121,6 +121,8 @@ pub struct PeerStatus {
     pub kind: PathKind,
     /// For how long.
     pub path_age: Duration,
+    /// Why it is this one; `None` as long as there is none.
+    pub why: Option<PathWhy>,
     /// How long ago the session in use was agreed.
     pub handshake_age: Option<Duration>,
     /// The round-trip time of the checks on the path.

@@ -11,7 +11,7 @@ use connlib_wire::train::{Route, Transmit};
 use super::schedule::Due;
 use super::{Event, Links};
 use crate::ice::{Check, Event as IceEvent};
-use crate::path::Path;
+use crate::path::{Path, PathWhy};
 use crate::peer::{Health, PeerId};
 use crate::wireguard::{self, Datagram};
 
@@ -106,16 +106,16 @@ impl Links {
             relay,
         };
 
-        self.use_path(now, id, path);
+        self.use_path(now, id, path, PathWhy::Better);
     }
 
     /// Sends to the peer by `path` from now on.
-    pub(super) fn use_path(&mut self, now: Instant, id: PeerId, path: Path) {
+    pub(super) fn use_path(&mut self, now: Instant, id: PeerId, path: Path, why: PathWhy) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
         let before = peer.path;
-        let initiation = peer.nominate(now, path);
+        let initiation = peer.nominate(now, path, why);
         if before != peer.path {
             let kind = peer.kind;
             tracing::debug!(peer = %id, ?kind, "Path changed");

@@ -1,6 +1,6 @@
 //! A peer that nobody introduces: its key and perhaps an address are known beforehand, as in plain WireGuard.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use connlib_wire::key::{PresharedKey, PublicKey};
@@ -59,11 +59,13 @@ impl Fixed {
     pub(super) fn configured_path(&self) -> Option<Path> {
         let remote = self.config.endpoint?;
 
-        Some(from_anywhere(Path {
+        let path = Path {
             local: remote,
             remote,
             relay: None,
-        }))
+        };
+
+        Some(path.from_anywhere())
     }
 
     /// An initiation leaves.
@@ -118,18 +120,5 @@ impl Fixed {
 
         self.wake_at
             .map(|at| renewed_at.map_or(at, |renewed_at| at.max(renewed_at)))
-    }
-}
-
-/// The same way, from whichever address the operating system finds best.
-pub(super) fn from_anywhere(path: Path) -> Path {
-    let any: IpAddr = match path.remote {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-
-    Path {
-        local: SocketAddr::new(any, 0),
-        ..path
     }
 }

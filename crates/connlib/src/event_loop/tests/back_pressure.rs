@@ -186,6 +186,22 @@ fn datagrams_for_a_missing_socket_are_counted() {
 }
 
 #[test]
+fn what_waits_leaves_after_a_change_of_network() {
+    let mut rig = Rig::new();
+    rig.io.v4().limit_queue(0);
+    rig.send(packet(4, 1));
+    let _ = rig.turn();
+
+    rig.command(Command::NetworkChanged);
+    let _ = rig.turn();
+    rig.io.v4().limit_queue(usize::MAX);
+    let _ = rig.turn();
+
+    assert!(rig.core().seen.contains(&Seen::NetworkChanged));
+    assert_eq!(rig.io.v4().queued(), 1);
+}
+
+#[test]
 fn what_waited_for_the_old_network_is_forgotten_at_a_reset() {
     let mut rig = Rig::new();
     rig.io.v4().limit_queue(0);

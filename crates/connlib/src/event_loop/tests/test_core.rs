@@ -22,6 +22,7 @@ pub(super) enum Seen {
     Datagram(Vec<u8>),
     Timeout,
     Transmit,
+    NetworkChanged,
     Reset,
     ShutDown,
 }
@@ -245,6 +246,11 @@ impl Core for TestCore {
 
     fn trim(&mut self) {
         self.pool.trim();
+    }
+
+    fn network_changed(&mut self, now: Instant) {
+        self.is_at(now);
+        self.seen.push(Seen::NetworkChanged);
     }
 
     fn reset(&mut self, now: Instant) {
