@@ -42,8 +42,10 @@ pub(crate) enum Event {
     /// An address of ours became known: host and reflexive ones for all peers, a relayed one for those that use
     /// this relay.
     Added(Candidate),
-    /// The relay's address is gone.
+    /// An address of ours is gone.
     Invalidated(Candidate),
+    /// How far away the relay is, is known for the first time.
+    Measured,
 }
 
 /// Why an allocation can't be used any longer.
@@ -84,11 +86,21 @@ pub(crate) struct Allocation {
     /// Peers whose channels are bound once the relay has lent us an address.
     waiting: VecDeque<SocketAddr>,
     rtt: Option<Duration>,
+    /// Our network changed: what was true before, until the relay has answered again.
+    before: Option<Before>,
     failure: Option<Failure>,
     pool: Pool,
     rng: StdRng,
     transmits: VecDeque<(SocketAddr, Buffer)>,
     events: VecDeque<Event>,
+}
+
+/// How we and the relay saw each other before our network changed.
+#[derive(Debug)]
+struct Before {
+    active: Option<SocketAddr>,
+    host: PerFamily<SocketAddr>,
+    reflexive: PerFamily<SocketAddr>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -142,6 +154,7 @@ impl Allocation {
             channels: Channels::default(),
             waiting: VecDeque::new(),
             rtt: None,
+            before: None,
             failure: None,
             pool,
             rng: StdRng::seed_from_u64(seed),
@@ -225,6 +238,27 @@ impl Allocation {
         self.events.clear();
         self.transmits.clear();
         self.probe(now);
+    }
+
+    /// Our network changed. Which addresses are ours now the relay must say; if they are the same, all that it lent us
+    /// stays.
+    pub(crate) fn network_changed(&mut self, now: Instant) {
+        if self.before.is_none() {
+            self.before = Some(Before {
+                active: self.active.take(),
+                host: std::mem::replace(&mut self.host, PerFamily::empty()),
+                reflexive: std::mem::replace(&mut self.reflexive, PerFamily::empty()),
+            });
+        }
+        self.active = None;
+        self.requests.clear();
+        self.transmits.clear();
+        self.probe(now);
+    }
+
+    /// Whether datagrams for `peer` can leave through the relay.
+    pub(crate) fn carries(&self, peer: SocketAddr) -> bool {
+        self.active.is_some() && self.lifetime.is_some() && self.relayed_address(peer).is_some()
     }
 
     /// The relay may have restarted while the portal was away: one question shows it.
@@ -409,6 +443,9 @@ impl Allocation {
     /// A request was given up. Only silence of the address in use says that the relay is gone.
     fn handle_silence(&mut self, request: &Request) {
         tracing::debug!(relay = %self.server.id, purpose = ?request.purpose, "The relay doesn't answer");
+        if request.purpose == Purpose::Probe {
+            self.family_is_gone(request.to);
+        }
         let was_active = self.active == Some(request.to);
         if was_active {
             self.active = None;
@@ -419,17 +456,45 @@ impl Allocation {
         }
     }
 
+    /// After a change of our network, nothing is heard in a family: our addresses of it are no more.
+    fn family_is_gone(&mut self, asked: SocketAddr) {
+        let Some(before) = &mut self.before else {
+            return;
+        };
+        let host = before.host.slot(asked).take();
+        let reflexive = before.reflexive.slot(asked).take();
+        self.retire(host, reflexive);
+    }
+
+    /// Withdraws addresses of our own.
+    fn retire(&mut self, host: Option<SocketAddr>, reflexive: Option<SocketAddr>) {
+        let Some(host) = host else {
+            return;
+        };
+        let reflexive = reflexive.and_then(|addr| reflexive_candidate(addr, host));
+        let host = Candidate::host(host, "udp").ok();
+        self.events
+            .extend(reflexive.into_iter().chain(host).map(Event::Invalidated));
+    }
+
     /// Forgets what the relay lent us; our own addresses stay true.
     fn invalidate(&mut self) {
+        self.give_up_loans();
+        self.requests.clear();
+    }
+
+    fn give_up_loans(&mut self) {
         self.events
             .extend(self.relayed.drain().map(Event::Invalidated));
         self.channels = Channels::default();
         self.lifetime = None;
         self.keepalive_at = None;
-        self.requests.clear();
     }
 
     fn sample_rtt(&mut self, sample: Duration) {
+        if self.rtt.is_none() {
+            self.events.push_back(Event::Measured);
+        }
         self.rtt = Some(self.rtt.map_or(sample, |old| (old * 7 + sample) / 8));
     }
 

@@ -72,6 +72,7 @@ pub(crate) struct Check {
 pub(crate) struct Agent {
     inner: IceAgent,
     stream: u64,
+    tie_breaker: u64,
 }
 
 impl Agent {
@@ -85,10 +86,13 @@ impl Agent {
     ) -> Self {
         let outside = fastrand::get_seed();
         fastrand::seed(stream);
-        let inner = IceAgent::new(credentials(local));
+        let mut inner = IceAgent::new(credentials(local));
+        let tie_breaker = fastrand::u64(..);
+        inner.set_control_tie_breaker(tie_breaker);
         let mut agent = Self {
             inner,
             stream: fastrand::get_seed(),
+            tie_breaker,
         };
         fastrand::seed(outside);
 
@@ -115,8 +119,42 @@ impl Agent {
     }
 
     /// Takes back an address of ours; whether it was in use.
-    pub(crate) fn remove_local(&mut self, candidate: &Candidate) -> bool {
-        self.fenced(|agent| agent.invalidate_candidate(candidate))
+    pub(crate) fn remove_local(&mut self, now: Instant, candidate: &Candidate) -> bool {
+        self.fenced(|agent| {
+            let was_used = agent.invalidate_candidate(candidate);
+            // So that another pair is nominated at once.
+            agent.handle_timeout(now);
+
+            was_used
+        })
+    }
+
+    /// Whether datagrams that arrive at `addr` are for this agent.
+    pub(crate) fn knows_local(&self, addr: SocketAddr) -> bool {
+        self.inner
+            .local_candidates()
+            .any(|candidate| candidate.addr() == addr)
+    }
+
+    /// The addresses that the peer told, or was heard from.
+    pub(crate) fn remotes(&self) -> impl Iterator<Item = Candidate> {
+        self.inner.remote_candidates()
+    }
+
+    /// Forgets what is known about pairs, and tries all of them from the start.
+    pub(crate) fn recheck(&mut self, now: Instant) {
+        self.fenced(IceAgent::recreate_candidate_pairs);
+        self.handle_timeout(now);
+    }
+
+    /// What decides between two ends that both want to control (RFC 8445 §7.3.1.1).
+    pub(crate) fn tie_breaker(&self) -> u64 {
+        self.tie_breaker
+    }
+
+    /// How long no check may be answered before a pair is given up.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.inner.ice_timeout()
     }
 
     pub(crate) fn add_remote(&mut self, candidate: Candidate) {

@@ -3,6 +3,7 @@
 mod datagrams;
 mod fixed;
 mod pipeline;
+mod probing;
 mod relays;
 mod report;
 mod schedule;
@@ -26,7 +27,7 @@ use rand::{Rng as _, SeedableRng as _};
 use zeroize::Zeroizing;
 
 use crate::ice;
-use crate::peer::{Peer, PeerConfig, PeerId};
+use crate::peer::{self, Peer, PeerConfig, PeerId};
 use crate::wireguard::{self, PrivateKey, TunnelId};
 pub(crate) use datagrams::Origin;
 pub use report::{Event, NotSent, PeerStatus, Reason, RelayStatus, Stats, UpsertError};
@@ -156,6 +157,9 @@ impl Links {
                 self.events
                     .push_back(Event::NewCandidate { peer: id, line });
             }
+            if let Some(negotiated) = peer.as_negotiated_mut() {
+                negotiated.active(now);
+            }
             if let Some(initiation) = peer.refresh(now) {
                 self.send_on_path(now, id, &initiation);
             }
@@ -165,7 +169,7 @@ impl Links {
 
         let relay = self
             .relays
-            .choose(&mut self.rng)
+            .choose(&mut self.rng, &[])
             .ok_or(UpsertError::NoRelays)?;
         let tunnel = self
             .interface
@@ -180,6 +184,7 @@ impl Links {
         let peer = Peer::negotiated(now, config, tunnel, self.rng.next_u64());
         self.peers.insert(id, peer);
         self.lend(id, relay);
+        self.lend_another(id);
         self.settle(now, id);
 
         Ok(())
@@ -198,10 +203,13 @@ impl Links {
         };
         let addr = candidate.addr();
         let wants_channel = ice::wants_channel(&candidate);
+        peer.active(now);
         peer.add_remote(candidate);
-        if wants_channel && let Some(relay) = peer.relay {
-            self.relays.bind_channel(now, relay, addr);
-            self.settle_relay(now, relay);
+        for relay in peer.relays.clone() {
+            if wants_channel {
+                self.relays.bind_channel(now, relay, addr);
+                self.settle_relay(now, relay);
+            }
         }
         self.settle(now, id);
     }
@@ -212,9 +220,15 @@ impl Links {
         let Some(candidate) = ice::parse_candidate(line) else {
             return;
         };
-        let peer = self.peers.get_mut(&id);
-        if let Some(peer) = peer.and_then(Peer::as_negotiated_mut) {
-            peer.agent.remove_remote(now, &candidate);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let path = peer.path;
+        if let Some(negotiated) = peer.as_negotiated_mut() {
+            if path.is_some_and(|path| path.remote == candidate.addr()) {
+                negotiated.path_withdrawn(now);
+            }
+            negotiated.agent.remove_remote(now, &candidate);
             self.settle(now, id);
         }
     }
@@ -355,12 +369,20 @@ impl Links {
     pub fn network_changed(&mut self, now: Instant) {
         self.last_now = now;
         self.control.clear();
-        for peer in self.peers.values_mut() {
-            peer.forget_source();
-        }
-        self.relays.restart(now);
+        self.relays.network_changed(now);
         for relay in self.relays.ids() {
             self.settle_relay(now, relay);
+        }
+        let peers: Vec<_> = self.peers.keys().copied().collect();
+        for id in peers {
+            let Some(peer) = self.peers.get_mut(&id) else {
+                continue;
+            };
+            peer.forget_source();
+            if let Some(negotiated) = peer.as_negotiated_mut() {
+                negotiated.network_changed(now);
+            }
+            self.settle(now, id);
         }
     }
 
@@ -381,8 +403,10 @@ impl Links {
                 }
                 Due::Peer(id) => {
                     let peer = self.peers.get_mut(&id);
-                    if peer.is_some_and(|peer| peer.handle_timeout(now)) {
-                        self.initiate(now, id);
+                    match peer.and_then(|peer| peer.handle_timeout(now)) {
+                        Some(peer::Due::Session) => self.initiate(now, id),
+                        Some(peer::Due::Wanted(wanted)) => self.do_wanted(now, id, wanted),
+                        None => {}
                     }
                     self.settle(now, id);
                 }

@@ -1,12 +1,13 @@
 //! One peer: its keys, its path, and how that is found.
 
 mod fixed;
+mod liveness;
 mod negotiated;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use connlib_wire::MAX_PACKET;
 use connlib_wire::buffer::Buffer;
@@ -20,11 +21,16 @@ use crate::role::Role;
 use crate::wireguard::{self, Datagram};
 pub use fixed::FixedPeer;
 pub(crate) use fixed::{Asked, Fixed};
-pub(crate) use negotiated::Negotiated;
+pub(crate) use liveness::Step;
 pub use negotiated::PeerConfig;
+pub(crate) use negotiated::{Negotiated, Nomination, Wanted};
 
-/// The most packets kept while a link comes up (connections.md §2).
+/// The most packets kept while a link has no way or no session (connections.md §2).
 const MAX_WAITING: usize = 128;
+
+/// How long they are kept where ICE looks for a way: what waited longer was sent again by its sender, or is of no use any
+/// more. A fixed peer's wait as long as it is asked for a session.
+const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// What is tried where packets of the usual size are too large: what fits into IPv6's smallest MTU with every header of
 /// ours, and what fits into any network at all. Multiples of sixteen, so that no padding is carried.
@@ -77,12 +83,14 @@ pub(crate) struct Peer {
     pub(crate) max_packet: usize,
     pub(crate) sent_bytes: u64,
     pub(crate) received_bytes: u64,
-    /// Packets that wait for a session, oldest first.
-    pub(crate) waiting: VecDeque<Buffer>,
+    /// Packets that wait for a way or a session, oldest first, and since when.
+    waiting: VecDeque<(Instant, Buffer)>,
     /// Its timers moved since it was scheduled.
     pub(crate) is_touched: bool,
     has_session: bool,
     is_announced: bool,
+    /// An initiation left that nothing has answered.
+    is_asking: bool,
 }
 
 /// How a path to a peer is found.
@@ -138,6 +146,7 @@ impl Peer {
             is_touched: false,
             has_session: false,
             is_announced: false,
+            is_asking: false,
         }
     }
 
@@ -176,13 +185,34 @@ impl Peer {
     /// Whether packets for it are kept until they can leave.
     pub(crate) fn keeps_packets(&self) -> bool {
         match &self.reach {
-            Reach::Negotiated(negotiated) => negotiated.config.role == Role::Controlling,
+            Reach::Negotiated(_) => self.may_initiate() || self.is_announced,
             Reach::Fixed(_) => self.path.is_some(),
+        }
+    }
+
+    /// Whether this end may ask for a session when a packet wants to leave. Of a link that comes up, the controlling end
+    /// does (connections.md §7.3); later both may.
+    pub(crate) fn may_initiate(&self) -> bool {
+        match &self.reach {
+            Reach::Negotiated(negotiated) => {
+                self.is_announced || negotiated.config.role == Role::Controlling
+            }
+            Reach::Fixed(_) => true,
+        }
+    }
+
+    /// A packet leaves by the path in use.
+    pub(crate) fn sent(&mut self, now: Instant, len: usize) {
+        self.sent_bytes += len as u64;
+        if let Reach::Negotiated(negotiated) = &mut self.reach {
+            negotiated.active(now);
+            negotiated.liveness.sent(now);
         }
     }
 
     /// An initiation leaves. If one before it had no answer, the address that it left from may be no more.
     pub(crate) fn asks(&mut self, now: Instant) {
+        self.is_asking = true;
         if let Reach::Fixed(fixed) = &mut self.reach
             && fixed.asks(now) == Asked::Again
         {
@@ -219,13 +249,25 @@ impl Peer {
     pub(crate) fn renew(&mut self, tunnel: wireguard::Tunnel) {
         self.tunnel = tunnel;
         self.has_session = false;
+        self.is_asking = false;
     }
 
-    /// Switches to the pair that was nominated or heard; the handshake to send on it, if one is due.
-    pub(crate) fn nominate(&mut self, now: Instant, path: Path, why: PathWhy) -> Option<Datagram> {
+    /// Whether the peer has left an initiation without an answer.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.is_asking
+    }
+
+    /// Switches to the pair that was nominated or heard; what to send on it, if anything is due.
+    pub(crate) fn nominate(&mut self, now: Instant, path: Path, why: PathWhy) -> Option<Vec<u8>> {
         if self.path == Some(path) {
             return None;
         }
+        if self.path.is_some_and(|current| current.is_way_of(path)) {
+            // Only the address to send from is known better.
+            self.path = Some(path);
+            return None;
+        }
+        let had_path = self.path.is_some();
         self.path_why = match self.path {
             Some(_) => why,
             None => PathWhy::First,
@@ -233,18 +275,33 @@ impl Peer {
         self.path = Some(path);
         self.path_since = now;
         self.max_packet = MAX_PACKET;
-        let Reach::Negotiated(negotiated) = &self.reach else {
-            self.kind = PathKind::new(path.relay.is_some(), false);
+        self.kind = self.kind_of(path);
+        let Reach::Negotiated(negotiated) = &mut self.reach else {
             return None;
         };
-        let theirs = negotiated.agent.is_relay_of_peer(path.remote);
-        self.kind = PathKind::new(path.relay.is_some(), theirs);
-
-        // A session works on any path. Without one, an initiation may be lost on a path that is no more.
-        if negotiated.config.role == Role::Controlling && !self.has_session {
-            return self.tunnel.restart(now);
+        negotiated.moved(now, self.kind);
+        if negotiated.config.role == Role::Controlled {
+            return None;
         }
-        None
+        // A session works on any path. Without one, an initiation may be lost on a path that is no more.
+        if !self.has_session {
+            self.is_asking = true;
+            return self
+                .tunnel
+                .restart(now)
+                .map(|initiation| initiation.to_vec());
+        }
+        // The other end follows where it hears us.
+        had_path.then(|| self.tunnel.keepalive(now)).flatten()
+    }
+
+    /// Through whose relays a path would run.
+    pub(crate) fn kind_of(&self, path: Path) -> PathKind {
+        let theirs = self
+            .as_negotiated()
+            .is_some_and(|negotiated| negotiated.agent.is_relay_of_peer(path.remote));
+
+        PathKind::new(path.relay.is_some(), theirs)
     }
 
     /// The path refused a datagram of `len` bytes; whether smaller packets may fit.
@@ -263,6 +320,12 @@ impl Peer {
     /// A first session is confirmed.
     pub(crate) fn session_confirmed(&mut self) {
         self.has_session = true;
+        self.is_asking = false;
+    }
+
+    /// The peer answered an initiation, or asked itself.
+    pub(crate) fn was_answered(&mut self) {
+        self.is_asking = false;
     }
 
     /// Whether the owner should be told, now, that packets flow; true once.
@@ -280,15 +343,34 @@ impl Peer {
 
     /// Whether traffic moves nothing but its timers.
     pub(crate) fn is_settled(&self) -> bool {
-        self.is_announced && self.has_session && self.path.is_some() && self.waiting.is_empty()
+        self.is_announced && self.is_usable() && self.waiting.is_empty()
     }
 
-    /// Keeps a packet until a session exists; the oldest gives way.
-    pub(crate) fn wait(&mut self, packet: Buffer) {
-        if self.waiting.len() >= MAX_WAITING {
+    /// Keeps a packet until it can leave; the oldest gives way, and whether one had to is returned.
+    pub(crate) fn wait(&mut self, now: Instant, packet: Buffer) -> bool {
+        let is_full = self.waiting.len() >= MAX_WAITING;
+        if is_full {
             self.waiting.pop_front();
         }
-        self.waiting.push_back(packet);
+        self.waiting.push_back((now, packet));
+
+        is_full
+    }
+
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The packets that waited, oldest first, with since when; and how many had waited too long.
+    pub(crate) fn take_waiting(&mut self, now: Instant) -> (VecDeque<(Instant, Buffer)>, usize) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let before = waiting.len();
+        if self.as_negotiated().is_some() {
+            waiting.retain(|(since, _)| now.saturating_duration_since(*since) <= MAX_WAIT);
+        }
+        let too_old = before - waiting.len();
+
+        (waiting, too_old)
     }
 
     /// Whether the link can still come up, or go on.
@@ -299,15 +381,18 @@ impl Peer {
         }
     }
 
-    /// Lets time pass; whether the peer is to be asked for a session, so that there is one to keep alive.
-    pub(crate) fn handle_timeout(&mut self, now: Instant) -> bool {
+    /// Lets time pass.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Option<Due> {
         self.tunnel.handle_timeout(now);
+        let is_usable = self.is_usable();
         match &mut self.reach {
             Reach::Negotiated(negotiated) => {
-                negotiated.agent.handle_timeout(now);
-                false
+                let may_idle = is_usable && self.waiting.is_empty();
+                negotiated.handle_timeout(now, may_idle).map(Due::Wanted)
             }
-            Reach::Fixed(fixed) => fixed.wakes(now, self.tunnel.session_age(now)),
+            Reach::Fixed(fixed) => fixed
+                .wakes(now, self.tunnel.session_age(now))
+                .then_some(Due::Session),
         }
     }
 
@@ -340,11 +425,21 @@ impl Peer {
     }
 }
 
+/// What a peer's timers ask for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Due {
+    /// A session, so that there is one to keep alive.
+    Session,
+    /// Something about the path.
+    Wanted(Wanted),
+}
+
 /// What a peer waits for.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum PeerReason {
     Candidates,
     Grace,
     Ice,
+    Path,
     WireGuard,
 }

@@ -420,6 +420,13 @@ impl Client {
                     };
                     tracing::info!(gateway = %peer, path, "Path changed");
                 }
+                // Another gateway may serve the same resources, and the portal knows which. Without the portal, waiting for
+                // this one is all there is to do.
+                link::Event::Silent(peer) if self.portal == PortalState::Joined => {
+                    tracing::info!(gateway = %peer, "No answer; the next packet asks for a gateway anew");
+                    self.links.remove(peer);
+                    self.forget_gateway(peer);
+                }
                 link::Event::Failed(peer) => {
                     tracing::info!(gateway = %peer, "Connection lost; the next packet starts over");
                     self.forget_gateway(peer);

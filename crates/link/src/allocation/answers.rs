@@ -45,6 +45,7 @@ impl Allocation {
         local: SocketAddr,
         message: &Message<'_>,
     ) {
+        let is_known = self.compare_with_before(asked, local, message.mapped_address());
         *self.host.slot(local) = Some(local);
         if let Ok(host) = Candidate::host(local, "udp") {
             self.events.push_back(Event::Added(host));
@@ -58,6 +59,10 @@ impl Allocation {
         }
         if self.active.is_none() {
             self.active = Some(asked);
+            if !is_known {
+                // The relay knows us by another address: what it lent that one is not ours any more.
+                self.give_up_loans();
+            }
             let next = if self.lifetime.is_some() {
                 Purpose::Refresh
             } else {
@@ -65,6 +70,28 @@ impl Allocation {
             };
             self.request(now, next);
         }
+    }
+
+    /// After a change of our network: withdraws the addresses that are no more, and says whether the relay that was
+    /// `asked` still knows us as whom it did.
+    fn compare_with_before(
+        &mut self,
+        asked: SocketAddr,
+        local: SocketAddr,
+        mapped: Option<SocketAddr>,
+    ) -> bool {
+        let Some(before) = &mut self.before else {
+            return true;
+        };
+        let host = before.host.slot(local).take();
+        let reflexive = before.reflexive.slot(local).take();
+        let is_known = before.active == Some(asked) && host == Some(local) && reflexive == mapped;
+        if before.host.iter().next().is_none() {
+            self.before = None;
+        }
+        self.retire(host.filter(|host| *host != local), reflexive);
+
+        is_known
     }
 
     fn handle_allocated(&mut self, now: Instant, local: SocketAddr, message: &Message<'_>) {

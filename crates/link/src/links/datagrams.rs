@@ -12,9 +12,10 @@ use connlib_wire::stun::{self, Class, Message};
 use connlib_wire::train::{Arrival, Received};
 
 use super::Links;
+use super::schedule::Asker;
 use crate::jobs::{Job, OpenJob, Sender};
 use crate::packets::Packets;
-use crate::path::{Path, PathWhy};
+use crate::path::Path;
 use crate::peer::{Peer, PeerId};
 use crate::wireguard::{Incoming, TunnelId};
 
@@ -28,7 +29,7 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    fn path(&self) -> Path {
+    pub(super) fn path(&self) -> Path {
         Peer::arrival_path(self.local, self.remote, self.relay)
     }
 }
@@ -51,6 +52,15 @@ enum Outcome {
     Taken,
     Rejected,
     StrayFromRelay,
+}
+
+impl Outcome {
+    fn of(is_believed: bool) -> Self {
+        match is_believed {
+            true => Self::Taken,
+            false => Self::Rejected,
+        }
+    }
 }
 
 impl Links {
@@ -126,7 +136,7 @@ impl Links {
             // One look-up for all that one sender sent in a row.
             let peer = self.peers.get_mut(&sender.peer);
             let mut peer = peer.filter(|peer| peer.tunnel.id() == sender.tunnel);
-            let mut is_heard = false;
+            let (mut is_heard, mut has_packets) = (false, false);
             while let Some(opened) = of_one.next_if(|opened| opened.sender == number) {
                 let result = peer
                     .as_mut()
@@ -144,6 +154,7 @@ impl Links {
                     }
                 };
                 is_heard = true;
+                has_packets |= range.is_some();
                 if let Some(peer) = &mut peer {
                     peer.received_bytes += opened.datagram_len as u64;
                 }
@@ -152,7 +163,7 @@ impl Links {
                 }
             }
             if is_heard {
-                self.heard(now, &sender);
+                self.heard(now, &sender, has_packets);
             }
         }
         drop(of_one);
@@ -188,17 +199,15 @@ impl Links {
     }
 
     /// A peer's sealed datagrams were believed.
-    fn heard(&mut self, now: Instant, sender: &Sender) {
+    fn heard(&mut self, now: Instant, sender: &Sender, has_packets: bool) {
         let Some(peer) = self.peers.get_mut(&sender.peer) else {
             return;
         };
         let is_settled = peer.is_settled();
-        let has_path = peer.path.is_some();
-        self.heard_from(now, sender.peer, sender.origin.path());
-        if !has_path {
-            // The peer's agent was faster. Back the way it came: that way works, and the keys say that it is the peer.
-            self.use_path(now, sender.peer, sender.origin.path(), PathWhy::PeerMoved);
+        if has_packets && let Some(negotiated) = peer.as_negotiated_mut() {
+            negotiated.active(now);
         }
+        self.heard_by(now, sender.peer, sender.origin.path());
         self.touch(sender.peer);
         if !is_settled {
             self.reschedule(now);
@@ -295,30 +304,43 @@ impl Links {
     }
 
     fn handle_check(&mut self, now: Instant, origin: Origin, message: &Message<'_>) -> Outcome {
-        let peer = match message.class() {
+        let id = match message.class() {
             Class::Request => message
                 .username()
                 .and_then(|username| self.by_username.get(username).copied()),
-            Class::Success | Class::Error => self.checks.answered(message.transaction_id()),
+            Class::Success | Class::Error => match self.checks.asker(message.transaction_id()) {
+                Some(Asker::Agent(id)) => Some(id),
+                Some(Asker::Liveness { peer, sent_at }) => {
+                    let is_believed = self.handle_answer(now, (peer, sent_at), &origin, message);
+                    return Outcome::of(is_believed);
+                }
+                None => None,
+            },
             Class::Indication => None,
         };
-        let peer = peer.and_then(|id| Some((id, self.peers.get_mut(&id)?.as_negotiated_mut()?)));
+        let peer = id.and_then(|id| Some((id, self.peers.get_mut(&id)?)));
         let Some((id, peer)) = peer else {
+            return Outcome::Rejected;
+        };
+        let in_use = peer.path;
+        let Some(peer) = peer.as_negotiated_mut() else {
             return Outcome::Rejected;
         };
         let accepted = peer
             .agent
             .handle_stun(now, origin.remote, origin.local, message.bytes());
         if accepted {
-            peer.agent.handle_timeout(now);
+            if message.class() != Class::Request {
+                self.checks.answered(message.transaction_id());
+            }
+            if in_use.is_some_and(|path| path.is_way_of(origin.path())) {
+                peer.liveness.heard(now);
+            }
+            peer.tick(now);
             self.settle(now, id);
         }
 
-        if accepted {
-            Outcome::Taken
-        } else {
-            Outcome::Rejected
-        }
+        Outcome::of(accepted)
     }
 
     fn handle_wireguard(
@@ -342,6 +364,7 @@ impl Links {
                     self.revive(now, id);
                     let peer = self.peers.get_mut(&id)?;
                     let response = peer.tunnel.handle_initiation(now, message).ok()?;
+                    peer.was_answered();
                     // Back the way it came: that way works.
                     self.send_control(now, origin.path(), &response);
                     self.heard_from(now, id, origin.path());
@@ -352,7 +375,8 @@ impl Links {
                 self.by_tunnel.get(&tunnel).copied().and_then(|id| {
                     let peer = self.peers.get_mut(&id)?;
                     let keepalive = peer.tunnel.handle_response(now, message).ok()?;
-                    self.heard_from(now, id, origin.path());
+                    peer.was_answered();
+                    self.heard_by(now, id, origin.path());
                     self.send_on_path(now, id, &keepalive);
                     Some(id)
                 })

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Links, UpsertError};
 use crate::path::{Path, PathWhy};
-use crate::peer::{FixedPeer, Peer, PeerId};
+use crate::peer::{FixedPeer, Peer, PeerId, Reach};
 
 impl Links {
     /// Makes a link to a peer that needs no introduction, or keeps the one that exists if it is described alike.
@@ -56,7 +56,7 @@ impl Links {
         }
     }
 
-    /// Gives a fixed peer a new tunnel if its former one has given up.
+    /// Gives a peer a new tunnel if its former one has given up.
     pub(super) fn revive(&mut self, now: Instant, id: PeerId) {
         let peer = self.peers.get(&id);
         if peer.is_some_and(|peer| peer.tunnel.is_expired()) {
@@ -64,16 +64,21 @@ impl Links {
         }
     }
 
-    /// Starts over with a fixed peer.
+    /// Gives a peer a tunnel without keys; the next packet asks for some.
     pub(super) fn replace_tunnel(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let Some(fixed) = peer.as_fixed() else {
-            return;
+        let tunnel = match &peer.reach {
+            Reach::Fixed(fixed) => self.interface.new_fixed_tunnel(&fixed.config, now),
+            Reach::Negotiated(negotiated) => {
+                let config = &negotiated.config;
+                self.interface
+                    .new_tunnel(config.public_key, &config.preshared_key, now)
+            }
         };
         // The key was good when the peer was added.
-        let Ok(tunnel) = self.interface.new_fixed_tunnel(&fixed.config, now) else {
+        let Ok(tunnel) = tunnel else {
             return;
         };
         self.by_tunnel.remove(&peer.tunnel.id());
@@ -91,7 +96,8 @@ impl Links {
         if goes_on {
             self.initiate(now, id);
         } else if let Some(peer) = self.peers.get_mut(&id) {
-            self.stats.dropped_packets += peer.waiting.drain(..).count() as u64;
+            let (waiting, too_old) = peer.take_waiting(now);
+            self.stats.dropped_packets += (waiting.len() + too_old) as u64;
         }
     }
 

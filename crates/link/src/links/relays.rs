@@ -18,16 +18,22 @@ use super::schedule::Due;
 use super::{Event, Links, Reason, RelayStatus};
 use crate::RelayServer;
 use crate::allocation::{self, Allocation};
+use crate::path::Path;
 use crate::peer::{Peer, PeerId};
 
 /// How many addresses of former relays are remembered, so that their late datagrams aren't taken for a peer's.
 const MAX_FORMER: usize = 64;
+
+/// How many relays lend a link an address: one to be used where it must, and one that is ready when that one dies.
+const RELAYS_PER_LINK: usize = 2;
 
 #[derive(Default)]
 pub(super) struct Relays {
     allocations: BTreeMap<RelayId, Allocation>,
     by_server: HashMap<SocketAddr, RelayId>,
     former: VecDeque<IpAddr>,
+    /// There are others to choose from than when links last chose.
+    has_changed: bool,
 }
 
 /// A relay that is no more, and the addresses it lent us.
@@ -70,6 +76,7 @@ impl Relays {
             let id = server.id;
             let allocation = Allocation::new(now, server, rng.next_u64(), pool.clone());
             self.allocations.insert(id, allocation);
+            self.has_changed = true;
         }
         for (id, allocation) in &mut self.allocations {
             if !named.contains(id) {
@@ -86,11 +93,19 @@ impl Relays {
         }
     }
 
-    /// Picks a relay for a new link: any of those that answer about as fast as the best (connections.md §6.8).
-    pub(super) fn choose(&self, rng: &mut StdRng) -> Option<RelayId> {
+    pub(super) fn network_changed(&mut self, now: Instant) {
+        for allocation in self.allocations.values_mut() {
+            allocation.network_changed(now);
+        }
+    }
+
+    /// Picks a relay for a link that has others already: any of those that answer about as fast as the best
+    /// (connections.md §6.8). A link's first one may be a relay that hasn't answered yet, if none has.
+    pub(super) fn choose(&self, rng: &mut StdRng, others: &[RelayId]) -> Option<RelayId> {
         let measured: Vec<_> = self
             .allocations
             .iter()
+            .filter(|(id, _)| !others.contains(id))
             .filter_map(|(id, allocation)| Some((*id, allocation.rtt()?)))
             .collect();
         let limit = acceptable_rtt(measured.iter().map(|(_, rtt)| *rtt).collect());
@@ -99,7 +114,7 @@ impl Relays {
             .filter(|(_, rtt)| Some(*rtt) <= limit)
             .map(|(id, _)| id)
             .collect();
-        if eligible.is_empty() {
+        if eligible.is_empty() && others.is_empty() {
             eligible = self.ids();
         }
         if eligible.is_empty() {
@@ -107,6 +122,17 @@ impl Relays {
         }
 
         eligible.get(rng.random_range(0..eligible.len())).copied()
+    }
+
+    /// Whether datagrams can leave by `path` as far as its relay is concerned.
+    pub(super) fn carries(&self, path: Path) -> bool {
+        let Some(relay) = path.relay else {
+            return true;
+        };
+
+        self.allocations
+            .get(&relay)
+            .is_some_and(|allocation| allocation.carries(path.remote))
     }
 
     /// What a peer that uses `relay` is told, best first.
@@ -184,6 +210,7 @@ impl Relays {
 
     fn remove(&mut self, id: RelayId) -> Option<Gone> {
         let allocation = self.allocations.remove(&id)?;
+        self.has_changed = true;
         for addr in allocation.server().addresses() {
             if self.by_server.get(&addr) == Some(&id) {
                 self.by_server.remove(&addr);
@@ -222,6 +249,10 @@ impl Links {
                     self.offer(now, id, &candidate);
                     continue;
                 }
+                Some(allocation::Event::Measured) => {
+                    self.relays.has_changed = true;
+                    continue;
+                }
                 Some(allocation::Event::Invalidated(candidate)) => {
                     self.withdraw(now, &candidate);
                     continue;
@@ -246,34 +277,52 @@ impl Links {
 
     pub(super) fn lose_relay(&mut self, now: Instant, id: RelayId, candidates: Vec<Candidate>) {
         self.schedule.set(Due::Relay(id), None);
+        for peer in self.peers.values_mut() {
+            let is_in_use = peer.path.is_some_and(|path| path.relay == Some(id));
+            if let Some(negotiated) = peer.as_negotiated_mut() {
+                negotiated.relays.retain(|relay| *relay != id);
+                if is_in_use {
+                    negotiated.path_withdrawn(now);
+                }
+            }
+        }
         for candidate in candidates {
             self.withdraw(now, &candidate);
         }
-        for peer in self.peers.values_mut().filter_map(Peer::as_negotiated_mut) {
-            if peer.relay == Some(id) {
-                peer.relay = None;
-            }
+    }
+
+    /// Gives every link that has too few relays another one, if there is any.
+    pub(super) fn migrate(&mut self, now: Instant) {
+        if !std::mem::take(&mut self.relays.has_changed) {
+            return;
+        }
+        let links: Vec<_> = self
+            .peers
+            .iter()
+            .filter_map(|(id, peer)| Some((*id, peer.as_negotiated()?.relays.len())))
+            .filter(|(_, relays)| *relays < RELAYS_PER_LINK)
+            .map(|(id, _)| id)
+            .collect();
+        for id in links {
+            while self.lend_another(id) {}
+            self.settle(now, id);
         }
     }
 
-    /// Gives every link without a relay another one, if there is any.
-    pub(super) fn migrate(&mut self, now: Instant) {
-        let homeless: Vec<_> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| {
-                peer.as_negotiated()
-                    .is_some_and(|peer| peer.relay.is_none())
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in homeless {
-            let Some(relay) = self.relays.choose(&mut self.rng) else {
-                return;
-            };
-            self.lend(id, relay);
-            self.settle(now, id);
+    /// Offers a peer the address that one more relay lends us, if it has too few and there is one; whether it was so.
+    pub(super) fn lend_another(&mut self, id: PeerId) -> bool {
+        let Some(peer) = self.peers.get(&id).and_then(Peer::as_negotiated) else {
+            return false;
+        };
+        if peer.relays.len() >= RELAYS_PER_LINK {
+            return false;
         }
+        let Some(relay) = self.relays.choose(&mut self.rng, &peer.relays) else {
+            return false;
+        };
+        self.lend(id, relay);
+
+        true
     }
 
     /// Offers a peer the address that `relay` lends us, and our own.
@@ -283,7 +332,7 @@ impl Links {
         let Some(peer) = peer.and_then(Peer::as_negotiated_mut) else {
             return;
         };
-        peer.relay = Some(relay);
+        peer.relays.push(relay);
         for candidate in candidates {
             if let Some(line) = peer.agent.add_local(candidate) {
                 self.events
@@ -316,7 +365,7 @@ impl Links {
             .peers
             .iter()
             .filter_map(|(id, peer)| Some((id, peer.as_negotiated()?)))
-            .filter(|(_, peer)| !is_relayed || peer.relay == Some(relay))
+            .filter(|(_, peer)| !is_relayed || peer.relays.contains(&relay))
             .map(|(id, _)| *id)
             .collect();
         for id in peers {
@@ -335,11 +384,17 @@ impl Links {
     fn withdraw(&mut self, now: Instant, candidate: &Candidate) {
         let peers: Vec<_> = self.peers.keys().copied().collect();
         for id in peers {
-            let peer = self.peers.get_mut(&id);
-            let Some(peer) = peer.and_then(Peer::as_negotiated_mut) else {
+            let Some(peer) = self.peers.get_mut(&id) else {
                 continue;
             };
-            if peer.agent.remove_local(candidate) {
+            let is_in_use = peer.path.is_some_and(|path| path.local == candidate.addr());
+            let Some(peer) = peer.as_negotiated_mut() else {
+                continue;
+            };
+            if is_in_use {
+                peer.path_withdrawn(now);
+            }
+            if peer.agent.remove_local(now, candidate) {
                 // Rebuilt, not remembered: peers match it by its addresses (connections.md §4.5).
                 let line = candidate.to_sdp_string();
                 self.events

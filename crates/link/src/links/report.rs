@@ -36,6 +36,9 @@ pub enum Event {
         /// Through which relays.
         kind: PathKind,
     },
+    /// No path to the peer has worked for three seconds. The link stays, and its paths are tried on; an owner who knows
+    /// another peer for the same purpose may turn to that.
+    Silent(PeerId),
     /// The link is gone because nothing was heard.
     Failed(PeerId),
     /// The link is gone because we ended it.
@@ -58,6 +61,8 @@ pub enum Reason {
     Grace,
     /// A connectivity check.
     Ice,
+    /// Whether the path in use still works is to be asked.
+    Path,
     /// WireGuard's timers.
     WireGuard,
 }
@@ -152,6 +157,7 @@ impl From<PeerReason> for Reason {
             PeerReason::Candidates => Self::Candidates,
             PeerReason::Grace => Self::Grace,
             PeerReason::Ice => Self::Ice,
+            PeerReason::Path => Self::Path,
             PeerReason::WireGuard => Self::WireGuard,
         }
     }

@@ -64,25 +64,55 @@ impl Schedule {
 /// The connectivity checks that wait for an answer.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
-    askers: HashMap<TransactionId, PeerId>,
+    askers: HashMap<TransactionId, Asker>,
     in_order: VecDeque<(Instant, TransactionId)>,
 }
 
+/// Who waits for the answer to a check.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Asker {
+    /// A peer's agent.
+    Agent(PeerId),
+    /// We ourselves, to see whether the path in use still works.
+    Liveness {
+        peer: PeerId,
+        /// When the question left.
+        sent_at: Instant,
+    },
+}
+
+impl Asker {
+    fn peer(self) -> PeerId {
+        match self {
+            Self::Agent(peer) | Self::Liveness { peer, .. } => peer,
+        }
+    }
+}
+
 impl Checks {
-    /// Remembers a request that leaves; answers to the peer's own requests need no memory.
+    /// Remembers a request of an agent that leaves; answers to the peer's own requests need no memory.
     pub(super) fn sent(&mut self, now: Instant, peer: PeerId, bytes: &[u8]) {
         if let Ok(message) = Message::parse(bytes)
             && message.class() == Class::Request
         {
-            let id = message.transaction_id();
-            self.askers.insert(id, peer);
-            self.in_order.push_back((now, id));
+            self.remember(now, message.transaction_id(), Asker::Agent(peer));
         }
     }
 
-    /// Who asked; each answer counts once.
-    pub(super) fn answered(&mut self, id: TransactionId) -> Option<PeerId> {
-        self.askers.remove(&id)
+    /// Remembers who asked.
+    pub(super) fn remember(&mut self, now: Instant, id: TransactionId, asker: Asker) {
+        self.askers.insert(id, asker);
+        self.in_order.push_back((now, id));
+    }
+
+    /// Who asked. An answer that is not believed leaves it to the true one to come.
+    pub(super) fn asker(&self, id: TransactionId) -> Option<Asker> {
+        self.askers.get(&id).copied()
+    }
+
+    /// The answer was believed; each question has one.
+    pub(super) fn answered(&mut self, id: TransactionId) {
+        self.askers.remove(&id);
     }
 
     pub(super) fn forget_old(&mut self, now: Instant) {
@@ -96,6 +126,6 @@ impl Checks {
     }
 
     pub(super) fn forget(&mut self, peer: PeerId) {
-        self.askers.retain(|_, asker| *asker != peer);
+        self.askers.retain(|_, asker| asker.peer() != peer);
     }
 }

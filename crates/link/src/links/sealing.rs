@@ -41,27 +41,26 @@ impl Links {
             return Err(NotSent::UnknownPeer);
         };
         let Some(path) = peer.path.filter(|_| peer.is_usable()) else {
-            // ICE starts the handshakes of the others.
-            if peer.as_fixed().is_some() {
+            if peer.may_initiate() {
                 self.initiate(now, id);
             }
-            return self.hold(id, packet, skip);
+            return self.hold(now, id, packet, skip);
         };
         let ecn = packet.packet().ecn();
         let Some((route, channel)) = way(now, path, ecn, &mut self.relays) else {
-            self.stats.dropped_packets += count as u64;
-            return Err(NotSent::NotConnected);
+            // The relay has to lend us an address anew, or another path is on its way.
+            return self.hold(now, id, packet, skip);
         };
         let Ok(first) = peer.tunnel.begin_seal(now) else {
             // The session grew too old to send by: agree on a new one, and let the packet wait for it.
             self.initiate(now, id);
-            return self.hold(id, packet, skip);
+            return self.hold(now, id, packet, skip);
         };
         if count == 0 {
             return Ok(());
         }
 
-        peer.sent_bytes += packet.bytes().len() as u64;
+        peer.sent(now, packet.bytes().len());
         let Some(job) = self.sealing.plan(route, channel, packet.bytes().len()) else {
             return Ok(());
         };
@@ -102,6 +101,7 @@ impl Links {
     /// Keeps a packet until its link is up, where this end does so.
     fn hold(
         &mut self,
+        now: Instant,
         id: PeerId,
         mut packet: SuperPacket<Buffer>,
         mut skip: usize,
@@ -116,7 +116,7 @@ impl Links {
             if skip > 0 {
                 skip -= 1;
             } else if let Some(copy) = self.pool.copy(segment) {
-                peer.wait(copy);
+                self.stats.dropped_packets += u64::from(peer.wait(now, copy));
             }
         }
 

@@ -12,8 +12,8 @@ use super::schedule::Due;
 use super::{Event, Links};
 use crate::ice::{Check, Event as IceEvent};
 use crate::path::{Path, PathWhy};
-use crate::peer::{Health, PeerId};
-use crate::wireguard::{self, Datagram};
+use crate::peer::{Health, Nomination, PeerId};
+use crate::wireguard;
 
 impl Links {
     /// Takes in everything that a peer's agent and tunnel have to say, and schedules the peer anew.
@@ -24,11 +24,12 @@ impl Links {
             let Some(peer) = self.peers.get_mut(&id) else {
                 return;
             };
+            let path = peer.path;
             if let Some(negotiated) = peer.as_negotiated_mut() {
                 if let Some(event) = negotiated.agent.poll_event() {
                     match event {
                         IceEvent::Connectivity(state) => {
-                            negotiated.connectivity_changed(now, state);
+                            negotiated.connectivity_changed(now, state, path);
                         }
                         IceEvent::Nominated { local, remote } => {
                             self.nominate(now, id, local, remote);
@@ -59,8 +60,13 @@ impl Links {
                     self.session_lost(now, id);
                     continue;
                 }
-                Some(wireguard::Event::Expired) => {
+                Some(wireguard::Event::Expired) if peer.is_asking() => {
                     return self.fail(id, "no answer to our handshakes");
+                }
+                Some(wireguard::Event::Expired) => {
+                    // Nothing was said for so long that the keys are gone; the path is still there.
+                    self.replace_tunnel(now, id);
+                    continue;
                 }
                 None => {}
             }
@@ -70,8 +76,9 @@ impl Links {
             }
             if !has_flushed
                 && peer.is_usable()
-                && !peer.waiting.is_empty()
+                && peer.has_waiting()
                 && peer.tunnel.session_age(now).is_some()
+                && path.is_some_and(|path| self.relays.carries(path))
             {
                 has_flushed = true;
                 self.flush(now, id);
@@ -99,14 +106,23 @@ impl Links {
     }
 
     fn nominate(&mut self, now: Instant, id: PeerId, local: SocketAddr, remote: SocketAddr) {
-        let relay = self.relays.lender_of(local);
         let path = Path {
             local,
             remote,
-            relay,
+            relay: self.relays.lender_of(local),
         };
-
-        self.use_path(now, id, path, PathWhy::Better);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let kind = peer.kind_of(path);
+        let current = peer.path.map(|path| (path, peer.kind));
+        let Some(negotiated) = peer.as_negotiated_mut() else {
+            return;
+        };
+        match negotiated.nominate(now, path, kind, current) {
+            Nomination::Use(why) => self.use_path(now, id, path, why),
+            Nomination::Held => tracing::debug!(peer = %id, "The direct path may still answer"),
+        }
     }
 
     /// Sends to the peer by `path` from now on.
@@ -114,32 +130,33 @@ impl Links {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let before = peer.path;
-        let initiation = peer.nominate(now, path, why);
-        if before != peer.path {
+        let is_same = peer.path.is_some_and(|before| before.is_way_of(path));
+        let first_words = peer.nominate(now, path, why);
+        if !is_same {
             let kind = peer.kind;
-            tracing::debug!(peer = %id, ?kind, "Path changed");
+            tracing::debug!(peer = %id, ?kind, %why, "Path changed");
             self.events.push_back(Event::PathChanged { peer: id, kind });
         }
-        if let Some(initiation) = initiation {
-            self.send_on_path(now, id, &initiation);
+        if let Some(first_words) = first_words {
+            self.send_on_path(now, id, &first_words);
         }
     }
 
     /// Sends the packets that waited, in order.
     fn flush(&mut self, now: Instant, id: PeerId) {
-        let waiting = self
-            .peers
-            .get_mut(&id)
-            .map(|peer| std::mem::take(&mut peer.waiting));
-        for packet in waiting.into_iter().flatten() {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let (waiting, too_old) = peer.take_waiting(now);
+        self.stats.dropped_packets += too_old as u64;
+        for (_, packet) in waiting {
             if let Err(why) = self.encapsulate(now, id, &packet) {
                 tracing::trace!(peer = %id, %why, "A packet that waited can't leave yet");
             }
         }
     }
 
-    pub(super) fn send_on_path(&mut self, now: Instant, id: PeerId, datagram: &Datagram) {
+    pub(super) fn send_on_path(&mut self, now: Instant, id: PeerId, datagram: &[u8]) {
         let path = self.peers.get(&id).and_then(|peer| peer.path);
         if let Some(path) = path {
             self.send_control(now, path, datagram);
@@ -186,7 +203,7 @@ impl Links {
         }
     }
 
-    fn fail(&mut self, id: PeerId, why: &'static str) {
+    pub(super) fn fail(&mut self, id: PeerId, why: &'static str) {
         tracing::debug!(peer = %id, why, "Link failed");
         self.forget(id);
         self.events.push_back(Event::Failed(id));

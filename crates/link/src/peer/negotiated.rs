@@ -2,22 +2,45 @@
 
 use std::time::{Duration, Instant};
 
+use connlib_wire::buffer::{Buffer, Pool};
 use connlib_wire::id::RelayId;
 use connlib_wire::key::{PresharedKey, PublicKey};
 use connlib_wire::portal::IceCredentials;
+use connlib_wire::stun::{Attribute, Builder, Class, Method, TransactionId};
 
+use super::liveness::{Liveness, Step};
 use super::{Health, PeerReason};
 use crate::ice::{self, Connectivity};
+use crate::path::{Path, PathKind, PathWhy};
 use crate::role::Role;
 
 /// How long a peer may go without telling a candidate (connections.md §8).
 const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long no pair may work before the link has failed (connections.md §8).
+/// How long no pair may work before a link that never had a path has failed (connections.md §8).
 const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
 
 /// The least time between two handshakes that an upsert asks for (connections.md §7.3).
 const UPSERT_HANDSHAKE_INTERVAL: Duration = Duration::from_secs(20);
+
+/// Without packets for this long a link is idle (connections.md §2).
+const MAX_IDLE: Duration = Duration::from_secs(20);
+
+/// How often the controlling end of an idle link asks whether the other is there, which also keeps NATs' mappings
+/// (connections.md §4.2: NATs drop them early).
+const IDLE_INTERVAL: Duration = Duration::from_secs(25);
+
+/// How long the controlled end of an idle link may hear nothing (connections.md §4.2, server idle).
+const IDLE_LIMIT: Duration = Duration::from_secs(1_000);
+
+/// The longest time that a way through a relay waits, after all pairs were tried again, for the direct one to answer.
+const HOLD: Duration = Duration::from_millis(500);
+
+/// How often a relayed link looks for a direct way: at first, and at last.
+const SEARCH_EVERY: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(300)];
+
+/// How long after a change of our network a new path is put down to it.
+const CHANGE_LASTS: Duration = Duration::from_secs(10);
 
 /// What the portal says about a link. Two equal ones describe the same link.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -45,12 +68,68 @@ impl PeerConfig {
 pub(crate) struct Negotiated {
     pub(crate) config: PeerConfig,
     pub(crate) agent: ice::Agent,
-    /// The relay whose address we offer to this peer.
-    pub(crate) relay: Option<RelayId>,
+    /// The relays whose addresses we offer to this peer.
+    pub(crate) relays: Vec<RelayId>,
+    pub(crate) liveness: Liveness,
     /// Until when a first candidate must have come.
     candidates_due_at: Option<Instant>,
     disconnected_at: Option<Instant>,
     handshake_asked_at: Option<Instant>,
+    pace: Pace,
+    /// When a packet last came or went.
+    active_at: Instant,
+    /// When to look whether the link is idle. It stays where it is when packets flow.
+    idle_due_at: Instant,
+    rechecked_at: Option<Instant>,
+    held: Option<Held>,
+    search: Option<Search>,
+    network_changed_at: Option<Instant>,
+    /// An address of the path in use is gone.
+    is_withdrawn: bool,
+}
+
+/// How often the peer is asked whether it is there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Pace {
+    /// ICE checks every pair.
+    Active,
+    /// Only the path in use is kept, by the controlling end; ICE stands still.
+    Idle { asks_at: Instant },
+}
+
+/// A relayed way that works, while the direct one may still turn out to.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    path: Path,
+    since: Instant,
+    until: Instant,
+}
+
+/// When a relayed link looks for a direct way next.
+#[derive(Clone, Copy, Debug)]
+struct Search {
+    at: Instant,
+    every: Duration,
+}
+
+/// What such a peer's timers ask for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Wanted {
+    /// What the state of the path in use asks for.
+    Step(Step),
+    /// The way that was held back is to be used.
+    Use(Path),
+    /// All pairs are to be tried again, for there may be a better one.
+    Search,
+}
+
+/// What becomes of a pair that was nominated.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Nomination {
+    /// Use it.
+    Use(PathWhy),
+    /// Not yet.
+    Held,
 }
 
 impl Negotiated {
@@ -64,14 +143,24 @@ impl Negotiated {
             &config.remote,
             timings,
         );
+        let liveness = Liveness::new(now, agent.timeout() + DISCONNECT_GRACE);
 
         Self {
             config,
             agent,
-            relay: None,
+            relays: Vec::new(),
+            liveness,
             candidates_due_at: Some(now + CANDIDATE_TIMEOUT),
             disconnected_at: None,
             handshake_asked_at: None,
+            pace: Pace::Active,
+            active_at: now,
+            idle_due_at: now + MAX_IDLE,
+            rechecked_at: None,
+            held: None,
+            search: None,
+            network_changed_at: None,
+            is_withdrawn: false,
         }
     }
 
@@ -93,13 +182,149 @@ impl Negotiated {
         self.agent.add_remote(candidate);
     }
 
-    pub(crate) fn connectivity_changed(&mut self, now: Instant, connectivity: Connectivity) {
+    pub(crate) fn connectivity_changed(
+        &mut self,
+        now: Instant,
+        connectivity: Connectivity,
+        path: Option<Path>,
+    ) {
         match connectivity {
+            // The path in use may work all the same: the peer is asked by it, and all pairs are tried again.
+            Connectivity::Disconnected if path.is_some() => {
+                self.liveness.doubt(now);
+                self.agent.recheck(now);
+            }
             Connectivity::Disconnected => {
                 self.disconnected_at.get_or_insert(now);
             }
             Connectivity::Checking | Connectivity::Connected => self.disconnected_at = None,
         }
+    }
+
+    /// A packet came or went: the link isn't idle.
+    pub(crate) fn active(&mut self, now: Instant) {
+        self.active_at = now;
+        if self.pace != Pace::Active {
+            self.pace = Pace::Active;
+            self.idle_due_at = now + MAX_IDLE;
+            self.agent.handle_timeout(now);
+        }
+    }
+
+    /// Lets ICE say what follows from a datagram, unless it stands still.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        if self.pace == Pace::Active {
+            self.agent.handle_timeout(now);
+        }
+    }
+
+    /// Our network changed: whether the path in use still works is asked at once.
+    pub(crate) fn network_changed(&mut self, now: Instant) {
+        self.network_changed_at = Some(now);
+        self.active(now);
+        self.liveness.doubt(now);
+    }
+
+    /// An address of the path in use is gone.
+    pub(crate) fn path_withdrawn(&mut self, now: Instant) {
+        self.is_withdrawn = true;
+        self.active(now);
+        self.liveness.lose(now);
+    }
+
+    /// Tries all pairs from the start.
+    pub(crate) fn recheck(&mut self, now: Instant) {
+        self.active(now);
+        self.rechecked_at = Some(now);
+        self.agent.recheck(now);
+    }
+
+    /// Decides about a pair that was nominated, of `kind`, while the path in use is `current`.
+    pub(crate) fn nominate(
+        &mut self,
+        now: Instant,
+        path: Path,
+        kind: PathKind,
+        current: Option<(Path, PathKind)>,
+    ) -> Nomination {
+        let Some((current, current_kind)) = current else {
+            return Nomination::Use(PathWhy::First);
+        };
+        let is_worse = kind.is_relayed() && !current_kind.is_relayed();
+        let is_recheck = self
+            .rechecked_at
+            .is_some_and(|at| now.saturating_duration_since(at) < HOLD);
+        let may_return = !self.is_withdrawn && !current.is_way_of(path);
+        if is_worse && is_recheck && may_return && self.config.role == Role::Controlling {
+            self.held = Some(Held {
+                path,
+                since: now,
+                until: now + self.liveness.patience().min(HOLD),
+            });
+            return Nomination::Held;
+        }
+
+        Nomination::Use(self.why(now, is_worse))
+    }
+
+    /// Why the path is used that the peer was heard by while the one in use is silent.
+    pub(crate) fn why_followed(&self, now: Instant) -> PathWhy {
+        match self.why(now, true) {
+            PathWhy::NetworkChanged => PathWhy::NetworkChanged,
+            PathWhy::Silence => PathWhy::Silence,
+            _ => PathWhy::PeerMoved,
+        }
+    }
+
+    fn why(&self, now: Instant, is_worse: bool) -> PathWhy {
+        let is_after_change = self
+            .network_changed_at
+            .is_some_and(|at| now.saturating_duration_since(at) < CHANGE_LASTS);
+        if is_after_change {
+            PathWhy::NetworkChanged
+        } else if self.is_withdrawn {
+            PathWhy::Withdrawn
+        } else if self.liveness.is_lost() {
+            PathWhy::Silence
+        } else if is_worse {
+            PathWhy::PeerMoved
+        } else {
+            PathWhy::Better
+        }
+    }
+
+    /// Another path is used from here on.
+    pub(super) fn moved(&mut self, now: Instant, kind: PathKind) {
+        self.held = None;
+        self.is_withdrawn = false;
+        self.liveness.moved(now, self.agent.rtt());
+        self.search = kind.is_relayed().then(|| Search {
+            at: now + SEARCH_EVERY[0],
+            every: SEARCH_EVERY[0],
+        });
+    }
+
+    /// A question that shows whether the peer is there: a check as its agent expects it (connections.md §4.1).
+    pub(crate) fn question(&self, id: TransactionId, pool: &Pool) -> Option<Buffer> {
+        let (local, remote) = (&self.config.local, &self.config.remote);
+        let username = format!("{}:{}", remote.username, local.username);
+        let tie_breaker = self.agent.tie_breaker();
+        let is_controlling = self.config.role == Role::Controlling;
+        let role = if is_controlling {
+            Attribute::IceControlling(tie_breaker)
+        } else {
+            Attribute::IceControlled(tie_breaker)
+        };
+
+        Builder::new(pool.take(0), Method::Binding, Class::Request, id)
+            .attribute(Attribute::Username(&username))
+            .attribute(role)
+            .attribute(Attribute::Priority(QUESTION_PRIORITY))
+            .maybe(is_controlling.then_some(Attribute::UseCandidate))
+            .integrity(remote.password.expose().as_bytes())
+            .fingerprint()
+            .finish()
+            .ok()
     }
 
     /// Whether the link can still come up, or go on.
@@ -110,21 +335,102 @@ impl Negotiated {
         if self.grace_ends_at().is_some_and(|at| at <= now) {
             return Health::Failed("no path works");
         }
+        if self.idle_ends_at().is_some_and(|at| at <= now) {
+            return Health::Failed("the idle peer was not heard");
+        }
 
         Health::Alive
     }
 
+    /// Lets time pass. `may_idle`: packets could flow, whether they do or not.
+    pub(super) fn handle_timeout(&mut self, now: Instant, may_idle: bool) -> Option<Wanted> {
+        if self.pace == Pace::Active {
+            self.agent.handle_timeout(now);
+        }
+        if let Some(step) = self.liveness.handle_timeout(now) {
+            return Some(Wanted::Step(step));
+        }
+        if let Some(held) = self.held.filter(|held| held.until <= now) {
+            self.held = None;
+            if self.liveness.heard_at() < held.since {
+                return Some(Wanted::Use(held.path));
+            }
+        }
+        match self.pace {
+            Pace::Idle { asks_at } if asks_at <= now && self.config.role == Role::Controlling => {
+                self.pace = Pace::Idle {
+                    asks_at: now + IDLE_INTERVAL,
+                };
+                self.liveness.doubt(now);
+            }
+            Pace::Active if self.idle_due_at <= now => self.look_whether_idle(now, may_idle),
+            Pace::Active | Pace::Idle { .. } => {}
+        }
+        if let Some(search) = &mut self.search
+            && self.pace == Pace::Active
+            && search.at <= now
+        {
+            search.every = (search.every * 2).min(SEARCH_EVERY[1]);
+            search.at = now + search.every;
+            return Some(Wanted::Search);
+        }
+
+        None
+    }
+
+    fn look_whether_idle(&mut self, now: Instant, may_idle: bool) {
+        let idle_at = self.active_at + MAX_IDLE;
+        if idle_at > now {
+            self.idle_due_at = idle_at;
+        } else if !may_idle || self.liveness.is_lost() || self.held.is_some() {
+            self.idle_due_at = now + MAX_IDLE;
+        } else {
+            self.pace = Pace::Idle {
+                asks_at: now + IDLE_INTERVAL,
+            };
+        }
+    }
+
     pub(super) fn poll_timeout(&mut self) -> Option<(Instant, PeerReason)> {
-        let agent = self.agent.poll_timeout().map(|at| (at, PeerReason::Ice));
+        let is_controlling = self.config.role == Role::Controlling;
+        let paced = match self.pace {
+            Pace::Active => [
+                self.agent.poll_timeout(),
+                Some(self.idle_due_at),
+                self.search.map(|search| search.at),
+            ],
+            Pace::Idle { asks_at } => {
+                [is_controlling.then_some(asks_at), self.idle_ends_at(), None]
+            }
+        };
+        let paced = paced.into_iter().flatten().map(|at| (at, PeerReason::Ice));
         let candidates = self
             .candidates_due_at
             .map(|at| (at, PeerReason::Candidates));
         let grace = self.grace_ends_at().map(|at| (at, PeerReason::Grace));
+        let liveness = self.liveness.poll_timeout();
+        let held = self.held.map(|held| held.until);
+        let path = liveness
+            .into_iter()
+            .chain(held)
+            .map(|at| (at, PeerReason::Path));
 
-        agent.into_iter().chain(candidates).chain(grace).min()
+        paced.chain(candidates).chain(grace).chain(path).min()
     }
 
     fn grace_ends_at(&self) -> Option<Instant> {
         self.disconnected_at.map(|at| at + DISCONNECT_GRACE)
     }
+
+    /// The controlled end asks nothing while the link is idle: the other one does.
+    fn idle_ends_at(&self) -> Option<Instant> {
+        let is_idle = matches!(self.pace, Pace::Idle { .. });
+
+        (is_idle && self.config.role == Role::Controlled)
+            .then(|| self.liveness.heard_at() + IDLE_LIMIT)
+    }
 }
+
+/// The priority of a peer-reflexive address made from an IPv4 host address (connections.md §13.1 no. 1): what the peer
+/// would take us for if the address that the question comes from were new to it.
+const QUESTION_PRIORITY: u32 = 1_862_270_719;

@@ -272,28 +272,6 @@ fn a_link_whose_paths_all_die_fails_and_says_so() {
 }
 
 #[test]
-fn a_cut_direct_path_gives_way_to_the_relay() {
-    let mut world = connected(Direct::Open);
-    world.run_for(Duration::from_secs(5));
-    assert_eq!(world.client.kind(world.now), Some(PathKind::Direct));
-
-    world.direct = Direct::Blocked;
-    let relayed = |world: &World| {
-        world
-            .client
-            .kind(world.now)
-            .is_some_and(PathKind::is_relayed)
-    };
-    world
-        .run_until(Duration::from_secs(20), relayed)
-        .expect("the relay takes over");
-    world.run_for(Duration::from_secs(2));
-    world.send(CLIENT, b"after");
-    world.run_for(Duration::from_millis(200));
-    assert_eq!(world.gateway.payloads().last().unwrap(), b"after");
-}
-
-#[test]
 fn a_day_of_quiet_traffic_survives_every_rekey() {
     let mut world = connected(Direct::Open);
     let mut sent = vec![b"first".to_vec()];

@@ -12,5 +12,6 @@ mod connecting;
 mod fixed;
 mod hostile;
 mod lan;
+mod paths;
 mod relays;
 mod world;
