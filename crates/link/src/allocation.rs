@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! Probing ──BINDING ok──► Allocating ──ALLOCATE ok──► Active ──lifetime/2──► refreshing ──► Active
-//!    └── no answer ──► Failed      └── 401 with nonce ──► Failed
-//! Active ──keep-alive or REFRESH unanswered──► Failed        Active ──437──► Allocating
+//!    └── no answer ──► Failed      ├── 401 with nonce ──► Failed        Active ──437──► Allocating
+//!                                  └── full, or in trouble ──► Waiting ──a while──► Probing
+//! Active ──unanswered──► Probing by the other family, or Failed          Active ──expired──► Probing
 //! ```
 
 mod answers;
@@ -29,6 +30,9 @@ use request::{Purpose, Request};
 
 /// How often a relay is asked whether it is still there (connections.md §6.6).
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(25);
+
+/// How long a relay that has no room, or is in trouble, is left alone before it is asked again: at first, and at most.
+const ASK_AGAIN_AFTER: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(300)];
 
 /// What we call ourselves (connections.md §6.2).
 const SOFTWARE: &str = "snownet";
@@ -62,6 +66,7 @@ pub(crate) enum Failure {
 /// What an allocation waits for.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Reason {
+    AskAgain,
     Channel,
     Expiry,
     Keepalive,
@@ -81,6 +86,9 @@ pub(crate) struct Allocation {
     relayed: PerFamily<Candidate>,
     lifetime: Option<Lifetime>,
     keepalive_at: Option<Instant>,
+    /// The relay had no room: when it is asked again, and how long it is left alone the next time.
+    asks_again_at: Option<Instant>,
+    asks_again_after: Duration,
     requests: BTreeMap<TransactionId, Request>,
     channels: Channels,
     /// Peers whose channels are bound once the relay has lent us an address.
@@ -150,6 +158,8 @@ impl Allocation {
             relayed: PerFamily::empty(),
             lifetime: None,
             keepalive_at: None,
+            asks_again_at: None,
+            asks_again_after: ASK_AGAIN_AFTER[0],
             requests: BTreeMap::new(),
             channels: Channels::default(),
             waiting: VecDeque::new(),
@@ -266,12 +276,17 @@ impl Allocation {
         if self.lifetime.is_none() {
             let is_busy = !self.requests.is_empty();
             if !is_busy {
-                self.active = None;
-                self.probe(now);
+                self.start_over(now);
             }
             return;
         }
-        self.request(now, Purpose::Liveness);
+        let is_asked = self
+            .requests
+            .values()
+            .any(|request| request.purpose == Purpose::Liveness);
+        if !is_asked {
+            self.request(now, Purpose::Liveness);
+        }
     }
 
     /// Makes sure that datagrams can be exchanged with `peer` through the relay.
@@ -356,6 +371,10 @@ impl Allocation {
         {
             tracing::debug!(relay = %self.server.id, "Allocation expired");
             self.invalidate();
+            self.start_over(now);
+        }
+        if self.asks_again_at.is_some_and(|at| at <= now) {
+            self.start_over(now);
         }
         if self.refresh_due_at().is_some_and(|at| at <= now) {
             self.request(now, Purpose::Refresh);
@@ -380,6 +399,7 @@ impl Allocation {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<(Instant, Reason)> {
+        let again = self.asks_again_at.map(|at| (at, Reason::AskAgain));
         let retransmit = self
             .requests
             .values()
@@ -392,6 +412,7 @@ impl Allocation {
         let channel = self.channels.poll_timeout().map(|at| (at, Reason::Channel));
 
         retransmit
+            .chain(again)
             .chain(expiry)
             .chain(refresh)
             .chain(keepalive)
@@ -404,6 +425,20 @@ impl Allocation {
         for addr in self.server.addresses() {
             self.send(now, addr, Purpose::Probe);
         }
+    }
+
+    /// Asks from the start, by whichever family answers.
+    fn start_over(&mut self, now: Instant) {
+        self.asks_again_at = None;
+        self.active = None;
+        self.probe(now);
+    }
+
+    /// Leaves the relay alone for a while, longer each time.
+    fn ask_again_later(&mut self, now: Instant) {
+        self.waiting.clear();
+        self.asks_again_at = Some(now + self.asks_again_after);
+        self.asks_again_after = (self.asks_again_after * 2).min(ASK_AGAIN_AFTER[1]);
     }
 
     fn refresh_due_at(&self) -> Option<Instant> {
@@ -436,12 +471,13 @@ impl Allocation {
             let Some(request) = self.requests.remove(&id) else {
                 continue;
             };
-            self.handle_silence(&request);
+            self.handle_silence(now, &request);
         }
     }
 
-    /// A request was given up. Only silence of the address in use says that the relay is gone.
-    fn handle_silence(&mut self, request: &Request) {
+    /// A request was given up. Only silence of the address in use says that the relay is gone, and only that of all its
+    /// addresses ends it.
+    fn handle_silence(&mut self, now: Instant, request: &Request) {
         tracing::debug!(relay = %self.server.id, purpose = ?request.purpose, "The relay doesn't answer");
         if request.purpose == Purpose::Probe {
             self.family_is_gone(request.to);
@@ -450,6 +486,14 @@ impl Allocation {
         if was_active {
             self.active = None;
             self.invalidate();
+            let others: Vec<_> = self
+                .server
+                .addresses()
+                .filter(|addr| *addr != request.to)
+                .collect();
+            for addr in others {
+                self.send(now, addr, Purpose::Probe);
+            }
         }
         if self.active.is_none() && self.requests.is_empty() {
             self.failure.get_or_insert(Failure::NoResponse);
@@ -514,7 +558,9 @@ impl Allocation {
             self.failure = Some(Failure::Protocol);
             return;
         };
-        let request = Request::new(now, to, purpose, message.to_vec(), self.nonce.is_some());
+        let rtt = self.rtt.unwrap_or_default();
+        let has_nonce = self.nonce.is_some();
+        let request = Request::new(now, to, purpose, message.to_vec(), has_nonce, rtt);
         self.requests.insert(id, request);
         self.transmits.push_back((to, message));
     }

@@ -114,6 +114,7 @@ impl Allocation {
             return;
         }
         tracing::debug!(relay = %self.server.id, "Allocated");
+        self.asks_again_after = super::ASK_AGAIN_AFTER[0];
         self.lifetime = Some(Lifetime {
             received_at: now,
             duration,
@@ -143,10 +144,19 @@ impl Allocation {
                 self.send(now, request.to, request.purpose);
             }
             437 => self.handle_mismatch(now, request.purpose),
-            420 => self.failure = Some(Failure::Protocol),
+            // Somebody else's allocation answers to our address, or what we ask for isn't spoken there.
+            441 => {
+                self.failure = Some(Failure::Unauthorized);
+                self.invalidate();
+            }
+            420 | 440 | 442 => {
+                self.failure = Some(Failure::Protocol);
+                self.invalidate();
+            }
             _ => match request.purpose {
-                Purpose::BindChannel { number, .. } => self.channels.refused(number),
-                Purpose::Allocate => self.waiting.clear(),
+                Purpose::BindChannel { number, .. } => self.channels.refused(now, number),
+                // No room for us (486, 508), or trouble of its own (5xx).
+                Purpose::Allocate => self.ask_again_later(now),
                 Purpose::Probe | Purpose::Refresh | Purpose::Liveness | Purpose::Release => {}
             },
         }

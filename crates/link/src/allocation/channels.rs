@@ -1,6 +1,6 @@
 //! The short names that a relay knows peers by (connections.md §6.7).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,19 @@ const REFRESH_AGE: Duration = Duration::from_secs(300);
 /// After this age a number may name another peer: its lifetime and the relay's cool-down are over.
 const REUSE_AGE: Duration = Duration::from_secs(900);
 
+/// How long a peer that the relay refused to bind isn't asked for again.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
+
+/// The most refused peers that are remembered; beyond them the oldest may be asked for again.
+const MAX_REFUSED: usize = 64;
+
 #[derive(Debug, Default)]
 pub(crate) struct Channels {
     by_number: BTreeMap<ChannelNumber, Channel>,
     by_peer: BTreeMap<SocketAddr, ChannelNumber>,
+    /// When each bound channel is old enough to be bound again.
+    ages: BTreeSet<(Instant, ChannelNumber)>,
+    refused: VecDeque<(Instant, SocketAddr)>,
     last: Option<ChannelNumber>,
 }
 
@@ -44,6 +53,11 @@ impl Channels {
 
     /// Picks the number to bind to `peer`; `None` if all are taken.
     pub(crate) fn begin_bind(&mut self, now: Instant, peer: SocketAddr) -> Option<ChannelNumber> {
+        self.refused
+            .retain(|(at, _)| now.saturating_duration_since(*at) < REFUSED_FOR);
+        if self.refused.iter().any(|(_, refused)| *refused == peer) {
+            return None;
+        }
         let number = match self.by_peer.get(&peer) {
             // The relay refuses a peer under a second number while the first cools down.
             Some(number) => *number,
@@ -59,6 +73,7 @@ impl Channels {
             },
         ) {
             self.by_peer.remove(&former.peer);
+            self.ages.retain(|(_, aged)| *aged != number);
         }
         self.by_peer.insert(peer, number);
         self.last = Some(number);
@@ -72,15 +87,23 @@ impl Channels {
             .get_mut(&number)
             .filter(|channel| channel.peer == peer)
         {
-            channel.bound_at = Some(now);
+            if let Some(before) = channel.bound_at.replace(now) {
+                self.ages.remove(&(before + REFRESH_AGE, number));
+            }
             channel.asked_at = None;
             channel.is_heard = false;
+            self.ages.insert((now + REFRESH_AGE, number));
         }
     }
 
-    pub(crate) fn refused(&mut self, number: ChannelNumber) {
+    pub(crate) fn refused(&mut self, now: Instant, number: ChannelNumber) {
         if let Some(channel) = self.by_number.remove(&number) {
             self.by_peer.remove(&channel.peer);
+            self.ages.retain(|(_, aged)| *aged != number);
+            if self.refused.len() >= MAX_REFUSED {
+                self.refused.pop_front();
+            }
+            self.refused.push_back((now, channel.peer));
         }
     }
 
@@ -90,27 +113,37 @@ impl Channels {
         if !channel.is_bound(now) {
             return None;
         }
-        channel.is_heard = true;
+        if !std::mem::replace(&mut channel.is_heard, true)
+            && let Some(at) = channel.refresh_at()
+        {
+            // It may have been passed over when it came of age.
+            self.ages.insert((at, number));
+        }
 
         Some(channel.peer)
     }
 
-    /// The next channel that is in use and old; it counts as asked for from here on.
+    /// The next channel that is in use and old; it counts as asked for from here on. One that nobody was heard on is passed
+    /// over until somebody is.
     pub(crate) fn refresh_due(&mut self, now: Instant) -> Option<(ChannelNumber, SocketAddr)> {
-        let due = self
-            .by_number
-            .iter_mut()
-            .find(|(_, channel)| channel.refresh_at().is_some_and(|at| at <= now))?;
-        due.1.asked_at = Some(now);
+        while let Some((at, number)) = self.ages.first().copied() {
+            if at > now {
+                break;
+            }
+            self.ages.pop_first();
+            let channel = self.by_number.get_mut(&number);
+            let Some(channel) = channel.filter(|channel| channel.refresh_at() == Some(at)) else {
+                continue;
+            };
+            channel.asked_at = Some(now);
+            return Some((number, channel.peer));
+        }
 
-        Some((*due.0, due.1.peer))
+        None
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.by_number
-            .values()
-            .filter_map(Channel::refresh_at)
-            .min()
+        self.ages.first().map(|(at, _)| *at)
     }
 
     fn free_number(&self, now: Instant) -> Option<ChannelNumber> {

@@ -11,6 +11,10 @@ const FIRST_INTERVAL: Duration = Duration::from_secs(1);
 /// After this much silence the request is given up (connections.md §6.4).
 const GIVE_UP_AFTER: Duration = Duration::from_secs(8);
 
+/// The same two for questions whether the relay is there: whoever waits for the answer, waits with packets.
+const FIRST_QUESTION_INTERVAL: Duration = Duration::from_millis(250);
+const DEAD_AFTER: Duration = Duration::from_secs(1);
+
 /// What a request is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Purpose {
@@ -20,7 +24,7 @@ pub(crate) enum Purpose {
     Allocate,
     /// REFRESH.
     Refresh,
-    /// REFRESH, asked once: has the relay forgotten us?
+    /// REFRESH that is given up soon: has the relay forgotten us?
     Liveness,
     /// REFRESH with lifetime zero: give back an allocation we didn't know of.
     Release,
@@ -54,6 +58,7 @@ pub(crate) struct Request {
     sent_at: Instant,
     next_at: Instant,
     interval: Duration,
+    gives_up_at: Instant,
 }
 
 impl Request {
@@ -63,15 +68,26 @@ impl Request {
         purpose: Purpose,
         bytes: Vec<u8>,
         has_nonce: bool,
+        rtt: Duration,
     ) -> Self {
+        let interval = match purpose {
+            Purpose::Probe | Purpose::Liveness => FIRST_QUESTION_INTERVAL,
+            _ => FIRST_INTERVAL,
+        };
+        let patience = match purpose {
+            Purpose::Liveness => DEAD_AFTER.max(rtt * 4),
+            _ => GIVE_UP_AFTER,
+        };
+
         Self {
             to,
             purpose,
             bytes,
             has_nonce,
             sent_at: now,
-            next_at: now + FIRST_INTERVAL,
-            interval: FIRST_INTERVAL,
+            next_at: now + interval,
+            interval,
+            gives_up_at: now + patience,
         }
     }
 
@@ -85,7 +101,7 @@ impl Request {
 
     /// Its time has come: true to send it again, false to give it up.
     pub(crate) fn advance(&mut self, now: Instant) -> bool {
-        if self.purpose == Purpose::Liveness || now >= self.sent_at + GIVE_UP_AFTER {
+        if now >= self.gives_up_at {
             return false;
         }
         self.interval = self.interval * 3 / 2;
@@ -105,7 +121,14 @@ mod tests {
     fn a_request_is_sent_four_times_and_given_up_after_eight_seconds() {
         let start = Instant::now();
         let to = "192.0.2.1:3478".parse().unwrap();
-        let mut request = Request::new(start, to, Purpose::Refresh, Vec::new(), true);
+        let mut request = Request::new(
+            start,
+            to,
+            Purpose::Refresh,
+            Vec::new(),
+            true,
+            Duration::ZERO,
+        );
 
         let mut triggers = Vec::new();
         loop {
