@@ -280,20 +280,6 @@ impl Agent {
 /// More pairs than the agent keeps (connections.md §4.6); a bound against a loop that never ends.
 const MAX_CHECKS_AT_ONCE: usize = 128;
 
-/// Reads a candidate that the portal forwarded; `None` if it can't be used (connections.md §4.4).
-pub(crate) fn parse_candidate(line: &str) -> Option<Candidate> {
-    let candidate = Candidate::from_sdp_string(line).ok()?;
-    let ip = candidate.addr().ip();
-    let usable = candidate.addr().port() != 0 && !ip.is_unspecified() && !ip.is_multicast();
-
-    (usable && candidate.proto() == Protocol::Udp).then_some(candidate)
-}
-
-/// Whether a channel is worth binding before the first check: not for host addresses, which are often private.
-pub(crate) fn wants_channel(candidate: &Candidate) -> bool {
-    candidate.kind() != CandidateKind::Host
-}
-
 fn credentials(credentials: &IceCredentials) -> IceCreds {
     IceCreds {
         ufrag: credentials.username.clone(),

@@ -27,6 +27,7 @@
 #![deny(clippy::indexing_slicing, clippy::panic)]
 
 mod allocation;
+mod candidates;
 mod handshakes;
 mod ice;
 mod jobs;

@@ -1,5 +1,6 @@
 //! All peers and relays of a node.
 
+mod candidates;
 mod datagrams;
 mod fixed;
 mod pipeline;
@@ -22,11 +23,11 @@ use connlib_wire::key::PublicKey;
 use connlib_wire::stun::Family;
 use connlib_wire::train::Transmit;
 use connlib_wire::{MAX_DATAGRAM, MAX_PACKET, train::MAX_SEGMENTS};
+use ipnet::IpNet;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use zeroize::Zeroizing;
 
-use crate::ice;
 use crate::peer::{self, Peer, PeerConfig, PeerId};
 use crate::wireguard::{self, PrivateKey, TunnelId};
 pub(crate) use datagrams::Origin;
@@ -76,6 +77,8 @@ pub struct Links {
     sealing: Sealing,
     opening: Opening,
     events: VecDeque<Event>,
+    /// Networks inside the tunnel: no peer is to be reached there.
+    inside: Vec<IpNet>,
     stats: Stats,
     last_now: Instant,
 }
@@ -107,6 +110,7 @@ impl Links {
             sealing: Sealing::new(Pool::new(usize::from(u16::MAX), MAX_IDLE_TRAINS)),
             opening: Opening::new(Pool::new(MAX_SEGMENTS * MAX_DATAGRAM, MAX_IDLE_TRAINS)),
             events: VecDeque::new(),
+            inside: Vec::new(),
             stats: Stats::default(),
             last_now: now,
         }
@@ -119,6 +123,11 @@ impl Links {
         links.key_origin = KeyOrigin::Given;
 
         links
+    }
+
+    /// Names the networks inside the tunnel, in which no peer is looked for.
+    pub fn set_inside(&mut self, networks: &[IpNet]) {
+        self.inside = networks.to_vec();
     }
 
     /// Our key; peers and portal know the node by it. It changes with [`reset`](Self::reset) unless it was given.
@@ -188,49 +197,6 @@ impl Links {
         self.settle(now, id);
 
         Ok(())
-    }
-
-    /// Takes an address that the peer may be tried at; a line that can't be read, or is for no link, is ignored.
-    pub fn add_remote_candidate(&mut self, now: Instant, id: PeerId, line: &str) {
-        self.last_now = now;
-        let Some(candidate) = ice::parse_candidate(line) else {
-            tracing::debug!(peer = %id, "Ignoring a candidate that can't be used");
-            return;
-        };
-        let peer = self.peers.get_mut(&id);
-        let Some(peer) = peer.and_then(Peer::as_negotiated_mut) else {
-            return;
-        };
-        let addr = candidate.addr();
-        let wants_channel = ice::wants_channel(&candidate);
-        peer.active(now);
-        peer.add_remote(candidate);
-        for relay in peer.relays.clone() {
-            if wants_channel {
-                self.relays.bind_channel(now, relay, addr);
-                self.settle_relay(now, relay);
-            }
-        }
-        self.settle(now, id);
-    }
-
-    /// Takes back an address of the peer.
-    pub fn remove_remote_candidate(&mut self, now: Instant, id: PeerId, line: &str) {
-        self.last_now = now;
-        let Some(candidate) = ice::parse_candidate(line) else {
-            return;
-        };
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        let path = peer.path;
-        if let Some(negotiated) = peer.as_negotiated_mut() {
-            if path.is_some_and(|path| path.remote == candidate.addr()) {
-                negotiated.path_withdrawn(now);
-            }
-            negotiated.agent.remove_remote(now, &candidate);
-            self.settle(now, id);
-        }
     }
 
     /// Ends a link: says goodbye if it can, and forgets it.

@@ -78,14 +78,12 @@ pub struct Client {
 impl Client {
     /// Creates a client that knows nothing yet. Use fresh entropy for `seed` but in tests.
     pub fn new(now: Instant, seed: [u8; 32], settings: Settings) -> Self {
+        let unix = settings.unix;
+        let mut links = Links::new(now, seed, link::Settings { unix });
+        links.set_inside(&ranges::TUNNEL);
+
         Self {
-            links: Links::new(
-                now,
-                seed,
-                link::Settings {
-                    unix: settings.unix,
-                },
-            ),
+            links,
             portal: PortalState::Away,
             addresses: None,
             resources: Resources::default(),

@@ -113,6 +113,12 @@ pub struct Stats {
     pub opened_packets: u64,
     /// Packets that no link could take.
     pub dropped_packets: u64,
+    /// Addresses of peers that can't be read, or at which nobody can be.
+    pub candidates_unusable: u64,
+    /// Addresses of peers that are our own.
+    pub candidates_ours: u64,
+    /// Addresses beyond the most that are tried for one peer.
+    pub candidates_too_many: u64,
 }
 
 /// One peer, as `status` shows it.
