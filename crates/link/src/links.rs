@@ -79,6 +79,7 @@ pub struct Links {
     events: VecDeque<Event>,
     /// Networks inside the tunnel: no peer is to be reached there.
     inside: Vec<IpNet>,
+    early: candidates::Early,
     stats: Stats,
     last_now: Instant,
 }
@@ -111,6 +112,7 @@ impl Links {
             opening: Opening::new(Pool::new(MAX_SEGMENTS * MAX_DATAGRAM, MAX_IDLE_TRAINS)),
             events: VecDeque::new(),
             inside: Vec::new(),
+            early: candidates::Early::default(),
             stats: Stats::default(),
             last_now: now,
         }
@@ -195,6 +197,9 @@ impl Links {
         self.lend(id, relay);
         self.lend_another(id);
         self.settle(now, id);
+        for line in self.early.take(now, id) {
+            self.add_remote_candidate(now, id, &line);
+        }
 
         Ok(())
     }
@@ -210,8 +215,11 @@ impl Links {
             if peer.as_negotiated().is_some()
                 && let Some(goodbye) = Control::Goodbye.to_packet(&self.pool)
             {
-                let sent = self.encapsulate(now, id, goodbye.bytes());
-                tracing::debug!(peer = %id, ?sent, "Saying goodbye");
+                // Nobody answers it, and a peer that misses it waits for nothing.
+                for _ in 0..GOODBYES {
+                    let sent = self.encapsulate(now, id, goodbye.bytes());
+                    tracing::debug!(peer = %id, ?sent, "Saying goodbye");
+                }
             }
             self.events.push_back(Event::Closed(id));
         }
@@ -469,6 +477,9 @@ impl fmt::Debug for Links {
             .finish_non_exhaustive()
     }
 }
+
+/// How often goodbye is said.
+const GOODBYES: usize = 2;
 
 /// How many buffers for trains are kept when they are not in use.
 const MAX_IDLE_TRAINS: usize = 16;

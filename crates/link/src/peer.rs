@@ -258,7 +258,7 @@ impl Peer {
     }
 
     /// Switches to the pair that was nominated or heard; what to send on it, if anything is due.
-    pub(crate) fn nominate(&mut self, now: Instant, path: Path, why: PathWhy) -> Option<Vec<u8>> {
+    pub(crate) fn nominate(&mut self, now: Instant, path: Path, why: PathWhy) -> Option<Datagram> {
         if self.path == Some(path) {
             return None;
         }
@@ -286,13 +286,14 @@ impl Peer {
         // A session works on any path. Without one, an initiation may be lost on a path that is no more.
         if !self.has_session {
             self.is_asking = true;
-            return self
-                .tunnel
-                .restart(now)
-                .map(|initiation| initiation.to_vec());
+            return self.tunnel.restart(now);
         }
-        // The other end follows where it hears us.
-        had_path.then(|| self.tunnel.keepalive(now)).flatten()
+        // The other end follows where it hears us, and its agent may still think well of the former path.
+        let must_tell = had_path && why != PathWhy::Better;
+        let initiation = must_tell.then(|| self.tunnel.initiate(now)).flatten();
+        self.is_asking |= initiation.is_some();
+
+        initiation
     }
 
     /// Through whose relays a path would run.

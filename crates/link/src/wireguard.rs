@@ -197,15 +197,6 @@ impl Tunnel {
         self.inner.initiate_handshake(now)
     }
 
-    /// An empty message, which shows the peer that we are here.
-    pub(crate) fn keepalive(&mut self, now: Instant) -> Option<Vec<u8>> {
-        let sealing = self.begin_seal(now).ok()?;
-        let mut slot = vec![0; sealed_len(0)];
-        sealing.seal(&[], &mut slot).ok()?;
-
-        Some(slot)
-    }
-
     /// Starts a handshake anew: the former initiation may have gone down a path that is no more.
     pub(crate) fn restart(&mut self, now: Instant) -> Option<Datagram> {
         self.inner.restart_handshake(now)

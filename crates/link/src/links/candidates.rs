@@ -1,6 +1,7 @@
 //! Addresses of peers that come and go.
 
-use std::time::Instant;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use is::Candidate;
 
@@ -8,11 +9,59 @@ use super::Links;
 use crate::candidates::{self, MAX_REMOTES, Refusal};
 use crate::peer::{Peer, PeerId};
 
+/// How long an address is kept for a peer whose link doesn't exist yet.
+const EARLY_FOR: Duration = Duration::from_secs(10);
+
+/// The most addresses that are kept so.
+const MAX_EARLY: usize = 64;
+
+/// Addresses of peers that were told before the link itself: the portal's messages may overtake each other.
+#[derive(Debug, Default)]
+pub(super) struct Early {
+    lines: VecDeque<(Instant, PeerId, String)>,
+}
+
+impl Early {
+    fn keep(&mut self, now: Instant, peer: PeerId, line: &str) {
+        self.forget_old(now);
+        if self.lines.len() >= MAX_EARLY {
+            self.lines.pop_front();
+        }
+        self.lines.push_back((now, peer, line.to_owned()));
+    }
+
+    /// What was told of a peer before, oldest first.
+    pub(super) fn take(&mut self, now: Instant, peer: PeerId) -> Vec<String> {
+        self.forget_old(now);
+        let (of_peer, others) = std::mem::take(&mut self.lines)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|(_, of, _)| *of == peer);
+        self.lines = others;
+
+        of_peer.into_iter().map(|(.., line)| line).collect()
+    }
+
+    fn withdraw(&mut self, peer: PeerId, candidate: &Candidate) {
+        self.lines.retain(|(_, of, line)| {
+            let is_same =
+                candidates::parse(line).is_ok_and(|known| known.addr() == candidate.addr());
+            *of != peer || !is_same
+        });
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        self.lines
+            .retain(|(at, ..)| now.saturating_duration_since(*at) < EARLY_FOR);
+    }
+}
+
 impl Links {
-    /// Takes an address that the peer may be tried at. A line that can't be used, or is for no link, is ignored and counted.
+    /// Takes an address that the peer may be tried at. A line that can't be used is ignored and counted; one
+    /// for a link that doesn't exist yet is kept for ten seconds.
     pub fn add_remote_candidate(&mut self, now: Instant, id: PeerId, line: &str) {
         self.last_now = now;
         match self.admit(id, line) {
+            Ok(_) if !self.peers.contains_key(&id) => self.early.keep(now, id, line),
             Ok(candidate) => self.try_at(now, id, candidate),
             Err(refusal) => {
                 tracing::debug!(peer = %id, ?refusal, "Ignoring a candidate");
@@ -33,7 +82,7 @@ impl Links {
             return;
         };
         let Some(peer) = self.peers.get_mut(&id) else {
-            return;
+            return self.early.withdraw(id, &candidate);
         };
         let path = peer.path;
         if let Some(negotiated) = peer.as_negotiated_mut() {

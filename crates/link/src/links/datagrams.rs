@@ -326,6 +326,13 @@ impl Links {
         let Some(peer) = peer.as_negotiated_mut() else {
             return Outcome::Rejected;
         };
+        if message.class() == Class::Request
+            && origin.relay.is_none()
+            && let Some(line) = peer.discover_local(origin.local, message)
+        {
+            self.events
+                .push_back(super::Event::NewCandidate { peer: id, line });
+        }
         let accepted = peer
             .agent
             .handle_stun(now, origin.remote, origin.local, message.bytes());

@@ -131,14 +131,14 @@ impl Links {
             return;
         };
         let is_same = peer.path.is_some_and(|before| before.is_way_of(path));
-        let first_words = peer.nominate(now, path, why);
+        let initiation = peer.nominate(now, path, why);
         if !is_same {
             let kind = peer.kind;
             tracing::debug!(peer = %id, ?kind, %why, "Path changed");
             self.events.push_back(Event::PathChanged { peer: id, kind });
         }
-        if let Some(first_words) = first_words {
-            self.send_on_path(now, id, &first_words);
+        if let Some(initiation) = initiation {
+            self.send_on_path(now, id, &initiation);
         }
     }
 

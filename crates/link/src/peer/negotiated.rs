@@ -1,12 +1,13 @@
 //! A peer that the portal introduces: which way it is reached, ICE finds out.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use connlib_wire::buffer::{Buffer, Pool};
 use connlib_wire::id::RelayId;
 use connlib_wire::key::{PresharedKey, PublicKey};
 use connlib_wire::portal::IceCredentials;
-use connlib_wire::stun::{Attribute, Builder, Class, Method, TransactionId};
+use connlib_wire::stun::{Attribute, Builder, Class, Message, Method, TransactionId};
 
 use super::liveness::{Liveness, Step};
 use super::{Health, PeerReason};
@@ -209,6 +210,25 @@ impl Negotiated {
             self.idle_due_at = now + MAX_IDLE;
             self.agent.handle_timeout(now);
         }
+    }
+
+    /// A check arrived at an address of ours that no relay has shown us: it is one all the same. Its line, if the peer
+    /// is to be told.
+    pub(crate) fn discover_local(
+        &mut self,
+        local: SocketAddr,
+        check: &Message<'_>,
+    ) -> Option<String> {
+        if self.agent.knows_local(local) {
+            return None;
+        }
+        let password = &self.config.local.password;
+        if !check.verify(password.expose().as_bytes()) {
+            return None;
+        }
+
+        self.agent
+            .add_local(is::Candidate::host(local, "udp").ok()?)
     }
 
     /// Lets ICE say what follows from a datagram, unless it stands still.

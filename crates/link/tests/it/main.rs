@@ -13,5 +13,6 @@ mod fixed;
 mod hostile;
 mod lan;
 mod paths;
+mod regressions;
 mod relays;
 mod world;
