@@ -24,7 +24,7 @@ impl Path {
     }
 
     /// The same way, from whichever address the operating system finds best.
-    pub(crate) fn from_anywhere(self) -> Self {
+    pub(crate) fn with_any_source(self) -> Self {
         let any: IpAddr = match self.remote {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

@@ -222,7 +222,7 @@ impl Peer {
 
     /// Leaves it to the operating system which address datagrams are sent from.
     pub(crate) fn forget_source(&mut self) {
-        self.path = self.path.map(Path::from_anywhere);
+        self.path = self.path.map(Path::with_any_source);
     }
 
     /// A datagram of the peer was believed; whether the peer is to be found where that came from.

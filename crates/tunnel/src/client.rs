@@ -431,7 +431,7 @@ impl Client {
                 }
                 link::Event::Closed(peer) => self.forget_gateway(peer),
                 link::Event::NoRelays => self.messages.push_back(ToPortal::NoRelays(Empty {})),
-                _ => {}
+                link::Event::Silent(_) | _ => {}
             }
         }
     }

@@ -331,7 +331,8 @@ impl Gateway {
                 }
                 link::Event::Closed(peer) => self.candidates.forget(peer),
                 link::Event::NoRelays => self.messages.push_back(ToPortal::NoRelays(Empty {})),
-                _ => {}
+                // A client comes back by itself; there is no other to turn to.
+                link::Event::Silent(_) | _ => {}
             }
         }
     }

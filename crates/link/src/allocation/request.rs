@@ -70,13 +70,14 @@ impl Request {
         has_nonce: bool,
         rtt: Duration,
     ) -> Self {
-        let interval = match purpose {
-            Purpose::Probe | Purpose::Liveness => FIRST_QUESTION_INTERVAL,
-            _ => FIRST_INTERVAL,
+        let is_question = matches!(purpose, Purpose::Probe | Purpose::Liveness);
+        let interval = match is_question {
+            true => FIRST_QUESTION_INTERVAL,
+            false => FIRST_INTERVAL,
         };
-        let patience = match purpose {
-            Purpose::Liveness => DEAD_AFTER.max(rtt * 4),
-            _ => GIVE_UP_AFTER,
+        let patience = match purpose == Purpose::Liveness {
+            true => DEAD_AFTER.max(rtt * 4),
+            false => GIVE_UP_AFTER,
         };
 
         Self {

@@ -65,7 +65,7 @@ impl Fixed {
             relay: None,
         };
 
-        Some(path.from_anywhere())
+        Some(path.with_any_source())
     }
 
     /// An initiation leaves.

@@ -289,10 +289,13 @@ impl Negotiated {
 
     /// Why the path is used that the peer was heard by while the one in use is silent.
     pub(crate) fn why_followed(&self, now: Instant) -> PathWhy {
-        match self.why(now, true) {
-            PathWhy::NetworkChanged => PathWhy::NetworkChanged,
-            PathWhy::Silence => PathWhy::Silence,
-            _ => PathWhy::PeerMoved,
+        let why = self.why(now, true);
+        let is_our_doing = matches!(why, PathWhy::NetworkChanged | PathWhy::Silence);
+
+        if is_our_doing {
+            why
+        } else {
+            PathWhy::PeerMoved
         }
     }
 

@@ -27,9 +27,11 @@ fn candidates(world: &World) -> Vec<String> {
         .client
         .events
         .iter()
-        .filter_map(|(_, event)| match event {
-            Event::NewCandidate { line, .. } => Some(line.clone()),
-            _ => None,
+        .filter_map(|(_, event)| {
+            let Event::NewCandidate { line, .. } = event else {
+                return None;
+            };
+            Some(line.clone())
         })
         .collect()
 }
