@@ -21,8 +21,9 @@ const ROUNDS: usize = 5;
 const SPAN: Duration = Duration::from_millis(1_200);
 const LEAD: Duration = Duration::from_millis(400);
 
-/// How much a process may grow by a flood, in KiB: what its sockets' trains take, which are given back later.
-const GROWTH: u64 = 8 * 1_024;
+/// How much a process may grow by a flood, in KiB: the 16 MiB that may stand in `event_loop::arrivals`, and half as much for
+/// trains on their way. All of it is given back later.
+const GROWTH: u64 = 24 * 1_024;
 
 /// The longest train that the kernel takes, in bytes and datagrams.
 const TRAIN: usize = 60_000;
