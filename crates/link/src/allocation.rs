@@ -7,7 +7,9 @@
 //! Active ──unanswered──► Probing by the other family, or Failed          Active ──expired──► Probing
 //! ```
 
+mod addresses;
 mod answers;
+mod asking;
 mod channels;
 mod request;
 
@@ -17,14 +19,13 @@ use std::time::{Duration, Instant};
 
 use connlib_wire::buffer::{Buffer, Pool};
 use connlib_wire::channel::ChannelNumber;
-use connlib_wire::stun::{
-    Attribute, Builder, Class, Family, Key, Message, Method, TRANSPORT_UDP, TransactionId,
-};
+use connlib_wire::stun::{Class, Key, Message, TransactionId};
 use is::Candidate;
+use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
 
 use crate::{REALM, RelayServer};
+use addresses::{Before, PerFamily};
 use channels::Channels;
 use request::{Purpose, Request};
 
@@ -103,46 +104,10 @@ pub(crate) struct Allocation {
     events: VecDeque<Event>,
 }
 
-/// How we and the relay saw each other before our network changed.
-#[derive(Debug)]
-struct Before {
-    active: Option<SocketAddr>,
-    host: PerFamily<SocketAddr>,
-    reflexive: PerFamily<SocketAddr>,
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Lifetime {
     received_at: Instant,
     duration: Duration,
-}
-
-#[derive(Debug)]
-struct PerFamily<T> {
-    v4: Option<T>,
-    v6: Option<T>,
-}
-
-impl<T> PerFamily<T> {
-    const fn empty() -> Self {
-        Self { v4: None, v6: None }
-    }
-
-    fn slot(&mut self, addr: SocketAddr) -> &mut Option<T> {
-        if addr.is_ipv4() {
-            &mut self.v4
-        } else {
-            &mut self.v6
-        }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &T> {
-        self.v4.iter().chain(&self.v6)
-    }
-
-    fn drain(&mut self) -> impl Iterator<Item = T> + use<T> {
-        self.v4.take().into_iter().chain(self.v6.take())
-    }
 }
 
 impl Allocation {
@@ -198,23 +163,6 @@ impl Allocation {
         self.failure
     }
 
-    /// Our own addresses as this relay showed them.
-    pub(crate) fn own_candidates(&self) -> impl Iterator<Item = Candidate> {
-        let hosts = self
-            .host
-            .iter()
-            .filter_map(|addr| Candidate::host(*addr, "udp").ok());
-        let reflexive = [
-            (self.reflexive.v4, self.host.v4),
-            (self.reflexive.v6, self.host.v6),
-        ];
-        let reflexive = reflexive
-            .into_iter()
-            .filter_map(|(addr, base)| reflexive_candidate(addr?, base?));
-
-        hosts.chain(reflexive)
-    }
-
     /// The addresses this relay lends us.
     pub(crate) fn relayed_candidates(&self) -> impl Iterator<Item = &Candidate> {
         self.relayed.iter()
@@ -246,22 +194,6 @@ impl Allocation {
         self.nonce = None;
         self.waiting.clear();
         self.events.clear();
-        self.transmits.clear();
-        self.probe(now);
-    }
-
-    /// Our network changed. Which addresses are ours now the relay must say; if they are the same, all that it lent us
-    /// stays.
-    pub(crate) fn network_changed(&mut self, now: Instant) {
-        if self.before.is_none() {
-            self.before = Some(Before {
-                active: self.active.take(),
-                host: std::mem::replace(&mut self.host, PerFamily::empty()),
-                reflexive: std::mem::replace(&mut self.reflexive, PerFamily::empty()),
-            });
-        }
-        self.active = None;
-        self.requests.clear();
         self.transmits.clear();
         self.probe(now);
     }
@@ -420,13 +352,6 @@ impl Allocation {
             .min()
     }
 
-    /// Asks every address of the relay who we are; the first to answer is used from then on.
-    fn probe(&mut self, now: Instant) {
-        for addr in self.server.addresses() {
-            self.send(now, addr, Purpose::Probe);
-        }
-    }
-
     /// Asks from the start, by whichever family answers.
     fn start_over(&mut self, now: Instant) {
         self.asks_again_at = None;
@@ -451,76 +376,6 @@ impl Allocation {
         Some(lifetime.received_at + lifetime.duration / 2)
     }
 
-    fn retransmit(&mut self, now: Instant) {
-        let due: Vec<_> = self
-            .requests
-            .iter()
-            .filter(|(_, request)| request.next_at() <= now)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in due {
-            let Some(request) = self.requests.get_mut(&id) else {
-                continue;
-            };
-            if request.advance(now) {
-                if let Some(buffer) = self.pool.copy(&request.bytes) {
-                    self.transmits.push_back((request.to, buffer));
-                }
-                continue;
-            }
-            let Some(request) = self.requests.remove(&id) else {
-                continue;
-            };
-            self.handle_silence(now, &request);
-        }
-    }
-
-    /// A request was given up. Only silence of the address in use says that the relay is gone, and only that of all its
-    /// addresses ends it.
-    fn handle_silence(&mut self, now: Instant, request: &Request) {
-        tracing::debug!(relay = %self.server.id, purpose = ?request.purpose, "The relay doesn't answer");
-        if request.purpose == Purpose::Probe {
-            self.family_is_gone(request.to);
-        }
-        let was_active = self.active == Some(request.to);
-        if was_active {
-            self.active = None;
-            self.invalidate();
-            let others: Vec<_> = self
-                .server
-                .addresses()
-                .filter(|addr| *addr != request.to)
-                .collect();
-            for addr in others {
-                self.send(now, addr, Purpose::Probe);
-            }
-        }
-        if self.active.is_none() && self.requests.is_empty() {
-            self.failure.get_or_insert(Failure::NoResponse);
-        }
-    }
-
-    /// After a change of our network, nothing is heard in a family: our addresses of it are no more.
-    fn family_is_gone(&mut self, asked: SocketAddr) {
-        let Some(before) = &mut self.before else {
-            return;
-        };
-        let host = before.host.slot(asked).take();
-        let reflexive = before.reflexive.slot(asked).take();
-        self.retire(host, reflexive);
-    }
-
-    /// Withdraws addresses of our own.
-    fn retire(&mut self, host: Option<SocketAddr>, reflexive: Option<SocketAddr>) {
-        let Some(host) = host else {
-            return;
-        };
-        let reflexive = reflexive.and_then(|addr| reflexive_candidate(addr, host));
-        let host = Candidate::host(host, "udp").ok();
-        self.events
-            .extend(reflexive.into_iter().chain(host).map(Event::Invalidated));
-    }
-
     /// Forgets what the relay lent us; our own addresses stay true.
     fn invalidate(&mut self) {
         self.give_up_loans();
@@ -541,81 +396,12 @@ impl Allocation {
         }
         self.rtt = Some(self.rtt.map_or(sample, |old| (old * 7 + sample) / 8));
     }
-
-    /// Sends a request to the address in use.
-    fn request(&mut self, now: Instant, purpose: Purpose) {
-        if let Some(active) = self.active {
-            self.send(now, active, purpose);
-        }
-    }
-
-    fn send(&mut self, now: Instant, to: SocketAddr, purpose: Purpose) {
-        let mut id = [0; 12];
-        self.rng.fill_bytes(&mut id);
-        let id = TransactionId(id);
-        let Some(message) = self.message(id, purpose) else {
-            tracing::debug!(relay = %self.server.id, ?purpose, "The request doesn't fit a buffer");
-            self.failure = Some(Failure::Protocol);
-            return;
-        };
-        let rtt = self.rtt.unwrap_or_default();
-        let has_nonce = self.nonce.is_some();
-        let request = Request::new(now, to, purpose, message.to_vec(), has_nonce, rtt);
-        self.requests.insert(id, request);
-        self.transmits.push_back((to, message));
-    }
-
-    fn message(&self, id: TransactionId, purpose: Purpose) -> Option<Buffer> {
-        let new = |method| Builder::new(self.pool.take(0), method, Class::Request, id);
-        // Families: one allocation lends an address of each, whatever family we reach the relay by.
-        let families = |builder: Builder| {
-            builder
-                .attribute(Attribute::RequestedTransport(TRANSPORT_UDP))
-                .attribute(Attribute::AdditionalAddressFamily(Family::V6))
-                .attribute(Attribute::Software(SOFTWARE))
-        };
-
-        let message = match purpose {
-            Purpose::Probe => {
-                return new(Method::Binding)
-                    .attribute(Attribute::Software(SOFTWARE))
-                    .finish()
-                    .ok();
-            }
-            Purpose::Allocate => families(new(Method::Allocate)),
-            Purpose::Refresh | Purpose::Liveness => families(new(Method::Refresh)),
-            Purpose::Release => {
-                families(new(Method::Refresh)).attribute(Attribute::Lifetime(Duration::ZERO))
-            }
-            Purpose::BindChannel { number, peer } => new(Method::ChannelBind)
-                .attribute(Attribute::XorPeerAddress(peer))
-                .attribute(Attribute::ChannelNumber(number.number()))
-                .attribute(Attribute::Software(SOFTWARE)),
-        };
-
-        message
-            .attribute(Attribute::Username(&self.server.username))
-            .attribute(Attribute::Realm(REALM))
-            .maybe(self.nonce.as_deref().map(Attribute::Nonce))
-            .integrity(self.key.expose())
-            .finish()
-            .ok()
-    }
 }
 
 impl Lifetime {
     fn expires_at(&self) -> Instant {
         self.received_at + self.duration
     }
-}
-
-/// Without a NAT the reflexive address is the host address, and one candidate is enough.
-fn reflexive_candidate(addr: SocketAddr, base: SocketAddr) -> Option<Candidate> {
-    if addr == base {
-        return None;
-    }
-
-    Candidate::server_reflexive(addr, base, "udp").ok()
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@ use std::time::Instant;
 use connlib_wire::stun::Message;
 use is::Candidate;
 
+use super::addresses::reflexive_candidate;
 use super::request::{Purpose, Request};
-use super::{Allocation, Event, Failure, KEEPALIVE_INTERVAL, Lifetime, reflexive_candidate};
+use super::{Allocation, Event, Failure, KEEPALIVE_INTERVAL, Lifetime};
 use crate::REALM;
 
 impl Allocation {
@@ -70,28 +71,6 @@ impl Allocation {
             };
             self.request(now, next);
         }
-    }
-
-    /// After a change of our network: withdraws the addresses that are no more, and says whether the relay that was
-    /// `asked` still knows us as whom it did.
-    fn compare_with_before(
-        &mut self,
-        asked: SocketAddr,
-        local: SocketAddr,
-        mapped: Option<SocketAddr>,
-    ) -> bool {
-        let Some(before) = &mut self.before else {
-            return true;
-        };
-        let host = before.host.slot(local).take();
-        let reflexive = before.reflexive.slot(local).take();
-        let is_known = before.active == Some(asked) && host == Some(local) && reflexive == mapped;
-        if before.host.iter().next().is_none() {
-            self.before = None;
-        }
-        self.retire(host.filter(|host| *host != local), reflexive);
-
-        is_known
     }
 
     fn handle_allocated(&mut self, now: Instant, local: SocketAddr, message: &Message<'_>) {

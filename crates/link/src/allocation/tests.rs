@@ -3,6 +3,7 @@
 
 use super::*;
 use connlib_wire::secret::Secret;
+use connlib_wire::stun::{Attribute, Builder, Method};
 use uuid::Uuid;
 
 const V4: &str = "203.0.113.9:3478";

@@ -1,0 +1,130 @@
+//! What is asked of a relay, again and again until it answers or is given up (connections.md §6.2, §6.4).
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use connlib_wire::buffer::Buffer;
+use connlib_wire::stun::{Attribute, Builder, Class, Family, Method, TRANSPORT_UDP, TransactionId};
+use rand::Rng as _;
+
+use super::request::{Purpose, Request};
+use super::{Allocation, Failure, SOFTWARE};
+use crate::REALM;
+
+impl Allocation {
+    /// Asks every address of the relay who we are; the first to answer is used from then on.
+    pub(super) fn probe(&mut self, now: Instant) {
+        for addr in self.server.addresses() {
+            self.send(now, addr, Purpose::Probe);
+        }
+    }
+
+    /// Sends a request to the address in use.
+    pub(super) fn request(&mut self, now: Instant, purpose: Purpose) {
+        if let Some(active) = self.active {
+            self.send(now, active, purpose);
+        }
+    }
+
+    pub(super) fn send(&mut self, now: Instant, to: SocketAddr, purpose: Purpose) {
+        let mut id = [0; 12];
+        self.rng.fill_bytes(&mut id);
+        let id = TransactionId(id);
+        let Some(message) = self.message(id, purpose) else {
+            tracing::debug!(relay = %self.server.id, ?purpose, "The request doesn't fit a buffer");
+            self.failure = Some(Failure::Protocol);
+            return;
+        };
+        let rtt = self.rtt.unwrap_or_default();
+        let has_nonce = self.nonce.is_some();
+        let request = Request::new(now, to, purpose, message.to_vec(), has_nonce, rtt);
+        self.requests.insert(id, request);
+        self.transmits.push_back((to, message));
+    }
+
+    pub(super) fn retransmit(&mut self, now: Instant) {
+        let due: Vec<_> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.next_at() <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            let Some(request) = self.requests.get_mut(&id) else {
+                continue;
+            };
+            if request.advance(now) {
+                if let Some(buffer) = self.pool.copy(&request.bytes) {
+                    self.transmits.push_back((request.to, buffer));
+                }
+                continue;
+            }
+            let Some(request) = self.requests.remove(&id) else {
+                continue;
+            };
+            self.handle_silence(now, &request);
+        }
+    }
+
+    /// A request was given up. Only silence of the address in use says that the relay is gone, and only that of all its
+    /// addresses ends it.
+    pub(super) fn handle_silence(&mut self, now: Instant, request: &Request) {
+        tracing::debug!(relay = %self.server.id, purpose = ?request.purpose, "The relay doesn't answer");
+        if request.purpose == Purpose::Probe {
+            self.family_is_gone(request.to);
+        }
+        let was_active = self.active == Some(request.to);
+        if was_active {
+            self.active = None;
+            self.invalidate();
+            let others: Vec<_> = self
+                .server
+                .addresses()
+                .filter(|addr| *addr != request.to)
+                .collect();
+            for addr in others {
+                self.send(now, addr, Purpose::Probe);
+            }
+        }
+        if self.active.is_none() && self.requests.is_empty() {
+            self.failure.get_or_insert(Failure::NoResponse);
+        }
+    }
+
+    pub(super) fn message(&self, id: TransactionId, purpose: Purpose) -> Option<Buffer> {
+        let new = |method| Builder::new(self.pool.take(0), method, Class::Request, id);
+        // Families: one allocation lends an address of each, whatever family we reach the relay by.
+        let families = |builder: Builder| {
+            builder
+                .attribute(Attribute::RequestedTransport(TRANSPORT_UDP))
+                .attribute(Attribute::AdditionalAddressFamily(Family::V6))
+                .attribute(Attribute::Software(SOFTWARE))
+        };
+
+        let message = match purpose {
+            Purpose::Probe => {
+                return new(Method::Binding)
+                    .attribute(Attribute::Software(SOFTWARE))
+                    .finish()
+                    .ok();
+            }
+            Purpose::Allocate => families(new(Method::Allocate)),
+            Purpose::Refresh | Purpose::Liveness => families(new(Method::Refresh)),
+            Purpose::Release => {
+                families(new(Method::Refresh)).attribute(Attribute::Lifetime(Duration::ZERO))
+            }
+            Purpose::BindChannel { number, peer } => new(Method::ChannelBind)
+                .attribute(Attribute::XorPeerAddress(peer))
+                .attribute(Attribute::ChannelNumber(number.number()))
+                .attribute(Attribute::Software(SOFTWARE)),
+        };
+
+        message
+            .attribute(Attribute::Username(&self.server.username))
+            .attribute(Attribute::Realm(REALM))
+            .maybe(self.nonce.as_deref().map(Attribute::Nonce))
+            .integrity(self.key.expose())
+            .finish()
+            .ok()
+    }
+}
