@@ -186,13 +186,21 @@ impl Links {
             .interface
             .new_tunnel(config.public_key, &config.preshared_key, now)
             .map_err(|_| UpsertError::InvalidKey)?;
+        // Other keys, but the same peer: what waits for it is still good.
+        let waiting = self
+            .peers
+            .get_mut(&id)
+            .map(|former| former.take_waiting(now).0);
         self.forget(id);
 
         tracing::debug!(peer = %id, role = ?config.role, "Making a link");
         self.by_tunnel.insert(tunnel.id(), id);
         self.by_key.insert(config.public_key, id);
         self.by_username.insert(config.check_username(), id);
-        let peer = Peer::negotiated(now, config, tunnel, self.rng.next_u64());
+        let mut peer = Peer::negotiated(now, config, tunnel, self.rng.next_u64());
+        for (since, packet) in waiting.into_iter().flatten() {
+            peer.wait(since, packet);
+        }
         self.peers.insert(id, peer);
         self.lend(id, relay);
         self.lend_another(id);

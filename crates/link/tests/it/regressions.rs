@@ -73,6 +73,30 @@ fn the_same_description_wakes_an_idle_link_and_asks_for_one_handshake_in_twenty_
 }
 
 #[test]
+fn what_waits_outlives_a_change_of_the_preshared_key() {
+    let mut world = World::new(Direct::Open);
+    world.run_for(Duration::from_millis(200));
+    world.connect();
+    world.send(CLIENT, b"waiting");
+    let (client, gateway) = world.configs(6);
+    world
+        .gateway
+        .links
+        .upsert(world.now, CLIENT, gateway)
+        .unwrap();
+    world
+        .client
+        .links
+        .upsert(world.now, GATEWAY, client)
+        .unwrap();
+    world.drain();
+    world.run_until(LIMIT, World::is_up).expect("it comes up");
+    world.run_for(Duration::from_secs(1));
+
+    assert_eq!(world.gateway.payloads(), [b"waiting"]);
+}
+
+#[test]
 fn an_idle_link_that_a_peer_leads_elsewhere_goes_there() {
     let mut world = connected(Direct::Open);
     world.run_for(Duration::from_secs(60));
