@@ -9,6 +9,7 @@ mod change;
 mod client;
 mod connect;
 mod gateway;
+mod newcomers;
 mod relays;
 mod render;
 mod requests;
@@ -24,12 +25,13 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use uuid::{Builder, Uuid};
 
-pub use connect::{Connect, Refused, Role};
+pub use connect::{Admission, Connect, Refused, Role};
 pub use relays::RelayPresence;
 pub use session::{Goodbye, SocketId};
 
 use crate::model::{Directory, Edit};
 use crate::policy::{Fate, fate};
+use newcomers::Newcomers;
 use relays::Relays;
 use requests::Requests;
 use session::{ClientSession, GatewaySession, Socket, Who};
@@ -49,6 +51,7 @@ pub struct State {
     sockets: BTreeMap<SocketId, Socket>,
     clients: BTreeMap<ClientId, ClientSession>,
     gateways: BTreeMap<GatewayId, GatewaySession>,
+    newcomers: Newcomers,
     relays: Relays,
     requests: Requests,
     token_ends: BTreeSet<(u64, SocketId)>,
@@ -68,6 +71,18 @@ pub enum Event {
         /// One message.
         text: String,
     },
+    /// Ask for a sign of life: a WebSocket ping, whose answer is [`State::handle_pong`].
+    Ping {
+        /// Whom.
+        socket: SocketId,
+    },
+    /// Tell a peer that waited what became of it ([`Admission::Waiting`]).
+    Decided {
+        /// Which; it is open if the result is `Ok`.
+        socket: SocketId,
+        /// Whether it may come in.
+        result: Result<(), Refused>,
+    },
     /// Close a socket, after what was to be sent before. It need not be reported as disconnected.
     Close {
         /// Which.
@@ -83,6 +98,8 @@ pub enum Event {
 pub enum Reason {
     /// Edits or events wait to be drained.
     Output,
+    /// A gateway connects whose older connection has not answered.
+    Newcomer,
     /// A gateway has not acknowledged a grant.
     Request,
     /// Relays came or went, and then it was quiet.
@@ -125,6 +142,7 @@ impl State {
             sockets: BTreeMap::new(),
             clients: BTreeMap::new(),
             gateways: BTreeMap::new(),
+            newcomers: Newcomers::default(),
             relays: Relays::default(),
             requests: Requests::default(),
             token_ends: BTreeSet::new(),
@@ -141,10 +159,9 @@ impl State {
     /// Takes a message of `socket`. Whatever the text is, the socket stays.
     pub fn handle_message(&mut self, now: Instant, unix: u64, socket: SocketId, text: &str) {
         self.clock = Clock { now, unix };
-        let Some(entry) = self.sockets.get_mut(&socket) else {
+        let Some(who) = self.hear(socket) else {
             return;
         };
-        entry.last_heard_at = now;
         let envelope = match Envelope::parse(text) {
             Ok(envelope) => envelope,
             Err(error) => {
@@ -153,7 +170,6 @@ impl State {
             }
         };
 
-        let who = entry.who;
         if envelope.topic == phoenix::HEARTBEAT_TOPIC {
             match envelope.event.as_str() {
                 phoenix::HEARTBEAT => self.reply_ok(socket, &envelope),
@@ -174,9 +190,16 @@ impl State {
         }
     }
 
-    /// `socket` is gone.
+    /// `socket` answered a ping.
+    pub fn handle_pong(&mut self, now: Instant, unix: u64, socket: SocketId) {
+        self.clock = Clock { now, unix };
+        self.hear(socket);
+    }
+
+    /// `socket` is gone, or doesn't wait any longer.
     pub fn handle_disconnect(&mut self, now: Instant, unix: u64, socket: SocketId) {
         self.clock = Clock { now, unix };
+        self.newcomers.forget(socket);
         self.forget(socket);
     }
 
@@ -191,6 +214,7 @@ impl State {
             self.token_ends.pop_first();
             self.end_session(socket);
         }
+        self.admit_newcomers();
         for request in self.requests.take_due(now) {
             self.give_up(request);
         }
@@ -225,6 +249,7 @@ impl State {
 
         [
             (is_waiting.then_some(self.clock.now), Reason::Output),
+            (self.newcomers.poll_timeout(), Reason::Newcomer),
             (self.requests.poll_timeout(), Reason::Request),
             (self.relays.poll_timeout(), Reason::Relays),
             (token_end, Reason::TokenEnd),
@@ -299,6 +324,18 @@ impl State {
         self.reply_error(socket, envelope, reason);
     }
 
+    /// Notes a sign of life; `None` from a socket that is not open.
+    fn hear(&mut self, socket: SocketId) -> Option<Who> {
+        let entry = self.sockets.get_mut(&socket)?;
+        entry.last_heard_at = self.clock.now;
+        let who = entry.who;
+        if let Who::Gateway(id) = who {
+            self.refuse_newcomers(id);
+        }
+
+        Some(who)
+    }
+
     /// Takes `socket` out of everything. What waits to be sent is sent.
     fn forget(&mut self, socket: SocketId) {
         let Some(entry) = self.sockets.remove(&socket) else {
@@ -316,6 +353,7 @@ impl State {
             Who::Gateway(id) => {
                 // Its requests wait: a gateway that comes back in time is asked again.
                 self.gateways.remove(&id);
+                self.newcomers.old_is_gone(self.clock.now, id);
                 tracing::info!(gateway = %id, "Gateway disconnected");
             }
             Who::Relay(_, Some(id)) => {

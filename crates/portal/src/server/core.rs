@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::clock;
 use crate::admin::{Failure, Request, Response, perform};
 use crate::model::Edit;
-use crate::state::{Connect, Event, Refused, SocketId, State};
+use crate::state::{Admission, Connect, Event, Refused, SocketId, State};
 use crate::store::Store;
 
 /// How many commands wait for the core before those who send them wait.
@@ -46,6 +46,9 @@ enum Command {
     Message {
         socket: SocketId,
         text: String,
+    },
+    Pong {
+        socket: SocketId,
     },
     Disconnected {
         socket: SocketId,
@@ -110,6 +113,7 @@ struct TooSlow;
 #[derive(Debug)]
 pub(super) enum Outgoing {
     Text(String),
+    Ping,
     Close { code: u16, reason: &'static str },
 }
 
@@ -117,6 +121,7 @@ impl Outgoing {
     fn size(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
+            Self::Ping => 0,
             Self::Close { reason, .. } => reason.len(),
         }
     }
@@ -159,6 +164,10 @@ impl CoreHandle {
         self.tell(Command::Message { socket, text }).await;
     }
 
+    pub(super) async fn pong(&self, socket: SocketId) {
+        self.tell(Command::Pong { socket }).await;
+    }
+
     pub(super) async fn disconnected(&self, socket: SocketId) {
         self.tell(Command::Disconnected { socket }).await;
     }
@@ -192,6 +201,8 @@ pub(super) struct Core {
     store: Box<dyn Store>,
     commands: mpsc::Receiver<Command>,
     sockets: BTreeMap<SocketId, OutgoingSender>,
+    /// Peers that wait until the state has decided.
+    waiting: BTreeMap<SocketId, oneshot::Sender<Result<Opened, Rejected>>>,
     last_socket: u64,
     /// What the state has and the store hasn't, in order.
     unwritten: Vec<Edit>,
@@ -205,6 +216,7 @@ impl Core {
             store,
             commands,
             sockets: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             last_socket: 0,
             unwritten: vec![],
         };
@@ -255,18 +267,11 @@ impl Core {
                 let result = self.state.check_token(unix, &connect);
                 let _ = answer.send(result.map_err(Rejected::from));
             }
-            Command::Connect { connect, answer } => {
-                let result = self.connect(&connect);
-                let socket = result.as_ref().map(|opened| opened.socket).ok();
-                let is_heard = answer.send(result).is_ok();
-                // The peer left while it waited.
-                if let Some(socket) = socket.filter(|_| !is_heard) {
-                    self.disconnect(socket);
-                }
-            }
+            Command::Connect { connect, answer } => self.connect(&connect, answer),
             Command::Message { socket, text } => {
                 self.state.handle_message(now, unix, socket, &text);
             }
+            Command::Pong { socket } => self.state.handle_pong(now, unix, socket),
             Command::Disconnected { socket } => self.disconnect(socket),
             Command::Admin { request, answer } => {
                 let result = self.administer(&request);
@@ -277,14 +282,37 @@ impl Core {
         }
     }
 
-    fn connect(&mut self, connect: &Connect) -> Result<Opened, Rejected> {
-        if !self.unwritten.is_empty() {
-            return Err(Rejected::Unavailable);
-        }
+    fn connect(&mut self, connect: &Connect, answer: oneshot::Sender<Result<Opened, Rejected>>) {
         self.last_socket += 1;
         let socket = SocketId(self.last_socket);
-        self.state
-            .handle_connect(clock::now(), clock::unix(), socket, connect)?;
+        self.waiting.insert(socket, answer);
+        if !self.unwritten.is_empty() {
+            return self.answer(socket, Err(Rejected::Unavailable));
+        }
+        let admitted = self
+            .state
+            .handle_connect(clock::now(), clock::unix(), socket, connect);
+        match admitted {
+            Ok(Admission::Opened) => self.answer(socket, Ok(())),
+            Ok(Admission::Waiting) => {}
+            Err(refused) => self.answer(socket, Err(refused.into())),
+        }
+    }
+
+    /// Tells a peer what became of it. One that left while it waited is gone.
+    fn answer(&mut self, socket: SocketId, result: Result<(), Rejected>) {
+        let Some(answer) = self.waiting.remove(&socket) else {
+            return;
+        };
+        let is_open = result.is_ok();
+        let result = result.map(|()| self.open(socket));
+        if answer.send(result).is_err() && is_open {
+            self.disconnect(socket);
+        }
+    }
+
+    /// Makes the way to a socket that the state has opened.
+    fn open(&mut self, socket: SocketId) -> Opened {
         let (sender, messages) = mpsc::channel(OUTGOING);
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
         let outgoing = OutgoingReceiver {
@@ -297,7 +325,7 @@ impl Core {
         };
         self.sockets.insert(socket, sender);
 
-        Ok(Opened { socket, outgoing })
+        Opened { socket, outgoing }
     }
 
     fn disconnect(&mut self, socket: SocketId) {
@@ -339,6 +367,8 @@ impl Core {
         while let Some(event) = self.state.poll_event() {
             match event {
                 Event::Send { socket, text } => self.send(socket, Outgoing::Text(text)),
+                Event::Ping { socket } => self.send(socket, Outgoing::Ping),
+                Event::Decided { socket, result } => self.decided(socket, result),
                 Event::Close { socket, why } => {
                     let (code, reason) = (why.code(), why.text());
                     self.send(socket, Outgoing::Close { code, reason });
@@ -348,6 +378,15 @@ impl Core {
         }
         // A socket that was too slow may have left edits behind.
         self.store_edits();
+    }
+
+    fn decided(&mut self, socket: SocketId, result: Result<(), Refused>) {
+        if result.is_ok() && !self.unwritten.is_empty() {
+            self.disconnect(socket);
+            self.answer(socket, Err(Rejected::Unavailable));
+        } else {
+            self.answer(socket, result.map_err(Rejected::from));
+        }
     }
 
     fn send(&mut self, socket: SocketId, message: Outgoing) {
@@ -396,6 +435,8 @@ impl Core {
             let _ = sender.try_send(close());
         }
         self.sockets.clear();
+        // Who waits learns from the end of its channel.
+        self.waiting.clear();
     }
 }
 

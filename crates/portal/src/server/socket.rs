@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use tokio::time::timeout;
 
@@ -28,6 +29,11 @@ pub(super) async fn serve(mut websocket: WebSocket, opened: Opened, core: CoreHa
                         break;
                     }
                 }
+                Some(Outgoing::Ping) => {
+                    if !send(&mut websocket, Message::Ping(Bytes::new())).await {
+                        break;
+                    }
+                }
                 Some(Outgoing::Close { code, reason }) => {
                     let frame = CloseFrame { code, reason: reason.into() };
                     if send(&mut websocket, Message::Close(Some(frame))).await {
@@ -41,7 +47,8 @@ pub(super) async fn serve(mut websocket: WebSocket, opened: Opened, core: CoreHa
                 Some(Ok(Message::Text(text))) => core.message(socket, text.to_string()).await,
                 Some(Ok(Message::Binary(_))) => tracing::debug!(?socket, "Ignoring a binary message"),
                 // Pings are answered below us.
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Ping(_))) => {}
+                Some(Ok(Message::Pong(_))) => core.pong(socket).await,
                 Some(Ok(Message::Close(_))) | None => break,
                 Some(Err(error)) => {
                     tracing::debug!(?socket, %error, "The connection broke");

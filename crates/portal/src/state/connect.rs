@@ -14,8 +14,8 @@ use super::{Clock, IDLE_AFTER, State};
 use crate::model::{ActorId, Client, Device, Edit, Gateway, PskBase, Token, TokenKind};
 use crate::token::Shown;
 
-/// How long a gateway may say nothing before another that claims to be the same takes its place: three heartbeats of
-/// the slower kind missed one way or the other (portal-protocol.md §3.2).
+/// How long a gateway may say nothing before another that claims to be the same takes its place unasked: three heartbeats
+/// of the slower kind missed one way or the other (portal-protocol.md §3.2).
 const DEAD_AFTER: Duration = Duration::from_secs(40);
 
 /// The longest name or external id, in bytes.
@@ -56,6 +56,15 @@ pub enum Role {
     Relay,
 }
 
+/// What becomes of a peer that may come in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Admission {
+    /// Its socket is open. It is silent until it joins.
+    Opened,
+    /// It is a gateway whose older socket is asked whether it is alive; [`Event::Decided`](super::Event) tells.
+    Waiting,
+}
+
 /// Why a socket isn't opened.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -74,12 +83,19 @@ pub enum Refused {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// The gateway is connected already.
+    /// The gateway is connected already, and alive.
     #[error("A gateway with this id is connected already")]
     GatewayAlreadyConnected,
     /// All tunnel addresses are taken.
     #[error("No tunnel address is left for another device")]
     NoAddressLeft,
+}
+
+/// Whether a gateway's place is free.
+enum Entry {
+    Free(GatewayId),
+    /// By a socket that may be alive.
+    Held(GatewayId, SocketId),
 }
 
 impl Refused {
@@ -113,9 +129,10 @@ enum Entrance {
 }
 
 impl State {
-    /// Opens `socket` for a peer, or says why not. The peer is silent until it joins.
+    /// Opens `socket` for a peer, lets it wait, or says why not.
     ///
-    /// A client that is connected already is replaced; a gateway is not, unless the first one seems dead.
+    /// A client that is connected already is replaced; a gateway is not, unless the first one is dead. If it may be
+    /// alive, it is asked, and the newcomer waits for a second at the most.
     ///
     /// # Errors
     ///
@@ -126,8 +143,18 @@ impl State {
         unix: u64,
         socket: SocketId,
         connect: &Connect,
-    ) -> Result<(), Refused> {
+    ) -> Result<Admission, Refused> {
         self.clock = Clock { now, unix };
+
+        self.admit(socket, connect)
+    }
+
+    pub(super) fn admit(
+        &mut self,
+        socket: SocketId,
+        connect: &Connect,
+    ) -> Result<Admission, Refused> {
+        let Clock { now, unix } = self.clock;
         let (token, entrance) = self.authenticate(unix, connect)?;
         let (token, token_ends_at) = (token.id, token.expires_at);
 
@@ -149,7 +176,14 @@ impl State {
                 Who::Client(id)
             }
             Entrance::Gateway(site) => {
-                let (key, id) = (public_key(connect)?, self.admit_gateway(site, connect)?);
+                let key = public_key(connect)?;
+                let id = match self.admit_gateway(site, connect)? {
+                    Entry::Free(id) => id,
+                    Entry::Held(id, old) => {
+                        self.ask_old(id, old, (socket, connect.clone()))?;
+                        return Ok(Admission::Waiting);
+                    }
+                };
                 let session = GatewaySession {
                     socket,
                     site,
@@ -173,7 +207,7 @@ impl State {
         self.token_ends.extend(token_ends_at.map(|at| (at, socket)));
         self.idle_check_at.get_or_insert(now + IDLE_AFTER);
 
-        Ok(())
+        Ok(Admission::Opened)
     }
 
     /// Whether the token in `connect` opens the socket it wants, at `unix` (seconds).
@@ -228,17 +262,15 @@ impl State {
         Ok(client.id)
     }
 
-    fn admit_gateway(&mut self, site: SiteId, connect: &Connect) -> Result<GatewayId, Refused> {
+    fn admit_gateway(&mut self, site: SiteId, connect: &Connect) -> Result<Entry, Refused> {
         let (external_id, name) = identity(connect)?;
         let known = self.directory.gateway_of(site, external_id).cloned();
-        if let Some(old) = known
-            .as_ref()
-            .and_then(|known| self.gateways.get(&known.id))
+        if let Some(gateway) = known.as_ref().map(|known| known.id)
+            && let Some(old) = self.gateways.get(&gateway).map(|session| session.socket)
         {
-            let old = old.socket;
             let last_heard_at = self.sockets.get(&old).map(|entry| entry.last_heard_at);
             if last_heard_at.is_some_and(|at| self.clock.now < at + DEAD_AFTER) {
-                return Err(Refused::GatewayAlreadyConnected);
+                return Ok(Entry::Held(gateway, old));
             }
             self.close(old, Goodbye::Replaced);
         }
@@ -259,7 +291,7 @@ impl State {
             }
         };
 
-        Ok(gateway.id)
+        Ok(Entry::Free(gateway.id))
     }
 
     fn new_device(&mut self, external_id: &str, name: &str) -> Result<Device, Refused> {

@@ -3,6 +3,7 @@
 mod access;
 mod agreement;
 mod changes;
+mod newcomers;
 mod recording;
 mod relays;
 mod sessions;
@@ -162,15 +163,37 @@ impl Portal {
         assert_eq!(self.events(peer), ["phx_reply", "init"]);
     }
 
+    /// Connects a peer that gets in, or is refused, at once.
     fn connect(&mut self, connect: &Connect) -> Result<Peer, Refused> {
+        let (peer, admission) = self.admit(connect)?;
+        assert_eq!(admission, Admission::Opened);
+        Ok(peer)
+    }
+
+    fn admit(&mut self, connect: &Connect) -> Result<(Peer, Admission), Refused> {
         self.last_socket += 1;
         let socket = SocketId(self.last_socket);
-        self.state
+        let admission = self
+            .state
             .handle_connect(self.now, self.unix, socket, connect)?;
-        Ok(Peer {
-            socket,
-            role: connect.role,
+        let role = connect.role;
+        Ok((Peer { socket, role }, admission))
+    }
+
+    /// What became of a peer that waited.
+    fn decided(&mut self, peer: Peer) -> Option<Result<(), Refused>> {
+        self.settle();
+        self.waiting.iter().find_map(|event| match event {
+            Event::Decided { socket, result } if *socket == peer.socket => Some(result.clone()),
+            Event::Ping { .. }
+            | Event::Decided { .. }
+            | Event::Close { .. }
+            | Event::Send { .. } => None,
         })
+    }
+
+    fn pong(&mut self, peer: Peer) {
+        self.state.handle_pong(self.now, self.unix, peer.socket);
     }
 
     fn join(&mut self, connect: &Connect) -> Peer {
@@ -290,7 +313,7 @@ impl Portal {
         self.settle();
         let is_meant = |event: &mut Event| match event {
             Event::Send { socket, .. } => *socket == peer.socket,
-            Event::Close { .. } => false,
+            Event::Ping { .. } | Event::Decided { .. } | Event::Close { .. } => false,
         };
         let sent: Vec<Event> = self.waiting.extract_if(.., is_meant).collect();
         let read = |event| {
@@ -327,7 +350,10 @@ impl Portal {
         self.settle();
         self.waiting.iter().find_map(|event| match event {
             Event::Close { socket, why } if *socket == peer.socket => Some(*why),
-            Event::Close { .. } | Event::Send { .. } => None,
+            Event::Ping { .. }
+            | Event::Decided { .. }
+            | Event::Close { .. }
+            | Event::Send { .. } => None,
         })
     }
 

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use connlib_portal::admin::TokenFor;
 use connlib_wire::secret::Secret;
 use serde_json::Value;
@@ -84,10 +86,47 @@ async fn a_gateway_that_is_connected_is_not_connected_twice() {
 
     let token = portal.gateway_token().await;
     let again = request(portal.addr(), &device("gateway", "gw", 2), Some(&token));
-    let (status, problem) = refused(connect(portal.addr(), again).await);
+    // Who reads answers pings.
+    let (again, _) = tokio::join!(connect(portal.addr(), again), async {
+        assert!(first.hear_nothing(Duration::from_millis(500)).await);
+    });
+    let (status, problem) = refused(again);
 
     assert_eq!(status, 409);
     assert_eq!(problem["code"], "gateway_already_connected");
+    assert!(first.is_alive().await);
+}
+
+#[tokio::test]
+async fn a_gateway_whose_old_connection_is_silent_gets_in_within_two_seconds() {
+    let portal = Portal::start().await;
+    // Nobody reads it any longer, and its end is never told: its network is gone.
+    let (first, _) = portal.gateway().await;
+    let token = portal.gateway_token().await;
+    let again = || request(portal.addr(), &device("gateway", "gw", 2), Some(&token));
+
+    let second = tokio::time::timeout(Duration::from_secs(2), connect(portal.addr(), again()));
+    let mut second = second.await.expect("it is let in in time").unwrap();
+    second.join("gateway").await;
+    assert!(second.is_alive().await);
+
+    // One that ended is no hindrance at all.
+    drop((first, second));
+    let mut third = connect(portal.addr(), again()).await.unwrap();
+    third.join("gateway").await;
+}
+
+#[tokio::test]
+async fn who_leaves_while_it_waits_takes_no_place() {
+    let portal = Portal::start().await;
+    let (mut first, _) = portal.gateway().await;
+    let token = portal.gateway_token().await;
+    let again = request(portal.addr(), &device("gateway", "gw", 2), Some(&token));
+
+    let left = tokio::time::timeout(Duration::from_millis(100), connect(portal.addr(), again));
+    assert!(left.await.is_err(), "it had to wait");
+
+    assert!(first.hear_nothing(Duration::from_millis(1_500)).await);
     assert!(first.is_alive().await);
 }
 

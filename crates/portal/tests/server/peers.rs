@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use connlib_portal::admin::{Request, Response, Target, TokenFor, call};
 use connlib_portal::model::TokenId;
@@ -140,6 +141,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
             Some(Ok(Message::Text(text))) => serde_json::from_str(&text).unwrap(),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Whether nothing but pings comes for a while; they are answered.
+    pub(crate) async fn hear_nothing(&mut self, time: Duration) -> bool {
+        let heard = async {
+            loop {
+                match self.websocket.next().await {
+                    Some(Ok(Message::Ping(_))) => {}
+                    other => return other,
+                }
+            }
+        };
+        tokio::time::timeout(time, heard).await.is_err()
     }
 
     /// The code of the close frame that must come next.

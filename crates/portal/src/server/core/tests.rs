@@ -111,17 +111,24 @@ async fn a_device_that_can_not_be_stored_keeps_the_next_one_out_until_it_is() {
     };
 
     is_full.store(true, Ordering::Relaxed);
-    core.connect(&gateway("first")).unwrap();
+    connect(&mut core, &gateway("first")).unwrap();
     core.settle();
-    let rejected = core.connect(&gateway("second"));
+    let rejected = connect(&mut core, &gateway("second"));
     assert!(matches!(rejected, Err(Rejected::Unavailable)));
     assert!(core.wake_at().is_some(), "it will try again by itself");
 
     is_full.store(false, Ordering::Relaxed);
     core.settle();
-    core.connect(&gateway("second")).unwrap();
+    connect(&mut core, &gateway("second")).unwrap();
     core.settle();
     assert_eq!(core.store.load().unwrap().gateways().len(), 2);
+}
+
+fn connect(core: &mut Core, connect: &Connect) -> Result<Opened, Rejected> {
+    let (answer, mut answered) = oneshot::channel();
+    core.connect(connect, answer);
+
+    answered.try_recv().expect("it is answered at once")
 }
 
 #[tokio::test]

@@ -23,7 +23,8 @@ const SITES: [&str; 2] = ["hq", "branch"];
 enum Step {
     Ask(usize, &'static str),
     ConnectClient(usize),
-    ConnectGateway(usize, usize),
+    /// Whether an older connection of it answers comes last.
+    ConnectGateway(usize, usize, bool),
     Disconnect(usize),
     Hang(usize),
     Apply(usize),
@@ -95,17 +96,8 @@ impl Scene {
                     self.clients.insert(peer.socket, peer);
                 }
             }
-            Step::ConnectGateway(site, name) => {
-                let site = SITES[*site];
-                if portal.state.directory().site_named(site).is_some() {
-                    let token = portal.gateway_token(site);
-                    let connect = device(Role::Gateway, &token, &name.to_string(), 2);
-                    if let Ok(peer) = portal.connect(&connect) {
-                        portal.say(peer, "phx_join", Value::Null);
-                        let id = portal.gateway_id(peer);
-                        self.gateways.insert(peer.socket, (peer, id));
-                    }
-                }
+            Step::ConnectGateway(site, name, old_answers) => {
+                self.connect_gateway(SITES[*site], &name.to_string(), *old_answers);
             }
             Step::Disconnect(index) => {
                 let gateways = self.gateways.values().map(|(peer, _)| *peer);
@@ -144,6 +136,34 @@ impl Scene {
                 self.gateways.clear();
                 portal.waiting.clear();
             }
+        }
+    }
+
+    fn connect_gateway(&mut self, site: &str, name: &str, old_answers: bool) {
+        let portal = &mut self.portal;
+        if portal.state.directory().site_named(site).is_none() {
+            return;
+        }
+        let token = portal.gateway_token(site);
+        let connect = device(Role::Gateway, &token, name, 2);
+        let (peer, admission) = portal.admit(&connect).unwrap();
+        let is_in = match admission {
+            Admission::Opened => true,
+            Admission::Waiting if old_answers => {
+                let all = self.gateways.values();
+                all.for_each(|(peer, _)| portal.pong(*peer));
+                assert_ne!(portal.decided(peer), Some(Ok(())));
+                false
+            }
+            Admission::Waiting => {
+                portal.pass(Duration::from_secs(1));
+                portal.decided(peer) == Some(Ok(()))
+            }
+        };
+        if is_in {
+            portal.say(peer, "phx_join", Value::Null);
+            let id = portal.gateway_id(peer);
+            self.gateways.insert(peer.socket, (peer, id));
         }
     }
 
@@ -222,7 +242,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..3_usize, prop_oneof![Just("lan"), Just("wiki"), Just("everything")])
             .prop_map(|(client, resource)| Step::Ask(client, resource)),
         2 => (0..2_usize).prop_map(Step::ConnectClient),
-        2 => (0..2_usize, 0..2_usize).prop_map(|(site, name)| Step::ConnectGateway(site, name)),
+        2 => (0..2_usize, 0..2_usize, any::<bool>())
+            .prop_map(|(site, name, old_answers)| Step::ConnectGateway(site, name, old_answers)),
         1 => (0..6_usize).prop_map(Step::Disconnect),
         1 => (0..3_usize).prop_map(Step::Hang),
         1 => (0..4_usize).prop_map(Step::Apply),

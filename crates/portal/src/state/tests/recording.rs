@@ -120,7 +120,7 @@ fn a_recorded_session_goes_its_way() {
 fn sent(portal: &Portal) -> impl DoubleEndedIterator<Item = Value> {
     portal.waiting.iter().filter_map(|event| match event {
         Event::Send { text, .. } => Some(serde_json::from_str(text).unwrap()),
-        Event::Close { .. } => None,
+        Event::Ping { .. } | Event::Decided { .. } | Event::Close { .. } => None,
     })
 }
 
