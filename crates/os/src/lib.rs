@@ -7,6 +7,7 @@
 //! udp      trains of datagrams          poll       wait for many descriptors at once
 //! tun      IP packets, joined or not    clock      time that goes on during suspend
 //! fake     both in memory, with faults  random     a seed
+//! network  ways out, notice of changes  wake       notice that the machine has slept
 //! netlink  interfaces, routes, rules    process    memory in use, user
 //!                                       namespace  private networks, children in them
 //! ```
@@ -24,6 +25,7 @@ pub mod fake;
 pub mod namespace;
 #[cfg(all(target_os = "linux", feature = "netlink"))]
 pub mod netlink;
+pub mod network;
 #[cfg(target_os = "linux")]
 pub mod poll;
 #[cfg(target_os = "linux")]
@@ -34,3 +36,5 @@ pub mod random;
 mod sys;
 pub mod tun;
 pub mod udp;
+#[cfg(all(target_os = "linux", feature = "netlink"))]
+pub mod wake;

@@ -1,8 +1,9 @@
-//! Interfaces, addresses, routes and policy rules, set by netlink: no other program is needed.
+//! Interfaces, addresses, routes and policy rules, set and watched by netlink: no other program is needed.
 
 mod address;
 mod error;
 mod route;
+mod watch;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -16,6 +17,7 @@ use crate::namespace::{Namespace, run_in};
 
 pub use error::NetlinkError;
 pub use route::{MAIN_TABLE, RouteKind, RouteSpec, RuleSpec, SourceRuleSpec};
+pub use watch::{Watch, WatchSettings};
 
 /// A connection to the network configuration of one namespace.
 ///

@@ -13,6 +13,8 @@
 mod processes;
 #[path = "privileged/tun.rs"]
 mod tun;
+#[path = "privileged/watch.rs"]
+mod watch;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket as StdUdpSocket};
