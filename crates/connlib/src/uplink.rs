@@ -146,6 +146,11 @@ pub(crate) enum ToUplink<M> {
     Disconnect,
     /// Connect anew, at once, under this key.
     Connect(Option<PublicKey>),
+    /// The network changed, or the machine slept: see at once whether the connection still works. One that doesn't, an
+    /// attempt and a pause begin anew.
+    Check,
+    /// Something about the network is different: see whether a connection would still leave from the same address.
+    CheckSource,
 }
 
 /// What an uplink tells.
@@ -222,6 +227,12 @@ impl<P: Protocol> Uplink<P> {
 
             let next = match over {
                 Over::Reconnect(key) => Some(key),
+                Over::Lost { error } => {
+                    self.tell(was_joined, &error, Duration::ZERO);
+                    self.backoff.reset();
+                    self.waited = Duration::ZERO;
+                    Some(key)
+                }
                 Over::Disconnected => self.idle().await,
                 Over::Abandoned => return,
                 Over::Failed(error) => return self.fail(error).await,
@@ -267,7 +278,10 @@ impl<P: Protocol> Uplink<P> {
                     self.waited = Duration::ZERO;
                     return Some(key);
                 }
-                ToUplink::Disconnect | ToUplink::Message(_) => {}
+                ToUplink::Disconnect
+                | ToUplink::Message(_)
+                | ToUplink::Check
+                | ToUplink::CheckSource => {}
             }
         }
     }
@@ -284,8 +298,13 @@ impl<P: Protocol> Uplink<P> {
             tokio::select! {
                 () = &mut over => return Some(key),
                 command = self.commands.recv() => match command? {
-                    ToUplink::Message(_) => {}
+                    ToUplink::Message(_) | ToUplink::CheckSource => {}
                     ToUplink::Disconnect => return self.idle().await,
+                    ToUplink::Check => {
+                        self.backoff.reset();
+                        self.waited = Duration::ZERO;
+                        return Some(key);
+                    }
                     ToUplink::Connect(key) => {
                         self.backoff.reset();
                         self.waited = Duration::ZERO;

@@ -23,6 +23,8 @@ pub(super) struct Channel {
     heartbeat: Option<Text>,
     /// Heartbeats that were written and not answered.
     unanswered: BTreeSet<u64>,
+    /// The heartbeat that has to be answered soon.
+    check: Option<Check>,
     join: Option<Text>,
     messages: VecDeque<Message>,
     events: VecDeque<Event>,
@@ -32,6 +34,13 @@ pub(super) struct Channel {
 enum State {
     Joining { reference: u64, until: Instant },
     Joined,
+}
+
+/// A heartbeat whose answer is waited for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Check {
+    reference: u64,
+    until: Instant,
 }
 
 /// A text for the socket.
@@ -77,6 +86,9 @@ pub(super) enum End {
     /// The portal doesn't answer any more.
     #[error("the portal did not answer the last heartbeats")]
     HeartbeatsUnanswered,
+    /// It doesn't answer since the network changed.
+    #[error("the portal did not answer within 2 s after the network changed")]
+    CheckUnanswered,
     /// The portal ended the channel.
     #[error("the portal closed the channel")]
     Closed,
@@ -93,6 +105,9 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often the portal hears from us, whatever else is said (portal-protocol.md §3.2).
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long the answer to a heartbeat may take when there is reason for doubt (portal-protocol.md, "Heartbeat").
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// With more heartbeats than this unanswered the path is dead (portal-protocol.md §3.2).
 const MAX_UNANSWERED: usize = 3;
@@ -114,6 +129,7 @@ impl Channel {
             heartbeat_at: now + HEARTBEAT_INTERVAL,
             heartbeat: None,
             unanswered: BTreeSet::new(),
+            check: None,
             join: None,
             messages: VecDeque::new(),
             events: VecDeque::new(),
@@ -161,6 +177,8 @@ impl Channel {
         match control {
             Control::Ok { reference } if envelope.topic == HEARTBEAT_TOPIC => {
                 self.unanswered.remove(&reference);
+                // An earlier one may have been answered before there was a doubt.
+                self.check = self.check.filter(|check| check.reference != reference);
             }
             Control::Ok { reference } if is_ours => self.handle_joined(reference),
             Control::Error { reference, reason } if is_ours => {
@@ -196,19 +214,27 @@ impl Channel {
         {
             return Err(End::JoinTimedOut);
         }
+        if self.check.is_some_and(|check| check.until <= now) {
+            return Err(End::CheckUnanswered);
+        }
         if self.heartbeat_at <= now {
-            self.heartbeat_at = now + HEARTBEAT_INTERVAL;
-            // One that a blocked socket hasn't taken yet is enough.
-            if self.heartbeat.is_none() {
-                let reference = self.reference();
-                self.heartbeat = Some(Text {
-                    text: phoenix::heartbeat(reference),
-                    heartbeat: Some(reference),
-                });
-            }
+            self.beat(now);
         }
 
         Ok(())
+    }
+
+    /// Asks the portal for a sign of life at once. Without one within two seconds the connection is at its end; a check
+    /// that is under way goes on.
+    pub(super) fn check(&mut self, now: Instant) {
+        if self.check.is_some() {
+            return;
+        }
+        let reference = self.beat(now);
+        self.check = Some(Check {
+            reference,
+            until: now + CHECK_TIMEOUT,
+        });
     }
 
     /// The text to write next.
@@ -241,10 +267,32 @@ impl Channel {
 
     /// When to call [`handle_timeout`](Self::handle_timeout) next.
     pub(super) fn poll_timeout(&self) -> Instant {
-        match self.state {
-            State::Joining { until, .. } => until.min(self.heartbeat_at),
-            State::Joined => self.heartbeat_at,
+        let join_until = match self.state {
+            State::Joining { until, .. } => Some(until),
+            State::Joined => None,
+        };
+        let check_until = self.check.map(|check| check.until);
+
+        [join_until, check_until]
+            .into_iter()
+            .flatten()
+            .fold(self.heartbeat_at, Instant::min)
+    }
+
+    /// Queues a heartbeat, and returns its reference. One that a blocked socket hasn't taken yet is enough.
+    fn beat(&mut self, now: Instant) -> u64 {
+        self.heartbeat_at = now + HEARTBEAT_INTERVAL;
+        let queued = self.heartbeat.as_ref().and_then(|text| text.heartbeat);
+        if let Some(reference) = queued {
+            return reference;
         }
+        let reference = self.reference();
+        self.heartbeat = Some(Text {
+            text: phoenix::heartbeat(reference),
+            heartbeat: Some(reference),
+        });
+
+        reference
     }
 
     fn join(&mut self, now: Instant) {

@@ -22,7 +22,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use super::channel::{Channel, End, Event};
 use super::protocol::Protocol;
 use super::refusal::{Answer, Refusal};
-use super::transport::{Dialer, Lent, Returned};
+use super::transport::{Dialer, Ends, Lent, Returned, Standing};
 use super::{ConnectError, FromUplink, ToUplink, UplinkConfig, UplinkError};
 
 /// Makes attempts, one after another.
@@ -45,6 +45,8 @@ pub(super) enum Over {
     Failed(UplinkError),
     /// Another connection is wanted at once, under this key.
     Reconnect(Option<PublicKey>),
+    /// The network changed and this connection is of no use any more: another one at once, and no farewell.
+    Lost { error: ConnectError },
     /// No connection is wanted for now.
     Disconnected,
     /// Nobody listens any more.
@@ -90,15 +92,17 @@ impl<P: Protocol> Session<P> {
     ) -> Over {
         let attempt = timeout(ATTEMPT_TIMEOUT, self.open(clock, key));
         tokio::pin!(attempt);
-        let mut socket = loop {
+        let (mut socket, ends) = loop {
             tokio::select! {
                 result = &mut attempt => match result {
-                    Ok(Ok(socket)) => break socket,
+                    Ok(Ok(opened)) => break opened,
                     Ok(Err(over)) => return over,
                     Err(_) => return Over::retry(ConnectError::TimedOut),
                 },
                 command = commands.recv() => match command {
-                    Some(ToUplink::Message(_)) => {}
+                    Some(ToUplink::Message(_) | ToUplink::CheckSource) => {}
+                    // What it has sent so far may have gone the old way, and be sent again ever more slowly.
+                    Some(ToUplink::Check) => return Over::moved(),
                     Some(ToUplink::Disconnect) => return Over::Disconnected,
                     Some(ToUplink::Connect(key)) => return Over::Reconnect(key),
                     None => return Over::Abandoned,
@@ -107,9 +111,9 @@ impl<P: Protocol> Session<P> {
         };
 
         let over = self
-            .talk(clock, &mut socket, commands, events, was_joined)
+            .talk(clock, &mut socket, ends, commands, events, was_joined)
             .await;
-        if !matches!(over, Over::Retry { .. }) {
+        if !matches!(over, Over::Retry { .. } | Over::Lost { .. }) {
             let frame = CloseFrame {
                 code: CloseCode::Normal,
                 reason: Utf8Bytes::default(),
@@ -121,7 +125,7 @@ impl<P: Protocol> Session<P> {
     }
 
     /// Opens a socket and has it upgraded.
-    async fn open(&self, clock: Clock, key: Option<PublicKey>) -> Result<Socket, Over> {
+    async fn open(&self, clock: Clock, key: Option<PublicKey>) -> Result<(Socket, Ends), Over> {
         let opened = self.dialer.dial(&self.config.url).await;
         let opened = opened.map_err(|error| {
             if matches!(error, ConnectError::Mark { .. }) {
@@ -133,9 +137,9 @@ impl<P: Protocol> Session<P> {
         let request = self.request(key)?;
         let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE));
 
-        let (stream, returned) = Lent::new(opened);
+        let (stream, returned) = Lent::new(opened.stream);
         match client_async_with_config(request, stream, Some(config)).await {
-            Ok((socket, _)) => Ok(socket),
+            Ok((socket, _)) => Ok((socket, opened.ends)),
             Err(WsError::Http(response)) => Err(refused(clock, &response, &returned).await),
             Err(error) => Err(Over::retry(ConnectError::WebSocket {
                 source: Arc::new(error),
@@ -147,6 +151,7 @@ impl<P: Protocol> Session<P> {
         &self,
         clock: Clock,
         socket: &mut Socket,
+        ends: Ends,
         commands: &mut mpsc::Receiver<ToUplink<P::ToPortal>>,
         events: &mpsc::Sender<FromUplink<P::FromPortal>>,
         was_joined: &mut bool,
@@ -174,6 +179,19 @@ impl<P: Protocol> Session<P> {
                         }
                         Ok(())
                     }
+                    Some(ToUplink::CheckSource) => match self.dialer.standing(ends) {
+                        Standing::Moved => return Over::moved(),
+                        Standing::Same | Standing::NoWay => Ok(()),
+                    },
+                    Some(ToUplink::Check) => match self.dialer.standing(ends) {
+                        Standing::Moved => return Over::moved(),
+                        // There will be another change when there is a way again.
+                        Standing::NoWay => Ok(()),
+                        Standing::Same => {
+                            channel.check(clock.now());
+                            Ok(())
+                        }
+                    },
                     Some(ToUplink::Disconnect) => return Over::Disconnected,
                     Some(ToUplink::Connect(key)) => return Over::Reconnect(key),
                     None => return Over::Abandoned,
@@ -262,8 +280,21 @@ impl Over {
         Self::Retry { error, after: None }
     }
 
+    fn moved() -> Self {
+        Self::Lost {
+            error: ConnectError::Ended {
+                reason: "the network changed".into(),
+            },
+        }
+    }
+
     fn from_end(end: End) -> Self {
         match end {
+            End::CheckUnanswered => Self::Lost {
+                error: ConnectError::Ended {
+                    reason: end.to_string(),
+                },
+            },
             End::TokenExpired => Self::Failed(UplinkError::Token {
                 detail: Some(end.to_string()),
             }),

@@ -240,6 +240,40 @@ async fn while_disconnected_it_waits_to_be_told() {
 }
 
 #[tokio::test]
+async fn a_check_is_answered_or_the_connection_is_made_anew_at_once() {
+    let mut rig = Rig::new().await;
+    rig.connect(KEY).await;
+    let (mut socket, _) = rig.accept().await;
+    join(&mut socket).await;
+    assert!(matches!(rig.event().await, FromUplink::Joined));
+    hear(&mut socket).await;
+
+    rig.commands.send(ToUplink::CheckSource).await.unwrap();
+    rig.commands.send(ToUplink::Check).await.unwrap();
+    let heartbeat = hear(&mut socket).await;
+    assert!(heartbeat.contains("heartbeat"), "{heartbeat}");
+
+    // Nobody answers.
+    assert!(matches!(rig.event().await, FromUplink::Away));
+    let (mut socket, _) = rig.accept().await;
+    join(&mut socket).await;
+    assert!(matches!(rig.event().await, FromUplink::Joined));
+}
+
+#[tokio::test]
+async fn an_attempt_on_the_old_network_is_given_up_for_one_on_the_new() {
+    let mut rig = Rig::new().await;
+    rig.connect(KEY).await;
+    // Nobody ever answers its request.
+    let _stuck = rig.take_request().await;
+
+    rig.commands.send(ToUplink::Check).await.unwrap();
+    let (mut socket, _) = rig.accept().await;
+    join(&mut socket).await;
+    assert!(matches!(rig.event().await, FromUplink::Joined));
+}
+
+#[tokio::test]
 async fn an_extra_root_makes_a_private_portal_trusted_under_its_name_alone() {
     let ours = Authority::new();
     let others = Authority::new();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -101,6 +101,30 @@ impl AsyncWrite for Lent {
     }
 }
 
+/// A connection, and the addresses that it lives by.
+pub(super) struct Opened {
+    pub(super) stream: Box<dyn Transport>,
+    pub(super) ends: Ends,
+}
+
+/// Both ends of a connection, as far as they are known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ends {
+    local: Option<IpAddr>,
+    remote: Option<SocketAddr>,
+}
+
+/// Where a connection stands after a change of network.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Standing {
+    /// A new one would leave from the same address.
+    Same,
+    /// A new one would leave from another address: this one is as good as dead, or at best a detour.
+    Moved,
+    /// No other would get anywhere now.
+    NoWay,
+}
+
 /// Opens connections to one portal.
 pub(super) struct Dialer {
     tls: TlsConnector,
@@ -167,12 +191,17 @@ impl Dialer {
 
     /// Opens a connection; addresses are looked up anew each time, because after a change of networks the host may have
     /// others.
-    pub(super) async fn dial(&self, url: &PortalUrl) -> Result<Box<dyn Transport>, ConnectError> {
+    pub(super) async fn dial(&self, url: &PortalUrl) -> Result<Opened, ConnectError> {
         let addrs = resolve(url).await?;
         let tcp = self.connect_any(&addrs).await?;
         let _ = tcp.set_nodelay(true);
+        let ends = Ends {
+            local: tcp.local_addr().ok().map(|addr| addr.ip()),
+            remote: tcp.peer_addr().ok(),
+        };
         if url.security() == Security::Plain {
-            return Ok(Box::new(tcp));
+            let stream = Box::new(tcp);
+            return Ok(Opened { stream, ends });
         }
 
         let name = server_name(url).ok_or_else(|| ConnectError::Resolve {
@@ -181,10 +210,31 @@ impl Dialer {
         })?;
         let tls = self.tls.connect(name, tcp).await;
 
-        tls.map(|tls| Box::new(tls) as Box<dyn Transport>)
-            .map_err(|source| ConnectError::Tls {
+        match tls {
+            Ok(tls) => Ok(Opened {
+                stream: Box::new(tls),
+                ends,
+            }),
+            Err(source) => Err(ConnectError::Tls {
                 source: Arc::new(source),
-            })
+            }),
+        }
+    }
+
+    /// Compares a connection with one that would be made now. Nothing is sent.
+    pub(super) fn standing(&self, ends: Ends) -> Standing {
+        let (Some(local), Some(remote)) = (ends.local, ends.remote) else {
+            return Standing::Same;
+        };
+
+        match source_for(remote, self.mark) {
+            Ok(source) if source == local => Standing::Same,
+            Ok(_) => Standing::Moved,
+            Err(error) => {
+                tracing::debug!(%error, "There is no way to the portal now");
+                Standing::NoWay
+            }
+        }
     }
 
     /// Tries all addresses at once: a host may advertise one that is dead.
@@ -219,6 +269,22 @@ impl fmt::Debug for Dialer {
             .field("mark", &self.mark)
             .finish_non_exhaustive()
     }
+}
+
+/// The address that a connection to `remote` would leave from.
+fn source_for(remote: SocketAddr, mark: Option<u32>) -> io::Result<IpAddr> {
+    let any: IpAddr = match remote {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    // A UDP socket is connected by a look into the routes alone.
+    let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
+    if let Some(mark) = mark {
+        SockRef::from(&socket).set_mark(mark)?;
+    }
+    socket.connect(remote)?;
+
+    Ok(socket.local_addr()?.ip())
 }
 
 async fn connect(addr: SocketAddr, mark: Option<u32>) -> Result<TcpStream, ConnectError> {
@@ -312,6 +378,21 @@ mod tests {
         let error = Dialer::new(None, Some(path)).unwrap_err();
 
         assert!(error.to_string().contains("/nonexistent/ca.pem"), "{error}");
+    }
+
+    #[test]
+    fn a_connection_has_moved_when_another_would_leave_from_elsewhere() {
+        let dialer = Dialer::new(None, None).unwrap();
+        let remote = "127.0.0.1:9".parse().ok();
+        for (local, remote, standing) in [
+            ("127.0.0.1", remote, Standing::Same),
+            ("192.0.2.7", remote, Standing::Moved),
+            ("192.0.2.7", None, Standing::Same),
+        ] {
+            let local = local.parse().ok();
+
+            assert_eq!(dialer.standing(Ends { local, remote }), standing);
+        }
     }
 
     #[test]

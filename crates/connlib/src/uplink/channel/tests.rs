@@ -129,6 +129,40 @@ fn heartbeats_come_every_ten_seconds_whatever_else_is_said() {
 }
 
 #[test]
+fn a_check_is_a_heartbeat_at_once_that_is_answered_soon() {
+    let mut rig = Rig::joined();
+    rig.written();
+    rig.channel.check(rig.now);
+    let written = rig.written();
+    assert!(written[0].contains("heartbeat"), "{written:?}");
+    assert_eq!(rig.channel.poll_timeout(), rig.now + CHECK_TIMEOUT);
+    // Another doubt doesn't give it more time.
+    rig.now += SECOND;
+    rig.channel.check(rig.now);
+    assert!(rig.written().is_empty());
+
+    let reference = rig.channel.check.unwrap().reference;
+    for (answered, is_over) in [(reference + 1, false), (reference, true)] {
+        let reply = phoenix::reply_ok(HEARTBEAT_TOPIC, Some(answered));
+        assert_eq!(rig.channel.handle_text(rig.now, &reply), Ok(()));
+        assert_eq!(rig.channel.check.is_none(), is_over);
+    }
+    rig.now += 2 * SECOND;
+    assert_eq!(rig.channel.handle_timeout(rig.now), Ok(()));
+    assert_eq!(
+        rig.channel.poll_timeout(),
+        rig.now + HEARTBEAT_INTERVAL - 3 * SECOND
+    );
+
+    rig.channel.check(rig.now);
+    rig.now += CHECK_TIMEOUT;
+    assert_eq!(
+        rig.channel.handle_timeout(rig.now),
+        Err(End::CheckUnanswered)
+    );
+}
+
+#[test]
 fn more_than_three_unanswered_heartbeats_are_too_many() {
     let mut rig = Rig::joined();
     for _ in 0..3 {
