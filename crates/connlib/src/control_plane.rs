@@ -4,7 +4,9 @@
 
 mod interface;
 mod load;
+mod notices;
 mod roles;
+mod surroundings;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -28,7 +30,9 @@ use crate::uplink::{
 };
 use interface::Interface;
 use load::Load;
+use notices::{Notice, Notices, Sleep};
 pub(crate) use roles::{OfClient, OfGateway, Role};
+use surroundings::Change;
 
 /// What keeps our own traffic out of our own tunnel (client.md §12.2).
 const MARK: u32 = 0xfd00_2021;
@@ -167,6 +171,7 @@ impl<R: Role> ControlPlane<R> {
         key: connlib_wire::key::PublicKey,
     ) -> Result<(), Error> {
         self.tell_uplink(ToUplink::Connect(Some(key)));
+        let mut notices = Notices::start(self.interface.name()).await;
         let mut result = Ok(());
         let mut is_stopping = false;
         loop {
@@ -177,9 +182,19 @@ impl<R: Role> ControlPlane<R> {
                     None => break,
                 },
                 event = uplink.recv() => match event {
-                    Some(event) => self.handle_uplink(event).await,
+                    Some(event) => {
+                        if let FromUplink::Message(message) = &event
+                            && let Some(relays) = R::relays(message)
+                        {
+                            notices.learn(relays).await;
+                        }
+                        self.handle_uplink(event).await
+                    }
                     None => Ok(()),
                 },
+                notice = notices.next(), if !is_stopping => {
+                    self.handle_notice(notice, &mut notices).await
+                }
                 request = self.control.requests.recv(), if !is_stopping => {
                     // Nobody holding the handle any longer asks for the same.
                     let request = request.unwrap_or(Request::Stop);
@@ -250,6 +265,41 @@ impl<R: Role> ControlPlane<R> {
         };
 
         self.order(Order::Command(command)).await
+    }
+
+    async fn handle_notice(&mut self, notice: Notice, notices: &mut Notices) -> Result<(), Error> {
+        match notice {
+            Notice::Network => match notices.judge().await {
+                Change::Moved => {
+                    tracing::info!("The network changed");
+                    self.adapt().await
+                }
+                Change::Cut => {
+                    tracing::info!("The network is gone");
+                    Ok(())
+                }
+                Change::Hint => {
+                    self.tell_uplink(ToUplink::CheckSource);
+                    Ok(())
+                }
+            },
+            Notice::Woke(Sleep::Long) => {
+                tracing::info!("The machine woke up");
+                self.adapt().await
+            }
+            Notice::Woke(Sleep::Short) => {
+                self.node.nudge();
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets everything find its way anew; what still works goes on.
+    async fn adapt(&mut self) -> Result<(), Error> {
+        // First, so that it knows before anything is to be said about the new network.
+        self.tell_uplink(ToUplink::Check);
+
+        self.order(Order::Adapt).await
     }
 
     async fn handle_request(&mut self, request: Request) -> Result<(), Error> {

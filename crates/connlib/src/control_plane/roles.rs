@@ -1,6 +1,6 @@
 //! Where clients and gateways differ.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use connlib_os::netlink::QueueLimits;
@@ -8,8 +8,10 @@ use connlib_tunnel::client::{self, Client};
 use connlib_tunnel::gateway::{self, Gateway};
 use connlib_tunnel::{Settings, Status};
 use connlib_wire::key::PublicKey;
+use connlib_wire::portal::{self, turn};
 use ipnet::IpNet;
 
+use super::notices::Relays;
 use crate::event_loop::Core;
 use crate::uplink::{self, Protocol};
 
@@ -67,6 +69,8 @@ pub(crate) trait Role: Send + 'static {
     fn public_key(core: &Self::Core) -> PublicKey;
     fn interface(event: &<Self::Core as Core>::Event) -> Option<Wanted>;
     fn new_key(event: &<Self::Core as Core>::Event) -> Option<PublicKey>;
+    /// The relays that a message names, if that is what it does.
+    fn relays(message: &<Self::Core as Core>::FromPortal) -> Option<Relays>;
 }
 
 pub(crate) struct OfClient;
@@ -106,6 +110,18 @@ impl Role for OfClient {
         };
 
         Some(*key)
+    }
+
+    fn relays(message: &portal::client::FromPortal) -> Option<Relays> {
+        use portal::client::FromPortal;
+
+        match message {
+            FromPortal::Init(init) => Some(Relays::All(addresses(&init.relays))),
+            FromPortal::RelaysPresence(presence) => {
+                Some(Relays::More(addresses(&presence.connected)))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -147,4 +163,25 @@ impl Role for OfGateway {
 
         Some(*key)
     }
+
+    fn relays(message: &portal::gateway::FromPortal) -> Option<Relays> {
+        use portal::gateway::FromPortal;
+
+        match message {
+            FromPortal::Init(init) => Some(Relays::All(addresses(&init.relays))),
+            FromPortal::RelaysPresence(presence) => {
+                Some(Relays::More(addresses(&presence.connected)))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn addresses(relays: &[turn::Relay]) -> Vec<IpAddr> {
+    let address = |relay: &turn::Relay| match relay {
+        turn::Relay::Turn(relay) => Some(relay.addr.ip()),
+        _ => None,
+    };
+
+    relays.iter().filter_map(address).collect()
 }

@@ -36,7 +36,9 @@ pub(crate) enum Order<C: Core> {
     Command(Command<C::FromPortal>),
     /// The TUN device to use from here on. Until the first one comes, packets for it are dropped.
     Tun(TunDevice),
-    /// The network changed: bind new sockets and start every link over.
+    /// The network changed: bind the sockets that are missing, and let every link find its way.
+    Adapt,
+    /// Bind new sockets and start every link over.
     Rebind,
     /// Say goodbye, send what waits, and end.
     Stop,
@@ -69,6 +71,12 @@ impl<C: Core> NodeHandle<C> {
         drop(self.waker.wake());
 
         self.thread.join().unwrap_or(Err(DataPlaneEnded::Crashed))
+    }
+
+    /// Lets the thread look at the clock: what it waits with stands still while the machine sleeps.
+    pub(crate) fn nudge(&self) {
+        // A thread that is gone has no timers.
+        let _ = self.wake();
     }
 
     fn wake(&self) -> Result<(), Stopped> {
@@ -219,6 +227,7 @@ impl<C: Core> Node<C> {
             match self.orders.try_recv() {
                 Ok(Order::Command(command)) => self.io.commands.push_back(command),
                 Ok(Order::Tun(device)) => self.set_tun(device),
+                Ok(Order::Adapt) => self.adapt(),
                 Ok(Order::Rebind) => self.rebind(),
                 Ok(Order::Stop) | Err(mpsc::error::TryRecvError::Disconnected) => {
                     return self.stop();
@@ -236,6 +245,17 @@ impl<C: Core> Node<C> {
         self.io.tun = Watched::new(Device {
             device: Some(device),
         });
+    }
+
+    /// A socket that is bound to no address in particular goes on in another network, and what it has received is still
+    /// good.
+    fn adapt(&mut self) {
+        for family in [Family::V4, Family::V6] {
+            if self.io.sockets.get(family).is_none() {
+                self.io.sockets.rebind(self.config, family, &self.poller);
+            }
+        }
+        self.io.commands.push_back(Command::NetworkChanged);
     }
 
     fn rebind(&mut self) {
