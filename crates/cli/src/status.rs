@@ -139,6 +139,9 @@ struct Shown {
 struct Peer {
     id: String,
     path: Option<String>,
+    via: Option<String>,
+    why: Option<String>,
+    path_age_ms: Option<u64>,
     local: Option<String>,
     remote: Option<String>,
     rtt_ms: Option<f64>,
@@ -205,17 +208,17 @@ fn table(status: &Shown) -> String {
     text.push('\n');
 
     rows(&mut text, "peer", &status.peers, |peer| {
-        let path = peer.path.as_deref().unwrap_or("connecting");
         let ends = match (&peer.local, &peer.remote) {
             (Some(local), Some(remote)) => format!("{local} → {remote}"),
             _ => "-".into(),
         };
         format!(
-            "{}  {path}  {ends}\n    rtt {}  handshake {} ago  sent {}  received {}",
+            "{}  {}\n    {ends}  rtt {}  handshake {}  sent {}  received {}",
             peer.id,
+            path_of(peer),
             in_ms(peer.rtt_ms),
             peer.handshake_age_ms
-                .map_or_else(|| "-".into(), |age| format!("{} s", age / 1_000)),
+                .map_or_else(|| "-".into(), |age| format!("{} ago", in_time(age))),
             in_bytes(peer.sent_bytes),
             in_bytes(peer.received_bytes),
         )
@@ -245,6 +248,39 @@ fn table(status: &Shown) -> String {
     text
 }
 
+/// `relayed through our relay for 12 s: the path before fell silent`.
+fn path_of(peer: &Peer) -> String {
+    let Some(path) = &peer.path else {
+        return "connecting".into();
+    };
+    let mut text = path.clone();
+    if let Some(via) = &peer.via {
+        let _ = write!(text, " through {via}");
+    }
+    if let Some(age) = peer.path_age_ms {
+        let _ = write!(text, " for {}", in_time(age));
+    }
+    if let Some(why) = &peer.why {
+        let _ = write!(text, ": {}", reason(why));
+    }
+
+    text
+}
+
+/// Why a path is in use, in a sentence's end; what is not known is shown as it is.
+fn reason(why: &str) -> &str {
+    match why {
+        "first" => "the first that worked",
+        "better" => "better than the path before",
+        "silence" => "the path before fell silent",
+        "withdrawn" => "the path before was withdrawn",
+        "network-changed" => "our network changed",
+        "peer-moved" => "the peer sends this way",
+        "configured" => "it was configured",
+        other => other,
+    }
+}
+
 fn rows<T>(text: &mut String, noun: &str, list: &[T], row: impl Fn(&T) -> String) {
     for item in list.iter().take(MAX_ROWS) {
         let _ = writeln!(text, "{noun} {}", row(item));
@@ -261,6 +297,17 @@ fn or_dash(text: &str) -> &str {
 
 fn in_ms(ms: Option<f64>) -> String {
     ms.map_or_else(|| "-".into(), |ms| format!("{ms:.1} ms"))
+}
+
+/// A time as people read it.
+fn in_time(ms: u64) -> String {
+    let seconds = ms / 1_000;
+
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3_600),
+    }
 }
 
 /// A size as people read it.
@@ -296,6 +343,28 @@ mod tests {
         };
 
         assert!(table(&status).lines().count() <= 24, "{}", table(&status));
+    }
+
+    #[test]
+    fn a_path_is_told_with_whose_relay_since_when_and_why() {
+        let peer = |answer| serde_json::from_value::<Peer>(answer).unwrap();
+        for (answer, text) in [
+            (serde_json::json!({}), "connecting"),
+            (
+                serde_json::json!({"path": "direct", "path_age_ms": 12_345, "why": "better"}),
+                "direct for 12 s: better than the path before",
+            ),
+            (
+                serde_json::json!({"path": "relayed", "via": "our relay", "path_age_ms": 600_000, "why": "later"}),
+                "relayed through our relay for 10 min: later",
+            ),
+            (
+                serde_json::json!({"path": "direct", "path_age_ms": 7_200_000}),
+                "direct for 2 h",
+            ),
+        ] {
+            assert_eq!(path_of(&peer(answer)), text);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use connlib_link::{Links, PathKind};
+use connlib_link::{Links, PathKind, PathWhy};
 use serde::Serialize;
 
 /// A role's state at one instant. Durations are in milliseconds, sizes in bytes (cli.md).
@@ -40,6 +40,8 @@ pub struct PeerStatus {
     pub remote: Option<SocketAddr>,
     /// How long it has been that path.
     pub path_age_ms: Option<u64>,
+    /// Why it is that path, in one or two words; see [`connlib_link::PathWhy`].
+    pub why: Option<&'static str>,
     /// The round-trip time of the checks on it.
     pub rtt_ms: Option<f64>,
     /// How long ago the keys in use were agreed.
@@ -100,6 +102,7 @@ impl Status {
             local: peer.path.map(|path| path.local),
             remote: peer.path.map(|path| path.remote),
             path_age_ms: peer.path.map(|_| millis(peer.path_age)),
+            why: peer.why.map(PathWhy::as_str),
             rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1_000.0),
             handshake_age_ms: peer.handshake_age.map(millis),
             sent_bytes: peer.sent_bytes,
