@@ -22,6 +22,8 @@ pub enum RouteKind {
     Unicast,
     /// They are refused: local senders get EACCES, others an ICMP message.
     Prohibit,
+    /// They vanish; a local sender gets EINVAL.
+    Blackhole,
 }
 
 /// A route.
@@ -65,6 +67,11 @@ impl RouteSpec {
             table: MAIN_TABLE,
             kind: RouteKind::Prohibit,
         }
+    }
+
+    /// A route that lets packets vanish.
+    pub fn blackhole(dst: IpNet) -> Self {
+        Self::prohibit(dst).of_kind(RouteKind::Blackhole)
     }
 
     /// Puts the route into another table.
@@ -265,6 +272,7 @@ impl Netlink {
             .kind(match route.kind {
                 RouteKind::Unicast => RouteType::Unicast,
                 RouteKind::Prohibit => RouteType::Prohibit,
+                RouteKind::Blackhole => RouteType::BlackHole,
             })
             .destination_prefix(dst.addr(), dst.prefix_len())
             .map_err(|_| mixed(dst.addr()))?;

@@ -1,0 +1,334 @@
+//! The system in a network: portal, relays, gateways and one client, each a process in a place of its own.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use connlib_os::clock::Clock;
+use connlib_os::namespace::command_in;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::network::Network;
+use crate::probe::{Echo, first_reply};
+use crate::program::{Running, private_file, run, verdict};
+
+/// Nothing that is waited for takes so long.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const TOPOLOGY: &str = r#"[[site]]
+name = "office"
+
+[[actor]]
+name = "alice"
+groups = ["staff"]
+
+[[resource]]
+name = "office lan"
+address = "10.20.0.0/16"
+sites = ["office"]
+
+[[policy]]
+group = "staff"
+resource = "office lan"
+"#;
+
+/// A world that runs.
+pub(crate) struct World {
+    pub(crate) network: Network,
+    pub(crate) clock: Clock,
+    parts: BTreeMap<&'static str, Running>,
+    /// What ended parts have said that a person should look at.
+    alarms: Vec<String>,
+    files: TempDir,
+    _echoes: Vec<Echo>,
+}
+
+/// How the client reaches its gateway.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Path {
+    pub(crate) kind: String,
+    pub(crate) why: String,
+    pub(crate) age: Duration,
+    pub(crate) local: String,
+    pub(crate) remote: String,
+}
+
+impl World {
+    /// Brings everything up; places that are called `relay…` and `gateway…` are those.
+    pub(crate) fn new(relays: &[&'static str], gateways: &[&'static str]) -> Self {
+        Self::prepared(relays, gateways, |_| {})
+    }
+
+    /// The same, in a network that something is done to beforehand.
+    pub(crate) fn prepared(
+        relays: &[&'static str],
+        gateways: &[&'static str],
+        prepare: impl FnOnce(&mut Network),
+    ) -> Self {
+        let places = [&["portal", "client"], relays].concat();
+        let mut network = Network::new(&places, gateways);
+        prepare(&mut network);
+        let echoes = gateways
+            .iter()
+            .map(|gateway| Echo::start(network.resource(gateway)))
+            .collect();
+        let mut world = Self {
+            network,
+            clock: Clock::new(),
+            parts: BTreeMap::new(),
+            alarms: Vec::new(),
+            files: tempfile::tempdir().unwrap(),
+            _echoes: echoes,
+        };
+        world.start("portal");
+        let topology = world.file("topology.toml");
+        fs::write(&topology, TOPOLOGY).unwrap();
+        let applied = run(&[
+            "portal",
+            "apply",
+            topology.to_str().unwrap(),
+            &world.admin(),
+        ]);
+        assert!(applied.status.success(), "{}", verdict(&applied).1);
+        let owners = relays
+            .iter()
+            .map(|relay| (*relay, vec!["--relay"]))
+            .chain(
+                gateways
+                    .iter()
+                    .map(|gateway| (*gateway, vec!["--gateway", "office"])),
+            )
+            .chain([("client", vec!["--client", "alice"])]);
+        for (place, owner) in owners {
+            let admin = world.admin();
+            let create = [&["portal", "token", "create"], &owner[..], &[&admin]].concat();
+            let token = run(&create);
+            assert!(token.status.success(), "{}", verdict(&token).1);
+            private_file(&world.file(&format!("{place}.token")), &token.stdout);
+            world.start(place);
+        }
+        world.wait_relays("client");
+
+        world
+    }
+
+    /// Starts what belongs at a place, and waits until it is ready.
+    pub(crate) fn start(&mut self, place: &'static str) {
+        self.start_slowly(place);
+        self.parts.get_mut(place).unwrap().wait_ready();
+    }
+
+    /// Starts what belongs at a place.
+    pub(crate) fn start_slowly(&mut self, place: &'static str) {
+        let portal = self.network.net("portal").host_v4();
+        let here = self.network.net(place);
+        let file = |suffix: &str| {
+            self.file(&format!("{place}.{suffix}"))
+                .display()
+                .to_string()
+        };
+        let mut arguments = match place {
+            "portal" => vec![
+                "portal".into(),
+                "serve".into(),
+                format!("--listen={portal}:80"),
+                "--insecure-plaintext".into(),
+                format!("--db={}", file("sqlite")),
+                self.admin(),
+            ],
+            relay if relay.starts_with("relay") => vec![
+                "relay".into(),
+                format!("--public-ip4={}", here.host_v4()),
+                format!("--public-ip6={}", here.host_v6()),
+            ],
+            gateway if gateway.starts_with("gateway") => {
+                vec!["gateway".into(), format!("--id={place}")]
+            }
+            _ => vec!["client".into(), format!("--id={place}")],
+        };
+        if place != "portal" {
+            arguments.extend([
+                format!("--api-url=ws://{portal}:80/"),
+                format!("--token-file={}", file("token")),
+                format!("--name={place}"),
+                format!("--socket={}", file("sock")),
+            ]);
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_connlib"));
+        command_in(&mut command, Some(self.network.namespace(place))).unwrap();
+        command
+            .args(arguments)
+            .env_clear()
+            .env("NO_COLOR", "1")
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped());
+        let directory = self.file(&format!("{place}.ready"));
+        fs::create_dir_all(&directory).unwrap();
+        let part = Running::start(&directory, &mut command);
+        self.parts.insert(place, part);
+    }
+
+    /// Asks a part to end, and waits for that.
+    pub(crate) fn stop(&mut self, place: &'static str) {
+        let part = self.take(place);
+        assert!(part.terminate().success(), "{place}");
+    }
+
+    /// Kills a part as a crash would.
+    pub(crate) fn kill(&mut self, place: &'static str) {
+        self.take(place).kill();
+    }
+
+    /// Tells the client to start over, and waits until it is ready to connect.
+    pub(crate) fn start_over(&mut self) {
+        let client = self.parts.get_mut("client").unwrap();
+        client.log_so_far();
+        let pid = client.pid().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-HUP", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+        client.wait_for_line("Joined the portal");
+        self.wait_relays("client");
+    }
+
+    /// Waits for a line in a part's log that comes from now on or was not looked at yet.
+    pub(crate) fn wait_for_line(&mut self, place: &str, text: &str) {
+        self.parts.get_mut(place).unwrap().wait_for_line(text);
+    }
+
+    /// Opens a connection, and returns how long the first reply took.
+    pub(crate) fn connect(&self) -> Duration {
+        first_reply(self.network.namespace("client"), PATIENCE).expect("no reply")
+    }
+
+    /// What a part says about itself.
+    pub(crate) fn status(&self, place: &str) -> Value {
+        connlib::status::query(&self.file(&format!("{place}.sock"))).unwrap()
+    }
+
+    /// What `connlib status` shows people about a part.
+    pub(crate) fn table(&self, place: &str) -> String {
+        let socket = self.file(&format!("{place}.sock"));
+        let output = run(&["status", "--socket", socket.to_str().unwrap()]);
+        assert!(output.status.success(), "{}", verdict(&output).1);
+
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The client's path, if it has one to one gateway.
+    pub(crate) fn path(&self) -> Option<Path> {
+        let status = self.status("client");
+        let peers = status["peers"].as_array()?;
+        let peer = peers.iter().find(|peer| peer["path"].is_string())?;
+        let text = |name: &str| peer[name].as_str().map(str::to_owned);
+
+        Some(Path {
+            kind: text("path")?,
+            why: text("why")?,
+            age: Duration::from_millis(peer["path_age_ms"].as_u64()?),
+            local: text("local")?,
+            remote: text("remote")?,
+        })
+    }
+
+    /// Waits until the client's path is of that kind, and returns it.
+    pub(crate) fn wait_path(&self, kind: &str, patience: Duration) -> Option<Path> {
+        self.wait_for(patience, |world| {
+            world.path().filter(|path| path.kind == kind)
+        })
+    }
+
+    /// Looks every few milliseconds.
+    pub(crate) fn wait_for<T>(
+        &self,
+        patience: Duration,
+        look: impl Fn(&Self) -> Option<T>,
+    ) -> Option<T> {
+        let until = self.clock.now() + patience;
+        loop {
+            if let Some(found) = look(self) {
+                return Some(found);
+            }
+            if self.clock.now() >= until {
+                return None;
+            }
+            pause(Duration::from_millis(10));
+        }
+    }
+
+    /// Nobody has said anything that a person should look at.
+    pub(crate) fn assert_calm(&mut self) {
+        let places: Vec<_> = self.parts.keys().copied().collect();
+        for place in places {
+            let part = self.take(place);
+            drop(part);
+        }
+        assert!(self.alarms.is_empty(), "{:#?}", self.alarms);
+    }
+
+    /// Since when it is, by our clock.
+    pub(crate) fn since(&self, age: Duration) -> Instant {
+        self.clock.now() - age
+    }
+
+    fn wait_relays(&self, place: &str) {
+        let has_answers = |world: &Self| {
+            let status = world.status(place);
+            let relays = status["relays"].as_array()?;
+            let have = relays.iter().all(|relay| {
+                relay["relayed"]
+                    .as_array()
+                    .is_some_and(|lent| !lent.is_empty())
+            });
+            (have && !relays.is_empty()).then_some(())
+        };
+        let answered = self.wait_for(PATIENCE, has_answers);
+        assert!(answered.is_some(), "{}", self.status(place));
+    }
+
+    fn take(&mut self, place: &'static str) -> Running {
+        let mut part = self.parts.remove(place).unwrap();
+        let alarms = part.log_so_far().iter().filter(|line| is_alarm(line));
+        self.alarms
+            .extend(alarms.map(|line| format!("{place}: {line}")));
+
+        part
+    }
+
+    fn admin(&self) -> String {
+        format!("--admin-socket={}", self.file("admin.sock").display())
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.files.path().join(name)
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}) for {:?}", self.kind, self.why, self.age)
+    }
+}
+
+fn is_alarm(line: &str) -> bool {
+    [" WARN ", " ERROR ", "panicked at"]
+        .iter()
+        .any(|word| line.contains(word))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "time that passes is what is waited for"
+)]
+pub(crate) fn pause(span: Duration) {
+    std::thread::sleep(span);
+}
