@@ -291,6 +291,37 @@ fn a_peer_whose_nat_gives_it_the_port_of_relays_is_heard() {
 }
 
 #[test]
+fn clients_behind_one_address_are_told_apart_by_their_keys() {
+    // The first client leaves without a word; another one gets its address and port from the same NAT.
+    let mut first = connected(Direct::Open);
+    first.send(CLIENT, b"first");
+    first.run_for(Duration::from_millis(200));
+    let late = first
+        .trace
+        .iter()
+        .rev()
+        .find(|(_, from, ..)| *from == first.client.addr);
+    let (_, from, to, bytes) = late.unwrap().clone();
+
+    let mut second = World::driven(Direct::Open, crate::world::Driver::Exact, 99);
+    second.run_for(Duration::from_millis(200));
+    second.connect();
+    second.run_until(LIMIT, World::is_up).expect("it comes up");
+    second.run_for(Duration::from_secs(1));
+    let rejected = second.gateway.links.stats().rejected_datagrams;
+    second
+        .gateway
+        .receive(second.now, &arrival(from, to, &bytes));
+    assert_eq!(
+        second.gateway.links.stats().rejected_datagrams,
+        rejected + 1
+    );
+    second.send(CLIENT, b"second");
+    second.run_for(Duration::from_millis(200));
+    assert_eq!(second.gateway.payloads(), [b"second"]);
+}
+
+#[test]
 fn what_a_former_relay_still_sends_is_a_stray_and_no_peers() {
     let mut world = connected(Direct::Blocked);
     world.send(GATEWAY, b"by the relay");
