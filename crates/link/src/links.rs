@@ -361,8 +361,13 @@ impl Links {
                 continue;
             };
             peer.forget_source();
+            let is_usable = peer.is_usable();
             if let Some(negotiated) = peer.as_negotiated_mut() {
                 negotiated.network_changed(now);
+                if is_usable {
+                    // The other end follows what only we can have said: who just downloads says nothing else.
+                    self.initiate(now, id);
+                }
             }
             self.settle(now, id);
         }

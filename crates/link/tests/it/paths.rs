@@ -137,6 +137,25 @@ fn whoever_moves_to_another_network_keeps_its_links() {
 }
 
 #[test]
+fn whoever_only_listens_is_followed_as_fast() {
+    for (id, other, addr) in [
+        (CLIENT, GATEWAY, "198.51.100.200:52625"),
+        (GATEWAY, CLIENT, "192.0.2.200:52625"),
+    ] {
+        let mut world = connected(Direct::Open);
+        world.run_for(Duration::from_secs(1));
+        world.move_to(id, addr);
+        let before = world.node_of(id).received.len();
+        for n in 0..20_u32 {
+            world.send(other, &n.to_be_bytes());
+            world.run_for(INTERVAL);
+        }
+        let arrived = world.node_of(id).received.len() - before;
+        assert!(arrived >= 10, "{id}: {arrived} of 20");
+    }
+}
+
+#[test]
 fn a_false_alarm_costs_nothing() {
     for direct in [Direct::Open, Direct::Blocked] {
         let mut world = connected(direct);

@@ -321,6 +321,14 @@ impl World {
         }
     }
 
+    pub fn node_of(&self, id: PeerId) -> &Node {
+        if id == CLIENT {
+            &self.client
+        } else {
+            &self.gateway
+        }
+    }
+
     fn node(&mut self, id: PeerId) -> &mut Node {
         if id == CLIENT {
             &mut self.client
