@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 /// What goes wrong in the devices of a host.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Faults {
     /// The sends that find the socket full.
     pub sends_blocked: Range<u64>,
@@ -41,57 +41,16 @@ pub struct Faults {
     pub workers: Option<u64>,
 }
 
-/// Errors that cost a datagram: no way there, forbidden, the source address is gone.
-const SEND_ERRORS: [i32; 3] = [101, 1, 99];
-
-/// Errors that other datagrams brought about: refused, no way there.
-const RECEIVE_ERRORS: [i32; 2] = [111, 113];
-
 /// Out of memory, for now.
 const ENOBUFS: i32 = 105;
 
 impl Faults {
-    /// Draws some, or none.
-    pub(crate) fn draw(rng: &mut StdRng) -> Self {
-        let mut faults = Self::default();
-        let mut span = || match rng.random_bool(0.3) {
-            true => {
-                let start = rng.random_range(0..80);
-                start..start + rng.random_range(1..20)
-            }
-            false => 0..0,
-        };
-        faults.sends_blocked = span();
-        faults.receives_blocked = span();
-        faults.writes_blocked = span();
-        faults.reads_blocked = span();
-        faults.sends_without_memory = span();
-        faults.accepts = rng.random_bool(0.2).then(|| rng.random_range(1..4));
-        if rng.random_bool(0.15) {
-            let nth = rng.random_range(0..200);
-            let errno = SEND_ERRORS[rng.random_range(0..SEND_ERRORS.len())];
-            faults.send_errors.push((nth, errno));
-        }
-        if rng.random_bool(0.3) {
-            let nth = rng.random_range(0..200);
-            let errno = RECEIVE_ERRORS[rng.random_range(0..RECEIVE_ERRORS.len())];
-            faults.receive_errors.push((nth, errno));
-        }
-        faults.refuses_runs = rng.random_bool(0.2);
-        if rng.random_bool(0.2) {
-            faults.tun_comes_at = Duration::from_millis(rng.random_range(1..3_000));
-        }
-        faults.outputs_are_slow = rng.random_bool(0.2);
-        faults.workers = rng.random_bool(0.3).then(|| rng.random_range(0..u64::MAX));
-
-        faults
-    }
-
     /// Whether a datagram is lost to them.
     pub(crate) fn lose(&self) -> bool {
         !self.send_errors.is_empty()
     }
 
+    /// Plans them for a host's socket and TUN device.
     pub(crate) fn plan(&self, udp: &mut FakeUdp, tun: &mut FakeTun) {
         let blocked = || io::Error::from(io::ErrorKind::WouldBlock);
         for nth in self.sends_without_memory.clone() {

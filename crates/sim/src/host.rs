@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use connlib::event_loop::{
@@ -16,10 +16,13 @@ use connlib_wire::stun;
 use connlib_wire::super_packet::SuperPacket;
 
 use crate::faults::{AnyOrder, Faults};
-use crate::scenario::Family;
+use crate::scenario::Place;
+
+/// The port that nodes use where it is free.
+const NODE_PORT: u16 = 52_625;
 
 /// A role and its devices.
-pub(crate) struct Host<C: Core> {
+pub(crate) struct Node<C: Core> {
     event_loop: EventLoop<C>,
     io: FakeIo<C>,
     /// The latest time of its next turn.
@@ -41,23 +44,22 @@ pub(crate) struct Turned<C: Core> {
     pub(crate) is_stalled: bool,
 }
 
-impl<C: Core> Host<C> {
-    pub(crate) fn new(core: C, addr: SocketAddr, faults: &Faults) -> Self {
-        let (mut udp, mut tun) = (FakeUdp::new(addr), FakeTun::new("tun0"));
-        faults.plan(&mut udp, &mut tun);
+impl<C: Core> Node<C> {
+    pub(crate) fn new(core: C, place: &Place, faults: &Faults, is_tun_here: bool) -> Self {
+        let mut tun = FakeTun::new("tun0");
+        let mut sockets = bind(place);
+        // What is planned for the socket hits the one of the first family that is there.
+        if let Some(socket) = sockets.iter_mut().flatten().next() {
+            faults.plan(&mut socket.device, &mut tun);
+        }
 
         Self {
             event_loop: EventLoop::new(core, 0),
             io: FakeIo {
-                family: if addr.is_ipv4() {
-                    Family::V4
-                } else {
-                    Family::V6
-                },
-                udp: Watched::new(udp),
+                sockets,
                 tun: Watched::new(LateTun {
                     tun,
-                    is_here: faults.tun_comes_at.is_zero(),
+                    is_here: is_tun_here,
                 }),
                 workers: AnyOrder::new(faults.workers),
                 outputs_are_slow: faults.outputs_are_slow,
@@ -79,10 +81,18 @@ impl<C: Core> Host<C> {
         self.has_work = true;
     }
 
+    /// The network changed: the sockets are new, as the shipped edge makes them, and the loop is told as it is there.
+    pub(crate) fn rebind(&mut self, place: &Place) {
+        self.io.sockets = bind(place);
+        self.command(Command::Reset);
+    }
+
     pub(crate) fn receive(&mut self, train: FakeTrain) {
-        self.io.udp.device.inbox.push_back(train);
-        self.io.udp.ready.readable = true;
-        self.has_work = true;
+        if let Some(socket) = self.io.socket(train.to.is_ipv4()) {
+            socket.device.inbox.push_back(train);
+            socket.ready.readable = true;
+            self.has_work = true;
+        }
     }
 
     pub(crate) fn send_packet(&mut self, packet: Vec<u8>) {
@@ -105,13 +115,22 @@ impl<C: Core> Host<C> {
 
     /// The devices may take and give something again.
     pub(crate) fn unstall(&mut self) {
-        self.io.udp.ready = Ready::BOTH;
+        for socket in self.io.sockets.iter_mut().flatten() {
+            socket.ready = Ready::BOTH;
+        }
         self.io.tun.ready = Ready::BOTH;
         self.has_work = true;
     }
 
-    pub(crate) fn wants_turn(&self, now: Instant) -> bool {
-        self.has_work || self.due_at.is_some_and(|at| at <= now)
+    pub(crate) fn has_work(&self) -> bool {
+        self.has_work
+    }
+
+    /// What stood in the sockets is gone: the host stood still for longer than they hold anything.
+    pub(crate) fn lose_arrivals(&mut self) {
+        for socket in self.io.sockets.iter_mut().flatten() {
+            socket.device.inbox.clear();
+        }
     }
 
     pub(crate) fn turn(&mut self, now: Instant) -> Turned<C> {
@@ -127,41 +146,47 @@ impl<C: Core> Host<C> {
                 fatal.get_or_insert_with(|| format!("{error}"));
             }
         }
-        let local = self.io.udp.device.local_addr();
-        let trains = self.io.udp.device.sent.drain(..);
+        let mut trains = Vec::new();
+        for socket in self.io.sockets.iter_mut().flatten() {
+            let local = socket.device.local_addr();
+            trains.extend(socket.device.sent.drain(..).map(|train| (local, train)));
+        }
+        let outbox = self.io.tun.device.tun.outbox.drain(..);
 
         Turned {
-            trains: trains.map(|train| (local, train)).collect(),
+            trains,
             outputs: std::mem::take(&mut self.io.outputs),
-            packets: self
-                .io
-                .tun
-                .device
-                .tun
-                .outbox
-                .drain(..)
-                .flat_map(packets_of)
-                .collect(),
+            packets: outbox.flat_map(packets_of).collect(),
             fatal,
             is_stalled: self.is_stalled(),
         }
     }
-}
 
-impl<C: Core> Host<C> {
     /// Whether the world has to come back to it, because a fault hides what there is to do.
     fn is_stalled(&self) -> bool {
-        let (udp, tun) = (&self.io.udp, &self.io.tun);
-        let hides_datagrams = !udp.ready.readable && !udp.device.inbox.is_empty();
+        let tun = &self.io.tun;
         let hides_packets = !tun.ready.readable && !tun.device.tun.inbox.is_empty();
-        let is_full = !udp.ready.writable || !tun.ready.writable;
+        let is_hidden = self.io.sockets.iter().flatten().any(|udp| {
+            let hides_datagrams = !udp.ready.readable && !udp.device.inbox.is_empty();
+            hides_datagrams || !udp.ready.writable
+        });
 
-        hides_datagrams
+        is_hidden
             || (hides_packets && tun.device.is_here)
-            || is_full
+            || !tun.ready.writable
             || !self.io.has_room()
             || self.io.workers.is_busy()
     }
+}
+
+/// The sockets of a host: one of each family that it has an address of, bound to all addresses.
+fn bind(place: &Place) -> [Option<Watched<FakeUdp>>; 2] {
+    let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+
+    any.map(|ip| {
+        place.ip(ip.is_ipv4())?;
+        Some(Watched::new(FakeUdp::new(SocketAddr::new(ip, NODE_PORT))))
+    })
 }
 
 /// A TUN device that may have yet to come.
@@ -199,8 +224,8 @@ impl Tun for LateTun {
 }
 
 struct FakeIo<C: Core> {
-    family: Family,
-    udp: Watched<FakeUdp>,
+    /// IPv4, IPv6.
+    sockets: [Option<Watched<FakeUdp>>; 2],
     tun: Watched<LateTun>,
     workers: AnyOrder<C::Job>,
     outputs_are_slow: bool,
@@ -209,18 +234,21 @@ struct FakeIo<C: Core> {
     outputs: Vec<Output<C>>,
 }
 
+impl<C: Core> FakeIo<C> {
+    fn socket(&mut self, is_ipv4: bool) -> Option<&mut Watched<FakeUdp>> {
+        let [v4, v6] = &mut self.sockets;
+
+        if is_ipv4 { v4.as_mut() } else { v6.as_mut() }
+    }
+}
+
 impl<C: Core> Io<C> for FakeIo<C> {
     type Udp = FakeUdp;
     type Tun = LateTun;
     type Workers = AnyOrder<C::Job>;
 
     fn udp(&mut self, family: stun::Family) -> Option<&mut Watched<FakeUdp>> {
-        let ours = match self.family {
-            Family::V4 => stun::Family::V4,
-            Family::V6 => stun::Family::V6,
-        };
-
-        (family == ours).then_some(&mut self.udp)
+        self.socket(family == stun::Family::V4)
     }
 
     fn tun(&mut self) -> &mut Watched<LateTun> {

@@ -1,37 +1,44 @@
-//! The log as an oracle: a clean run has no warning.
+//! The log, as the oracles see it: a clean run has no warning, and paths tell when they change.
 
+use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// Collects warnings and errors of one thread.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Warnings {
-    texts: Arc<Mutex<Vec<String>>>,
-    spans: Arc<AtomicU64>,
+thread_local! {
+    static LINES: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Warnings {
-    /// Runs `work` and returns what it gave and what it complained of.
-    pub(crate) fn during<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
-        let warnings = Self::default();
-        let result = tracing::subscriber::with_default(warnings.clone(), work);
-        let texts = warnings
-            .texts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-
-        (result, texts.clone())
-    }
+/// One line of the log.
+pub(crate) struct Line {
+    pub(crate) is_warning: bool,
+    pub(crate) text: String,
 }
 
-impl Subscriber for Warnings {
+/// Runs `work` with a log that [`take`] reads.
+pub(crate) fn during<T>(work: impl FnOnce() -> T) -> T {
+    drop(take());
+
+    tracing::subscriber::with_default(Collector::default(), work)
+}
+
+/// The lines since the last look.
+pub(crate) fn take() -> Vec<Line> {
+    LINES.with_borrow_mut(std::mem::take)
+}
+
+/// Collects lines of the thread it is on.
+#[derive(Default)]
+struct Collector {
+    spans: AtomicU64,
+}
+
+impl Subscriber for Collector {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::WARN
+        *metadata.level() <= Level::INFO
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -45,13 +52,21 @@ impl Subscriber for Warnings {
     fn event(&self, event: &Event<'_>) {
         let mut text = Text(format!("{}:", event.metadata().target()));
         event.record(&mut text);
-        let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
-        texts.push(text.0);
+        let line = Line {
+            is_warning: *event.metadata().level() <= Level::WARN && !is_foreign(event.metadata()),
+            text: text.0,
+        };
+        LINES.with_borrow_mut(|lines| lines.push(line));
     }
 
     fn enter(&self, _: &Id) {}
 
     fn exit(&self, _: &Id) {}
+}
+
+/// The ICE crate warns of whatever is no STUN message: that anybody can send bytes is nothing that a person should look at.
+fn is_foreign(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with("is::")
 }
 
 struct Text(String);

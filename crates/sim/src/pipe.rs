@@ -6,6 +6,8 @@
 
 mod devices;
 mod hosts;
+mod places;
+mod portal;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -15,13 +17,13 @@ use connlib_tunnel::client::Client;
 use connlib_tunnel::gateway::Gateway;
 use connlib_tunnel::{PortalState, Settings};
 
-use crate::network::HostId;
-use crate::portal::{Portal, Says};
-use crate::scenario::{Direct, Family};
 use devices::Cables;
 use hosts::{Node, Relay};
+use places::HostId;
+use portal::{Portal, Says};
 
 pub use devices::{Load, Shape};
+pub use places::{Direct, Family};
 
 /// The wall clock at the start.
 const UNIX: Duration = Duration::from_secs(1_800_000_000);
@@ -95,12 +97,7 @@ impl<W: Workers<connlib_tunnel::Job>> Pipe<W> {
         let addr = |host: HostId, port| SocketAddr::new(host.ip(family), port);
         let cables = Cables::new();
         let relay = Relay::new(&cables, addr(HostId::Relay, hosts::RELAY_PORT));
-        let portal = Portal::new(
-            client.public_key(),
-            gateway.public_key(),
-            relay.addr(),
-            None,
-        );
+        let portal = Portal::new(client.public_key(), gateway.public_key(), relay.addr());
         let ends = [addr(HostId::Client, PORT), addr(HostId::Gateway, PORT)];
 
         let mut pipe = Self {

@@ -1,283 +1,327 @@
-//! A stand-in for the portal: it permits everything that it knows of, in the order the real one does.
+//! The portal: the shipped core, and what it has stored.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::time::Instant;
 
-use connlib_wire::id::{ClientId, GatewayId, RelayId, ResourceId, SiteId};
-use connlib_wire::key::{PresharedKey, PublicKey};
-use connlib_wire::portal::client::{self, AuthorizationCreated, GatewayCandidates};
-use connlib_wire::portal::gateway::{self, ClientCandidates, CreateAuthorization};
-use connlib_wire::portal::resource::{CidrResource, GatewayResource, Resource, Site, Sites};
-use connlib_wire::portal::{IceCredentials, RelaysPresence, TunnelAddresses, turn};
+use connlib_portal::model::{
+    Account, Actor, ActorId, Address, Directory, Edit, Policy, PolicyId, Resource, Site, TokenKind,
+};
+use connlib_portal::state::{Connect, Event, Role as Opens, SocketId, State};
+use connlib_portal::token;
+use connlib_wire::id::{ResourceId, SiteId};
+use connlib_wire::portal::phoenix::{self, JOIN};
+use connlib_wire::portal::{client, gateway, relay};
 use connlib_wire::secret::Secret;
-use connlib_wire::stun::relay_password;
-use uuid::Uuid;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use uuid::{Builder, Uuid};
 
-pub(crate) const CLIENT_V4: [u8; 4] = [100, 64, 0, 1];
-pub(crate) const GATEWAY_V4: [u8; 4] = [100, 64, 0, 2];
-pub(crate) const CLIENT_V6: [u16; 8] = [0xfd00, 0x2021, 0x1111, 0, 0, 0, 0, 1];
-pub(crate) const GATEWAY_V6: [u16; 8] = [0xfd00, 0x2021, 0x1111, 0, 0, 0, 0, 2];
+use crate::scenario::{Role, Scenario};
 
-/// What the relay and the portal share.
-pub(crate) const RELAY_SECRET: &str = "what only the portal and the relay know";
-
-/// The network that the client may reach.
-pub(crate) const NETWORK: &str = "10.20.0.0/16";
-
-const EXPIRY: u64 = 2_145_916_800;
-
-/// Something the portal says.
-#[derive(Debug)]
-pub(crate) enum Says {
-    ToClient(client::FromPortal),
-    ToGateway(gateway::FromPortal),
+/// Which channel of a host is meant; each attempt to connect has a number of its own.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct ChannelId {
+    pub(crate) host: usize,
+    pub(crate) epoch: u64,
 }
 
+/// Something that leaves the portal.
 #[derive(Debug)]
+pub(crate) enum Says {
+    Text(String),
+    Close,
+}
+
+/// The portal and its store.
 pub(crate) struct Portal {
-    client_key: PublicKey,
-    gateway_key: PublicKey,
-    relay: SocketAddr,
-    /// When the grant ends, in Unix seconds.
-    expires_at: Option<u64>,
-    /// How many grants were given; each has its own reference.
-    grants: u64,
-    refuses: bool,
+    /// `None` while it doesn't run.
+    state: Option<State>,
+    stored: Directory,
+    rng: StdRng,
+    last_socket: u64,
+    sockets: BTreeMap<SocketId, ChannelId>,
+    tokens: Vec<Secret>,
+    policies: BTreeMap<(usize, usize), PolicyId>,
+    resources: Vec<ResourceId>,
 }
 
 impl Portal {
-    pub(crate) fn new(
-        client_key: PublicKey,
-        gateway_key: PublicKey,
-        relay: SocketAddr,
-        expires_at: Option<u64>,
-    ) -> Self {
-        Self {
-            client_key,
-            gateway_key,
-            relay,
-            expires_at,
-            grants: 0,
-            refuses: false,
-        }
-    }
-
-    /// From here on nobody gets access any longer.
-    pub(crate) fn refuse_from_now_on(&mut self) {
-        self.refuses = true;
-    }
-
-    pub(crate) fn init_client(&self) -> Says {
-        Says::ToClient(client::FromPortal::Init(client::Init {
-            interface: client::Interface {
-                ipv4: CLIENT_V4.into(),
-                ipv6: CLIENT_V6.into(),
-                search_domain: None,
-                upstream_dns: Vec::new(),
-                upstream_do53: Vec::new(),
-                upstream_doh: Vec::new(),
-            },
-            resources: NETWORK
-                .parse()
-                .map(|address| {
-                    Resource::Cidr(CidrResource {
-                        id: resource_id(),
-                        name: "lan".to_owned(),
-                        address,
-                        address_description: None,
-                        filters: Vec::new(),
-                        sites: Sites(vec![Site {
-                            id: site_id(),
-                            name: "hq".to_owned(),
-                        }]),
-                    })
-                })
-                .into_iter()
-                .collect(),
-            relays: vec![self.relay_for(self.client_key)],
-            authorizations: Vec::new(),
-            flow_logs: Default::default(),
-        }))
-    }
-
-    pub(crate) fn init_gateway(&self) -> Says {
-        Says::ToGateway(gateway::FromPortal::Init(gateway::Init {
-            interface: TunnelAddresses {
-                ipv4: GATEWAY_V4.into(),
-                ipv6: GATEWAY_V6.into(),
-            },
-            config: Default::default(),
-            account_slug: None,
-            relays: vec![self.relay_for(self.gateway_key)],
-            authorizations: Vec::new(),
-            flow_logs: Default::default(),
-        }))
-    }
-
-    pub(crate) fn hears_client(&mut self, message: client::ToPortal) -> Vec<Says> {
-        match message {
-            client::ToPortal::RequestAuthorization(request) if self.refuses => {
-                let refused = client::AuthorizationCreationFailed {
-                    resource_id: request.resource_id,
-                    reason: client::Refusal::Forbidden,
-                    violated_properties: Vec::new(),
-                };
-                vec![Says::ToClient(
-                    client::FromPortal::AuthorizationCreationFailed(refused),
-                )]
-            }
-            client::ToPortal::RequestAuthorization(_) => self.authorize(),
-            client::ToPortal::NewIceCandidates(told) => {
-                let told = for_gateway(told);
-                vec![Says::ToGateway(gateway::FromPortal::IceCandidates(told))]
-            }
-            client::ToPortal::InvalidateIceCandidates(told) => {
-                let told = for_gateway(told);
-                vec![Says::ToGateway(
-                    gateway::FromPortal::InvalidateIceCandidates(told),
-                )]
-            }
-            client::ToPortal::NoRelays(_) => {
-                let presence = self.presence(self.client_key);
-                vec![Says::ToClient(client::FromPortal::RelaysPresence(presence))]
-            }
-            client::ToPortal::SetCapabilities(_) | _ => Vec::new(),
-        }
-    }
-
-    pub(crate) fn hears_gateway(&mut self, message: gateway::ToPortal) -> Vec<Says> {
-        match message {
-            gateway::ToPortal::AuthorizationCreated(_) => {
-                vec![Says::ToClient(client::FromPortal::AuthorizationCreated(
-                    self.authorized(),
-                ))]
-            }
-            gateway::ToPortal::BroadcastIceCandidates(told) => {
-                let told = for_client(told.candidates);
-                vec![Says::ToClient(client::FromPortal::IceCandidates(told))]
-            }
-            gateway::ToPortal::BroadcastInvalidatedIceCandidates(told) => {
-                let told = for_client(told.candidates);
-                vec![Says::ToClient(client::FromPortal::InvalidateIceCandidates(
-                    told,
-                ))]
-            }
-            gateway::ToPortal::NoRelays(_) => {
-                let presence = self.presence(self.gateway_key);
-                vec![Says::ToGateway(gateway::FromPortal::RelaysPresence(
-                    presence,
-                ))]
-            }
-            gateway::ToPortal::SetCapabilities(_) | _ => Vec::new(),
-        }
-    }
-
-    fn authorize(&mut self) -> Vec<Says> {
-        self.grants += 1;
-        let Ok(address) = NETWORK.parse() else {
-            return Vec::new();
-        };
-        let request = CreateAuthorization {
-            reference: format!("grant {}", self.grants),
-            resource: GatewayResource::Cidr {
-                id: resource_id(),
-                name: "lan".to_owned(),
-                address,
+    /// A portal that has the scenario's topology in its store.
+    pub(crate) fn new(now: Instant, unix: u64, scenario: &Scenario, seed: [u8; 32]) -> Self {
+        let mut rng = StdRng::from_seed(seed);
+        let mut directory = Directory::new(Account {
+            id: id(&mut rng),
+            slug: "sim".to_owned(),
+            ingest_key: Secret::from("what ingest tokens are signed with"),
+        });
+        let sites = sites(scenario, &mut directory, &mut rng);
+        let mut resources = Vec::new();
+        for resource in &scenario.resources {
+            let id = ResourceId(id(&mut rng));
+            resources.push(id);
+            directory.apply(&Edit::PutResource(Resource {
+                id,
+                name: resource.name.clone(),
+                address: Address::Cidr(resource.network),
+                sites: sites.get(&resource.site).copied().into_iter().collect(),
                 filters: Vec::new(),
-            },
-            client: gateway::Client {
-                id: client_id(),
-                public_key: self.client_key,
-                preshared_key: preshared_key(),
-                ipv4: CLIENT_V4.into(),
-                ipv6: CLIENT_V6.into(),
-            },
-            client_ice_credentials: credentials("clnt"),
-            gateway_ice_credentials: credentials("gate"),
-            expires_at: self.expires_at,
-            use_iceless: false,
-            flow_logs_ingest_token: String::new(),
+            }));
+        }
+        let mut tokens = Vec::new();
+        for host in &scenario.hosts {
+            let (kind, ends_at) = match &host.role {
+                Role::Client { token_ends_at } => {
+                    let actor = ActorId(id(&mut rng));
+                    directory.apply(&Edit::PutActor(Actor {
+                        id: actor,
+                        name: host.name.clone(),
+                        groups: scenario
+                            .resources
+                            .iter()
+                            .map(|to| group(&host.name, &to.name))
+                            .collect(),
+                    }));
+                    let ends_at = token_ends_at.map(|at| unix + at.as_secs());
+                    (TokenKind::Client(actor), ends_at)
+                }
+                Role::Gateway { site } => {
+                    let site = sites.get(site).copied().unwrap_or(SiteId(Uuid::nil()));
+                    (TokenKind::Gateway(site), None)
+                }
+                Role::Relay => (TokenKind::Relay, None),
+            };
+            let (token, text) = token::mint(&mut rng, kind, unix, ends_at);
+            directory.apply(&Edit::PutToken(token));
+            tokens.push(text);
+        }
+
+        let mut portal = Self {
+            state: None,
+            stored: directory,
+            rng,
+            last_socket: 0,
+            sockets: BTreeMap::new(),
+            tokens,
+            policies: BTreeMap::new(),
+            resources,
         };
+        for (number, resource) in scenario.resources.iter().enumerate() {
+            for client in &resource.clients {
+                let edit = portal.policy(scenario, *client, number);
+                portal.stored.apply(&edit);
+            }
+        }
+        portal.begin(now, unix);
 
-        vec![Says::ToGateway(gateway::FromPortal::CreateAuthorization(
-            request,
-        ))]
+        portal
     }
 
-    fn authorized(&self) -> AuthorizationCreated {
-        AuthorizationCreated {
-            resource_id: resource_id(),
-            gateway_id: gateway_id(),
-            gateway_public_key: self.gateway_key,
-            gateway_ipv4: GATEWAY_V4.into(),
-            gateway_ipv6: GATEWAY_V6.into(),
-            preshared_key: preshared_key(),
-            client_ice_credentials: credentials("clnt"),
-            gateway_ice_credentials: credentials("gate"),
-            site_id: site_id(),
-            use_iceless: false,
-            flow_logs_ingest_token: String::new(),
+    /// Runs again, with what is stored.
+    pub(crate) fn begin(&mut self, now: Instant, unix: u64) {
+        let mut seed = [0; 32];
+        self.rng.fill_bytes(&mut seed);
+        self.state = Some(State::new(now, unix, self.stored.clone(), seed));
+        self.settle();
+    }
+
+    /// Ends. Returns the channels that break.
+    pub(crate) fn end(&mut self) -> Vec<ChannelId> {
+        self.state = None;
+
+        std::mem::take(&mut self.sockets).into_values().collect()
+    }
+
+    pub(crate) fn due_at(&self) -> Option<Instant> {
+        self.state.as_ref()?.poll_timeout().map(|(at, _)| at)
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant, unix: u64) {
+        if let Some(state) = &mut self.state {
+            state.handle_timeout(now, unix);
         }
     }
 
-    fn presence(&self, key: PublicKey) -> RelaysPresence {
-        RelaysPresence {
-            disconnected_ids: Vec::new(),
-            connected: vec![self.relay_for(key)],
+    /// A host opens a channel and joins; false if it is refused.
+    pub(crate) fn open(
+        &mut self,
+        (now, unix): (Instant, u64),
+        channel: ChannelId,
+        scenario: &Scenario,
+        hello: &Hello,
+    ) -> bool {
+        let (Some(state), Some(host)) = (&mut self.state, scenario.hosts.get(channel.host)) else {
+            return false;
+        };
+        let (opens, topic) = match host.role {
+            Role::Client { .. } => (Opens::Client, client::TOPIC),
+            Role::Gateway { .. } => (Opens::Gateway, gateway::TOPIC),
+            Role::Relay => (Opens::Relay, relay::TOPIC),
+        };
+        let is_device = opens != Opens::Relay;
+        let connect = Connect {
+            role: opens,
+            token: self.tokens.get(channel.host).cloned(),
+            external_id: is_device.then(|| host.name.clone()),
+            name: is_device.then(|| host.name.clone()),
+            public_key: hello.public_key.clone(),
+            ipv4: hello.ipv4.clone(),
+            ipv6: hello.ipv6.clone(),
+            port: None,
+        };
+        self.last_socket += 1;
+        let socket = SocketId(self.last_socket);
+        if state.handle_connect(now, unix, socket, &connect).is_err() {
+            self.settle();
+            return false;
+        }
+        self.sockets.insert(socket, channel);
+        let join = match &hello.secret {
+            Some(secret) => {
+                let join = relay::Join {
+                    stamp_secret: secret.clone(),
+                };
+                phoenix::push(topic, JOIN, &join, Some(0))
+            }
+            None => phoenix::push(topic, JOIN, &(), Some(0)),
+        };
+        state.handle_message(now, unix, socket, &join);
+
+        true
+    }
+
+    /// A text comes through a channel.
+    pub(crate) fn hears(&mut self, now: Instant, unix: u64, channel: ChannelId, text: &str) {
+        if let (Some(socket), Some(state)) = (self.socket_of(channel), &mut self.state) {
+            state.handle_message(now, unix, socket, text);
         }
     }
 
-    fn relay_for(&self, key: PublicKey) -> turn::Relay {
-        // The key's text has no colon, so that it can be the salt as it is.
-        let salt = key.to_string();
-        let password = relay_password(EXPIRY, &salt, &Secret::from(RELAY_SECRET));
+    /// A channel is gone.
+    pub(crate) fn loses(&mut self, now: Instant, unix: u64, channel: ChannelId) {
+        if let (Some(socket), Some(state)) = (self.socket_of(channel), &mut self.state) {
+            self.sockets.remove(&socket);
+            state.handle_disconnect(now, unix, socket);
+        }
+    }
 
-        turn::Relay::Turn(turn::Turn {
-            id: RelayId(Uuid::from_u128(3)),
-            addr: self.relay,
-            username: format!("{EXPIRY}:{salt}"),
-            password,
-            expires_at: EXPIRY,
+    /// The next thing that leaves it.
+    pub(crate) fn poll(&mut self) -> Option<(ChannelId, Says)> {
+        self.settle();
+        loop {
+            match self.state.as_mut()?.poll_event()? {
+                Event::Send { socket, text } => {
+                    if let Some(channel) = self.sockets.get(&socket) {
+                        return Some((*channel, Says::Text(text)));
+                    }
+                }
+                Event::Close { socket, .. } => {
+                    if let Some(channel) = self.sockets.remove(&socket) {
+                        return Some((channel, Says::Close));
+                    }
+                }
+            }
+        }
+    }
+
+    /// An admin lets a client into a resource, or no longer.
+    pub(crate) fn set_policy(
+        &mut self,
+        (now, unix): (Instant, u64),
+        scenario: &Scenario,
+        client: usize,
+        resource: usize,
+        is_allowed: bool,
+    ) {
+        let edit = match (is_allowed, self.policies.remove(&(client, resource))) {
+            (true, Some(_)) | (true, None) => self.policy(scenario, client, resource),
+            (false, Some(policy)) => Edit::DropPolicy(policy),
+            (false, None) => return,
+        };
+        self.settle();
+        self.stored.apply(&edit);
+        if let Some(state) = &mut self.state {
+            state.handle_edits(now, unix, &[edit]);
+        }
+    }
+
+    /// The resource's id, as statuses show it.
+    pub(crate) fn resource(&self, number: usize) -> Option<ResourceId> {
+        self.resources.get(number).copied()
+    }
+
+    fn policy(&mut self, scenario: &Scenario, client: usize, resource: usize) -> Edit {
+        let id = PolicyId(id(&mut self.rng));
+        self.policies.insert((client, resource), id);
+        let name = scenario
+            .resources
+            .get(resource)
+            .map_or("?", |to| to.name.as_str());
+
+        Edit::PutPolicy(Policy {
+            id,
+            group: group(scenario.host(client), name),
+            resource: self.resource(resource).unwrap_or(ResourceId(Uuid::nil())),
         })
     }
-}
 
-fn for_gateway(told: GatewayCandidates) -> ClientCandidates {
-    ClientCandidates {
-        client_id: client_id(),
-        candidates: told.candidates,
+    fn socket_of(&self, channel: ChannelId) -> Option<SocketId> {
+        let mut sockets = self.sockets.iter();
+
+        sockets
+            .find(|(_, other)| **other == channel)
+            .map(|(socket, _)| *socket)
+    }
+
+    fn settle(&mut self) {
+        while let Some(edit) = self.state.as_mut().and_then(State::poll_edit) {
+            self.stored.apply(&edit);
+        }
     }
 }
 
-fn for_client(candidates: Vec<String>) -> GatewayCandidates {
-    GatewayCandidates {
-        gateway_id: gateway_id(),
-        candidates,
+/// What a host shows when it opens a channel.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Hello {
+    pub(crate) public_key: Option<String>,
+    pub(crate) ipv4: Option<String>,
+    pub(crate) ipv6: Option<String>,
+    /// A relay's secret.
+    pub(crate) secret: Option<Secret>,
+}
+
+fn sites(
+    scenario: &Scenario,
+    directory: &mut Directory,
+    rng: &mut StdRng,
+) -> BTreeMap<String, SiteId> {
+    let of_hosts = scenario.hosts.iter().filter_map(|host| match &host.role {
+        Role::Gateway { site } => Some(site),
+        Role::Client { .. } | Role::Relay => None,
+    });
+    let mut sites = BTreeMap::new();
+    for name in of_hosts.chain(scenario.resources.iter().map(|resource| &resource.site)) {
+        if !sites.contains_key(name) {
+            let id = SiteId(id(rng));
+            let name = name.clone();
+            directory.apply(&Edit::PutSite(Site {
+                id,
+                name: name.clone(),
+            }));
+            sites.insert(name, id);
+        }
     }
+
+    sites
 }
 
-fn credentials(name: &str) -> IceCredentials {
-    IceCredentials {
-        username: name.to_owned(),
-        password: Secret::from(format!("the password of {name}")),
-    }
+/// Every client has a group of its own for every resource.
+fn group(client: &str, resource: &str) -> String {
+    format!("{client} to {resource}")
 }
 
-fn preshared_key() -> PresharedKey {
-    PresharedKey::new([5; 32])
-}
+fn id(rng: &mut StdRng) -> Uuid {
+    let mut bytes = [0; 16];
+    rng.fill_bytes(&mut bytes);
 
-fn client_id() -> ClientId {
-    ClientId(Uuid::from_u128(1))
-}
-
-fn gateway_id() -> GatewayId {
-    GatewayId(Uuid::from_u128(2))
-}
-
-fn resource_id() -> ResourceId {
-    ResourceId(Uuid::from_u128(4))
-}
-
-fn site_id() -> SiteId {
-    SiteId(Uuid::from_u128(5))
+    Builder::from_random_bytes(bytes).into_uuid()
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::limits::Kind;
 use crate::scenario::Scenario;
 use crate::trace::TraceHash;
 
@@ -11,12 +12,25 @@ use crate::trace::TraceHash;
 pub struct Report {
     /// Everything that could be seen, hashed.
     pub trace: TraceHash,
-    /// The time from the app's first packet to its first reply.
-    pub first_reply_after: Duration,
     /// Datagrams that left any host.
     pub datagrams: u64,
-    /// Replies that the app got.
-    pub replies: u32,
+    /// What became of each flow, in their order.
+    pub outcomes: Vec<Outcome>,
+    /// How long disturbances lasted for those that they hit.
+    pub measured: Vec<(Kind, Duration)>,
+    /// What hosts told people.
+    pub lines: Vec<String>,
+}
+
+/// What became of a flow. Two runs that differ in timing alone have the same.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Outcome {
+    /// The flow's name.
+    pub flow: String,
+    /// Requests that were sent; of a fetch, its pieces.
+    pub sent: u32,
+    /// Those that were answered.
+    pub answered: u32,
 }
 
 /// An oracle that was violated.
@@ -28,14 +42,20 @@ pub struct Failure {
     pub at: Duration,
     /// What should not have been.
     pub what: String,
+    /// What hosts had told people by then.
+    pub lines: Vec<String>,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            scenario, at, what, ..
+        } = self;
+
         write!(
             f,
-            "seed {} at {:?}: {}\nreplay it with REPRO={} cargo test -p connlib-sim --test seeds\n{:#?}",
-            self.scenario.seed, self.at, self.what, self.scenario.seed, self.scenario
+            "\"{}\", seed {:#x}, at {at:?}: {what}",
+            scenario.name, scenario.seed
         )
     }
 }

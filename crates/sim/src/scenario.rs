@@ -1,107 +1,310 @@
-//! What happens in a world: everything in it follows from the seed.
+//! A world before it runs, as a value: who is there, what happens when, and what is expected.
+//!
+//! Three front ends make one: [`Scenario::from_seed`], [`Scenario::from_bytes`] (for a fuzzer) and [`Scenario::parse`]. All of
+//! them give the same kind of value, and its [`Display`](std::fmt::Display) is the text that the last one reads.
 
+mod draw;
+mod draw_events;
+mod draw_faults;
+mod events;
+mod lines;
+mod parse;
+mod print;
+mod quantity;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
+use ipnet::IpNet;
+
+pub use draw::Choices;
+pub use events::{Attack, Event, Expectation, Flow, FlowKind, Gone, PathWanted};
+pub use parse::ParseError;
 
 use crate::faults::Faults;
 
-/// Whether the two ends can reach each other without the relay.
+/// A world before it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scenario {
+    /// What it is about.
+    pub name: String,
+    /// What all chance in it follows from.
+    pub seed: u64,
+    /// When the loops are called.
+    pub drive: Drive,
+    /// How long it lasts.
+    pub lasts: Duration,
+    /// The control channel.
+    pub portal: PortalLink,
+    /// What stands between networks.
+    pub edges: Vec<Edge>,
+    /// Who is there.
+    pub hosts: Vec<Host>,
+    /// What can be reached.
+    pub resources: Vec<Resource>,
+    /// What happens, and when.
+    pub events: Vec<(Duration, Event)>,
+    /// What must come true, besides what must in any world.
+    pub expect: Vec<Expectation>,
+}
+
+/// When the loops are called.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Drive {
+    /// Exactly when they asked for it.
+    #[default]
+    Exact,
+    /// Then, and every millisecond.
+    EveryMilli,
+    /// Up to 100 ms later than they asked for it.
+    Late,
+}
+
+/// What the channel between any host and the portal is like.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Direct {
-    /// They can.
-    Open,
-    /// They can't.
+pub struct PortalLink {
+    /// One way.
+    pub latency: Duration,
+    /// Added by chance, up to this.
+    pub jitter: Duration,
+    /// How many messages to hosts arrive twice.
+    pub duplicates: PerMille,
+    /// How many messages to hosts are overtaken by later ones.
+    pub reorders: PerMille,
+}
+
+/// So many of a thousand.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub struct PerMille(pub u16);
+
+/// Something between two networks. What has no number of its own is seen through.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Edge {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub kind: EdgeKind,
+    /// The edge it is behind itself.
+    pub behind: Option<usize>,
+}
+
+/// What an edge does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum EdgeKind {
+    /// Translates IPv4 addresses (RFC 4787), and lets IPv6 pass.
+    Nat(Nat),
+    /// Lets answers in.
+    Firewall {
+        /// How long it waits for them.
+        expiry: Duration,
+    },
+    /// Lets UDP out to one port, and answers from there in.
+    OnlyPort(u16),
+    /// Lets no UDP pass.
     Blocked,
 }
 
-/// The IP version of the network between the hosts.
+/// A translator of IPv4 addresses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
+pub struct Nat {
+    /// Its address on the outside.
+    pub ip4: Ipv4Addr,
+    /// What a mapping depends on besides the inner address.
+    pub mapping: Dependence,
+    /// What of a sender must be known for its datagram to get in.
+    pub filtering: Dependence,
+    /// How long a mapping lasts that nobody sends through.
+    pub expiry: Duration,
+    /// Whether the outer port is the inner one where it is free.
+    pub keeps_ports: bool,
+    /// Whether those behind it reach each other by its outer address.
+    pub hairpin: bool,
 }
 
-/// A world before it runs.
-#[derive(Clone, Debug)]
-pub struct Scenario {
-    /// What everything follows from.
-    pub seed: u64,
-    /// The network between the hosts.
-    pub family: Family,
-    /// Whether it lets the two ends meet.
-    pub direct: Direct,
-    /// One-way delay of each host's link: client, gateway, relay.
-    pub latency: [Duration; 3],
-    /// How many of a thousand datagrams each link loses.
-    pub loss: u32,
-    /// One-way delay between any host and the portal.
-    pub portal_latency: Duration,
-    /// How many requests the app sends.
-    pub pings: u32,
-    /// Their payloads' size in bytes.
-    pub ping_size: usize,
-    /// The time between two of them.
-    pub ping_interval: Duration,
-    /// When the grant ends, from the start.
-    pub grant_ends_at: Option<Duration>,
-    /// What goes wrong in the client's devices, and in the gateway's.
-    pub faults: [Faults; 2],
+/// What of the other end's address a NAT looks at (RFC 4787 §4.1, §5).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Dependence {
+    /// Nothing.
+    Endpoint,
+    /// The address.
+    Address,
+    /// The address and the port.
+    AddressAndPort,
+}
+
+/// A machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Host {
+    /// Its name.
+    pub name: String,
+    /// What runs on it.
+    pub role: Role,
+    /// Where it is.
+    pub place: Place,
+    /// What joins it to its network.
+    pub link: Link,
+    /// What goes wrong in its devices.
+    pub faults: Faults,
+}
+
+/// Where a machine is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Place {
+    /// Its address.
+    pub ip4: Option<Ipv4Addr>,
+    /// Its address.
+    pub ip6: Option<Ipv6Addr>,
+    /// The edge it is behind.
+    pub behind: Option<usize>,
+}
+
+/// What runs on a machine.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Role {
+    /// A client.
+    Client {
+        /// When its token ends.
+        token_ends_at: Option<Duration>,
+    },
+    /// A gateway.
+    Gateway {
+        /// The site it serves.
+        site: String,
+    },
+    /// A relay.
+    Relay,
+}
+
+/// What joins a machine to its network, the same in both directions.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Link {
+    /// One way.
+    pub latency: Duration,
+    /// Added by chance, up to this. It never changes the order.
+    pub jitter: Duration,
+    /// How many datagrams are lost.
+    pub loss: PerMille,
+    /// How many arrive twice.
+    pub duplicates: PerMille,
+    /// How many are overtaken by later ones.
+    pub reorders: PerMille,
+    /// How many have a bit turned over.
+    pub corrupts: PerMille,
+    /// The largest IP packet; larger ones are lost.
+    pub mtu: u16,
+    /// Bits per second.
+    pub rate: Option<u64>,
+    /// How long a datagram waits for the rate at most; what would wait longer is lost.
+    pub queue: Duration,
+}
+
+/// Something that clients reach behind gateways.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Resource {
+    /// Its name.
+    pub name: String,
+    /// Its addresses.
+    pub network: IpNet,
+    /// The site whose gateways lead to it.
+    pub site: String,
+    /// The clients that may reach it at first, by number.
+    pub clients: Vec<usize>,
+}
+
+impl Default for PortalLink {
+    fn default() -> Self {
+        Self {
+            latency: Duration::from_millis(10),
+            jitter: Duration::ZERO,
+            duplicates: PerMille(0),
+            reorders: PerMille(0),
+        }
+    }
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self {
+            latency: Duration::from_millis(5),
+            jitter: Duration::ZERO,
+            loss: PerMille(0),
+            duplicates: PerMille(0),
+            reorders: PerMille(0),
+            corrupts: PerMille(0),
+            mtu: 1_500,
+            rate: None,
+            queue: Duration::from_millis(200),
+        }
+    }
+}
+
+impl Place {
+    /// Its address of one family.
+    pub(crate) fn ip(&self, is_ipv4: bool) -> Option<IpAddr> {
+        match is_ipv4 {
+            true => self.ip4.map(IpAddr::V4),
+            false => self.ip6.map(IpAddr::V6),
+        }
+    }
+}
+
+impl Link {
+    /// Whether a datagram can get lost on it.
+    pub(crate) fn loses(&self) -> bool {
+        self.loss > PerMille(0) || self.corrupts > PerMille(0) || self.rate.is_some()
+    }
+
+    /// Whether what is sent later can arrive earlier. A second copy is late, and may be the only one that is left.
+    pub(crate) fn reorders(&self) -> bool {
+        self.reorders > PerMille(0) || self.duplicates > PerMille(0)
+    }
 }
 
 impl Scenario {
-    /// Draws a world.
+    /// Draws a world. The same seed gives the same one as long as the generator is the same; its text gives it for ever.
     pub fn from_seed(seed: u64) -> Self {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let mut millis =
-            |range: std::ops::Range<u64>| Duration::from_millis(rng.random_range(range));
-        let latency = [millis(1..60), millis(1..60), millis(1..40)];
-        let portal_latency = millis(1..80);
-        let ping_interval = millis(5..500);
-        let grant_ends_at = Duration::from_secs(rng.random_range(40..60));
-
-        Self {
-            seed,
-            family: if rng.random_bool(0.7) {
-                Family::V4
-            } else {
-                Family::V6
-            },
-            direct: if rng.random_bool(0.6) {
-                Direct::Open
-            } else {
-                Direct::Blocked
-            },
-            latency,
-            loss: if rng.random_bool(0.5) {
-                0
-            } else {
-                rng.random_range(1..60)
-            },
-            portal_latency,
-            pings: rng.random_range(5..40),
-            ping_size: rng.random_range(8..1_200),
-            ping_interval,
-            grant_ends_at: rng.random_bool(0.3).then_some(grant_ends_at),
-            faults: match rng.random_bool(0.5) {
-                true => [Faults::draw(&mut rng), Faults::draw(&mut rng)],
-                false => Default::default(),
-            },
-        }
+        draw::scenario(seed, &mut Choices::from_seed(seed))
     }
 
-    /// When there are TUN devices on both ends.
-    pub(crate) fn devices_at(&self) -> Duration {
-        let [client, gateway] = &self.faults;
-
-        client.tun_comes_at.max(gateway.tun_comes_at)
+    /// Makes a world of any bytes, which take the place of chance.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        draw::scenario(0, &mut Choices::from_bytes(bytes))
     }
 
-    /// Whether datagrams are lost, by the network or by a device.
+    /// Whether a datagram can get lost without anybody being to blame: on a link, or in a device.
     pub(crate) fn loses(&self) -> bool {
-        self.loss > 0 || self.faults.iter().any(Faults::lose)
+        let on_links = self
+            .hosts
+            .iter()
+            .any(|host| host.link.loses() || host.faults.lose());
+        let later = self
+            .events
+            .iter()
+            .any(|(_, event)| matches!(event, Event::Link { link, .. } if link.loses()));
+
+        on_links || later
+    }
+
+    /// Whether datagrams of one sender can overtake each other without anybody being to blame.
+    pub(crate) fn reorders(&self) -> bool {
+        let at_first = self.hosts.iter().any(|host| host.link.reorders());
+        let later = self
+            .events
+            .iter()
+            .any(|(_, event)| matches!(event, Event::Link { .. }));
+
+        at_first || later
+    }
+
+    /// The largest one-way delay between two hosts.
+    pub(crate) fn longest_way(&self) -> Duration {
+        let mut ways: Vec<Duration> = self
+            .hosts
+            .iter()
+            .map(|host| host.link.latency + host.link.jitter)
+            .collect();
+        ways.sort_unstable();
+
+        ways.iter().rev().take(2).sum()
     }
 }

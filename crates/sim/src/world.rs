@@ -1,94 +1,100 @@
-//! The world itself: a heap of happenings, and the oracles that watch.
+//! The world itself: a heap of happenings, and hosts that take turns.
 
-mod app;
-mod relay;
+mod attacks;
+mod control;
+mod epilogue;
+mod host;
+mod launch;
+mod nodes;
+mod timeline;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use connlib::event_loop::{Command, Output};
-use connlib_os::fake::{FakeTrain, SentTrain};
-use connlib_tunnel::client::Client;
-use connlib_tunnel::gateway::Gateway;
-use connlib_tunnel::{PortalState, Settings};
-use connlib_wire::MAX_DATAGRAM;
-use connlib_wire::ecn::Ecn;
-use connlib_wire::portal::{client as client_portal, gateway as gateway_portal};
+use connlib_os::fake::FakeTrain;
 use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
+use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
-use crate::host::{Host, Turned};
-use crate::log::Warnings;
-use crate::network::{HostId, Network};
-use crate::portal::{Portal, Says};
+use crate::apps::Apps;
+use crate::log;
+use crate::network::{Delivery, Network};
+use crate::oracle::{Access, Watch, judge};
+use crate::pcap::Recorder;
+use crate::portal::{ChannelId, Hello, Portal, Says};
 use crate::report::{Failure, Report};
-use crate::scenario::{Direct, Scenario};
+use crate::scenario::{Drive, Scenario};
 use crate::trace::Trace;
-use app::App;
-use relay::RelayHost;
+use host::{Host, Role};
+
+/// The most hosts of a world.
+pub(crate) const MAX_HOSTS: usize = 256;
 
 /// The wall clock at the start.
-const UNIX: Duration = Duration::from_secs(1_800_000_000);
-
-/// The port that nodes use where it is free.
-const NODE_PORT: u16 = 52_625;
-
-/// When the path in use is looked at: everything has settled by then, and no grant has ended.
-const SETTLED_AT: Duration = Duration::from_secs(35);
-
-/// When a world ends.
-const END: Duration = Duration::from_secs(75);
-
-/// The longest wait for the first reply, without loss and with it.
-const FIRST_REPLY: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(12)];
-
-/// The most datagrams per second of a node that nobody uses.
-const QUIET_DATAGRAMS: u64 = 40;
+pub(crate) const UNIX: Duration = Duration::from_secs(1_800_000_000);
 
 /// How long a stalled device takes nothing.
 const STALL: Duration = Duration::from_millis(1);
 
 /// Turns that one instant may take before it counts as a standstill.
-const MAX_TURNS_AT_ONCE: u32 = 10_000;
+const MAX_TURNS_AT_ONCE: u32 = 2_000;
+
+/// How late a loop is called at most where it is called late.
+const LATEST: Duration = Duration::from_millis(100);
 
 /// Something that is going to happen.
 #[derive(Debug)]
 enum Happening {
-    Arrives(HostId, FakeTrain),
-    PortalSays(Box<Says>),
-    PortalHearsClient(client_portal::ToPortal),
-    PortalHearsGateway(gateway_portal::ToPortal),
-    /// The app sends, or sends again.
-    Ping(u32),
-    /// The host behind the gateway answers.
-    Echo(Vec<u8>),
-    Unstall(HostId),
-    TunComes(HostId),
-    TunVanishes(HostId),
-    GrantEnds,
-    Settled,
-    End,
+    Arrives(usize, FakeTrain),
+    /// A host opens a channel.
+    PortalOpens(ChannelId, Box<Hello>),
+    PortalHears(ChannelId, String),
+    PortalLoses(ChannelId),
+    PortalBegins,
+    /// Something of the portal arrives at a host.
+    HostHears(ChannelId, Says),
+    /// A host's attempt to open a channel failed.
+    HostRefused(ChannelId),
+    /// A host tries to open a channel.
+    HostConnects(ChannelId),
+    Heartbeat(ChannelId),
+    /// A program goes on.
+    App(usize),
+    /// The host behind a gateway answers.
+    Echo(usize, Vec<u8>),
+    Unstall(usize),
+    TunComes(usize),
+    TunVanishes(usize),
+    Wakes(usize),
+    /// A host that says goodbye has had time for it.
+    IsGone(usize, u32),
+    Event(usize),
+    /// An expectation looks.
+    Look(usize),
+    Epilogue(u32),
 }
 
-/// One client, one gateway, one relay, a portal, and a host that echoes.
+/// Hosts, what lies between them, a portal, and who watches.
 pub struct World {
     scenario: Scenario,
     start: Instant,
     now: Instant,
+    /// How far the wall clock was put forward.
+    steps: i64,
     heap: BTreeMap<(Instant, u64), Happening>,
     happenings: u64,
     network: Network,
-    client: Host<Client>,
-    gateway: Host<Gateway>,
-    relay: RelayHost,
+    hosts: Vec<Host>,
     portal: Portal,
-    app: App,
+    apps: Apps,
+    access: Access,
+    watch: Watch,
     trace: Trace,
-    datagrams: u64,
-    datagrams_when_quiet: u64,
-    violation: Option<String>,
+    rng: StdRng,
+    deliveries: Vec<Delivery>,
+    /// What attackers have read.
+    overheard: attacks::Overheard,
+    recorder: Option<Recorder>,
     has_ended: bool,
 }
 
@@ -101,42 +107,34 @@ impl World {
     pub fn new(scenario: Scenario) -> Self {
         let start = Instant::now();
         let mut rng = StdRng::seed_from_u64(scenario.seed ^ 0x5eed);
-        let mut seed = || {
-            let mut seed = [0; 32];
-            rng.fill_bytes(&mut seed);
-            seed
-        };
-        let settings = Settings { unix: UNIX };
-        let client = Client::new(start, seed(), settings);
-        let gateway = Gateway::new(start, seed(), settings);
-        let addr = |host: HostId, port| SocketAddr::new(host.ip(scenario.family), port);
-        let relay = RelayHost::new(addr(HostId::Relay, relay::PORT), seed());
-        let expires_at = scenario.grant_ends_at.map(|at| (UNIX + at).as_secs());
-        let portal = Portal::new(
-            client.public_key(),
-            gateway.public_key(),
-            relay.addr(),
-            expires_at,
-        );
+        let network = Network::new(&scenario, seed(&mut rng));
+        let portal = Portal::new(start, UNIX.as_secs(), &scenario, seed(&mut rng));
+        let hosts = scenario
+            .hosts
+            .iter()
+            .map(|plan| Host::new(plan, start, &mut rng))
+            .collect();
+        let is_attacked = scenario
+            .events
+            .iter()
+            .any(|(_, event)| matches!(event, crate::scenario::Event::Attack { .. }));
 
         let mut world = Self {
-            network: Network::new(&scenario, StdRng::from_seed(seed())),
-            client: Host::new(client, addr(HostId::Client, NODE_PORT), &scenario.faults[0]),
-            gateway: Host::new(
-                gateway,
-                addr(HostId::Gateway, NODE_PORT),
-                &scenario.faults[1],
-            ),
-            relay,
+            apps: Apps::new(scenario.flows().cloned()),
+            access: Access::new(&scenario, start),
+            watch: Watch::new(&scenario, start),
+            overheard: attacks::Overheard::new(is_attacked),
+            network,
+            hosts,
             portal,
-            app: App::new(&scenario),
             trace: Trace::new(),
-            datagrams: 0,
-            datagrams_when_quiet: 0,
-            violation: None,
+            rng,
+            deliveries: Vec::new(),
+            recorder: None,
             has_ended: false,
             heap: BTreeMap::new(),
             happenings: 0,
+            steps: 0,
             start,
             now: start,
             scenario,
@@ -146,76 +144,88 @@ impl World {
         world
     }
 
+    /// Keeps every datagram, for a look at what each host sent and got.
+    pub(crate) fn recorded(mut self) -> Self {
+        let hosts = self.scenario.hosts.iter().map(|host| host.name.clone());
+        self.recorder = Some(Recorder::new(hosts));
+
+        self
+    }
+
     /// Lets everything happen.
     ///
     /// # Errors
     ///
     /// The first oracle that was violated.
-    pub fn run(mut self) -> Result<Report, Failure> {
-        let (result, warnings) = Warnings::during(|| {
-            while self.violation.is_none() && !self.has_ended {
-                self.step();
-            }
-            self.finish()
-        });
-        match (result, warnings.first()) {
-            (Ok(report), None) => Ok(report),
-            (Ok(_), Some(warning)) => Err(Failure {
-                scenario: Box::new(self.scenario),
-                at: END,
-                what: format!("a warning: {warning}"),
-            }),
-            (Err(failure), _) => Err(failure),
-        }
+    pub fn run(self) -> Result<Report, Failure> {
+        self.run_recorded().0
     }
 
-    fn set_the_stage(&mut self) {
-        let portal = self.scenario.portal_latency;
-        self.client
-            .command(Command::PortalState(PortalState::Joined));
-        self.gateway
-            .command(Command::PortalState(PortalState::Joined));
-        let (to_client, to_gateway) = (self.portal.init_client(), self.portal.init_gateway());
-        self.post(portal, Happening::PortalSays(Box::new(to_client)));
-        self.post(portal, Happening::PortalSays(Box::new(to_gateway)));
-        let late = [HostId::Client, HostId::Gateway].into_iter();
-        for (host, faults) in late.zip(self.scenario.faults.clone()) {
-            self.post(faults.tun_comes_at, Happening::TunComes(host));
-            if let Some(at) = faults.tun_vanishes_at {
-                self.post(at, Happening::TunVanishes(host));
+    /// The same, and what was recorded.
+    pub(crate) fn run_recorded(mut self) -> (Result<Report, Failure>, Option<Recorder>) {
+        log::during(|| {
+            while self.watch.violation().is_none() && !self.has_ended {
+                self.step();
             }
-        }
-        let first_at = app::FIRST_AT.max(self.scenario.devices_at());
-        for ping in 0..self.scenario.pings {
-            self.post(
-                first_at + self.scenario.ping_interval * ping,
-                Happening::Ping(ping),
-            );
-        }
-        if let Some(at) = self.scenario.grant_ends_at {
-            self.post(at, Happening::GrantEnds);
-            for ping in 0..app::FORBIDDEN {
-                let at = at + Duration::from_secs(1) + Duration::from_millis(500) * ping;
-                self.post(at, Happening::Ping(self.scenario.pings + ping));
-            }
-        }
-        self.post(SETTLED_AT, Happening::Settled);
-        self.post(END, Happening::End);
+        });
+        let recorder = self.recorder.take();
+        let verdict = match self.watch.violation() {
+            Some(violation) => Err(violation),
+            None => judge(
+                &self.scenario,
+                self.start,
+                &self.apps,
+                &self.access,
+                &self.watch,
+            ),
+        };
+        let lines = self.watch.take_lines().into_iter().map(|(at, host, line)| {
+            let host = self
+                .scenario
+                .hosts
+                .get(host)
+                .map_or("portal", |host| &host.name);
+            format!("{at:>12.3?} {host} {line}")
+        });
+        let lines = lines.collect();
+        let result = match verdict {
+            Ok(measured) => Ok(Report {
+                lines,
+                trace: self.trace.finish(),
+                datagrams: self.watch.datagrams(),
+                outcomes: self.apps.outcomes(),
+                measured,
+            }),
+            Err((at, what)) => Err(Failure {
+                scenario: Box::new(self.scenario),
+                at,
+                what,
+                lines,
+            }),
+        };
+
+        (result, recorder)
     }
 
     /// Goes to the next instant at which anything happens, and lets all of it happen.
     fn step(&mut self) {
-        let due = [
-            self.heap.keys().next().map(|(at, _)| *at),
-            self.client.due_at,
-            self.gateway.due_at,
-            self.relay.due_at,
-        ];
-        let Some(next) = due.into_iter().flatten().min() else {
+        let first = self.heap.keys().next().map(|(at, _)| *at);
+        let drive = self.scenario.drive;
+        let (now, rng) = (self.now, &mut self.rng);
+        let hosts = self.hosts.iter_mut();
+        let due = hosts.filter_map(|host| host.due_at(now, drive, rng)).min();
+        let Some(next) = [first, due, self.portal.due_at()]
+            .into_iter()
+            .flatten()
+            .min()
+        else {
             self.violate("nothing is ever going to happen");
             return;
         };
         self.now = self.now.max(next);
+        if drive == Drive::EveryMilli {
+            self.now = self.now.min(now + Duration::from_millis(1));
+        }
 
         while let Some(entry) = self.heap.first_entry() {
             if entry.key().0 > self.now {
@@ -224,24 +234,30 @@ impl World {
             let happening = entry.remove();
             self.let_happen(happening);
         }
+        if self.portal.due_at().is_some_and(|at| at <= self.now) {
+            let unix = self.unix().as_secs();
+            self.portal.handle_timeout(self.now, unix);
+            self.drain_portal();
+        }
+        self.take_turns();
+    }
+
+    fn take_turns(&mut self) {
+        let forced = self.scenario.drive == Drive::EveryMilli;
         for turn in 0.. {
-            let now = self.now;
-            let client = self.client.wants_turn(now);
-            let gateway = self.gateway.wants_turn(now);
-            let relay = self.relay.wants_turn(now);
-            if client {
-                let turned = self.client.turn(now);
-                self.after_client(turned);
+            let mut was_any = false;
+            for host in 0..self.hosts.len() {
+                let (now, is_first) = (self.now, turn == 0);
+                let wants = self.hosts.get(host).is_some_and(|entry| {
+                    entry.is_awake(now) && (entry.wants_turn(now) || (forced && is_first))
+                });
+                if wants {
+                    was_any = true;
+                    self.take_turn(host);
+                }
             }
-            if gateway {
-                let turned = self.gateway.turn(now);
-                self.after_gateway(turned);
-            }
-            if relay {
-                self.turn_relay();
-            }
-            if !client && !gateway && !relay {
-                break;
+            if !was_any {
+                return;
             }
             if turn >= MAX_TURNS_AT_ONCE {
                 self.violate("turns without end at one instant");
@@ -252,216 +268,76 @@ impl World {
 
     fn let_happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Arrives(HostId::Client, train) => self.client.receive(train),
-            Happening::Arrives(HostId::Gateway, train) => self.gateway.receive(train),
-            Happening::Arrives(HostId::Relay, train) => self.relay.receive(train),
-            Happening::PortalSays(says) => match *says {
-                Says::ToClient(message) => self.client.command(Command::Portal(message)),
-                Says::ToGateway(message) => self.gateway.command(Command::Portal(message)),
-            },
-            Happening::PortalHearsClient(message) => {
-                let says = self.portal.hears_client(message);
-                self.portal_says(says);
+            Happening::Arrives(host, train) => self.arrive(host, train),
+            Happening::PortalOpens(channel, hello) => self.portal_opens(channel, &hello),
+            Happening::PortalHears(channel, text) => self.portal_hears(channel, &text),
+            Happening::PortalLoses(channel) => self.portal_loses(channel),
+            Happening::PortalBegins => {
+                self.portal.begin(self.now, self.unix().as_secs());
+                self.watch.portal_is_back(self.now);
             }
-            Happening::PortalHearsGateway(message) => {
-                let says = self.portal.hears_gateway(message);
-                self.portal_says(says);
-            }
-            Happening::Ping(number) => self.ping(number),
-            Happening::Echo(packet) => self.gateway.send_packet(packet),
-            Happening::Unstall(HostId::Client) => self.client.unstall(),
-            Happening::Unstall(HostId::Gateway) => self.gateway.unstall(),
-            Happening::TunComes(HostId::Client) => self.client.tun_comes(),
-            Happening::TunComes(HostId::Gateway) => self.gateway.tun_comes(),
-            Happening::TunVanishes(HostId::Client) => self.client.tun_vanishes(),
-            Happening::TunVanishes(HostId::Gateway) => self.gateway.tun_vanishes(),
-            Happening::Unstall(HostId::Relay)
-            | Happening::TunComes(HostId::Relay)
-            | Happening::TunVanishes(HostId::Relay) => {}
-            Happening::GrantEnds => self.portal.refuse_from_now_on(),
-            Happening::Settled => self.check_path(),
-            Happening::End => self.has_ended = true,
-        }
-    }
-
-    fn ping(&mut self, number: u32) {
-        if let Some(packet) = self.app.ping(self.now, number) {
-            self.client.send_packet(packet);
-            self.post(app::RETRY_AFTER, Happening::Ping(number));
-        }
-    }
-
-    fn after_client(&mut self, turned: Turned<Client>) {
-        for packet in &turned.packets {
-            self.trace
-                .add(self.now - self.start, "client's TUN", packet);
-            if let Err(what) = self.app.receive(self.now, packet) {
-                self.violate(what);
-            }
-        }
-        for output in turned.outputs {
-            if let Output::Message(message) = output {
-                let latency = self.scenario.portal_latency;
-                self.post(latency, Happening::PortalHearsClient(message));
-            }
-        }
-        self.after(
-            HostId::Client,
-            turned.trains,
-            turned.fatal,
-            turned.is_stalled,
-        );
-    }
-
-    fn after_gateway(&mut self, turned: Turned<Gateway>) {
-        for packet in turned.packets {
-            self.trace
-                .add(self.now - self.start, "gateway's TUN", &packet);
-            let is_over = self
-                .scenario
-                .grant_ends_at
-                .is_some_and(|at| self.elapsed() >= at);
-            match self.app.echo(&packet) {
-                _ if is_over => {
-                    let what = "a packet reached the resource after the grant's end";
-                    self.violate(what);
-                }
-                Ok(echo) => self.post(app::ECHO_AFTER, Happening::Echo(echo)),
-                Err(what) => {
-                    self.violate(what);
+            Happening::HostHears(channel, says) => self.host_hears(channel, says),
+            Happening::HostRefused(channel) => self.host_refused(channel),
+            Happening::HostConnects(channel) => self.host_connects(channel),
+            Happening::Heartbeat(channel) => self.heartbeat(channel),
+            Happening::App(flow) => self.step_app(flow),
+            Happening::Echo(host, packet) => {
+                if let Some(Role::Gateway(node)) =
+                    self.hosts.get_mut(host).map(|host| &mut host.role)
+                {
+                    node.send_packet(packet);
                 }
             }
-        }
-        for output in turned.outputs {
-            if let Output::Message(message) = output {
-                let latency = self.scenario.portal_latency;
-                self.post(latency, Happening::PortalHearsGateway(message));
-            }
-        }
-        self.after(
-            HostId::Gateway,
-            turned.trains,
-            turned.fatal,
-            turned.is_stalled,
-        );
-    }
-
-    fn after(
-        &mut self,
-        host: HostId,
-        trains: Vec<(SocketAddr, SentTrain)>,
-        fatal: Option<String>,
-        is_stalled: bool,
-    ) {
-        self.launch_all(host, trains);
-        if is_stalled {
-            self.post(STALL, Happening::Unstall(host));
-        }
-        if let Some(fatal) = fatal {
-            self.violate(format!("a fatal error: {fatal}"));
+            Happening::Unstall(host) => self.with_host(host, Host::unstall),
+            Happening::TunComes(host) => self.with_host(host, Host::tun_comes),
+            Happening::TunVanishes(host) => self.with_host(host, Host::tun_vanishes),
+            Happening::Wakes(host) => self.wake(host),
+            Happening::IsGone(host, life) => self.is_gone(host, life),
+            Happening::Event(event) => self.event(event),
+            Happening::Look(expectation) => self.look(expectation),
+            Happening::Epilogue(act) => self.epilogue(act),
         }
     }
 
-    fn launch_all(&mut self, host: HostId, trains: Vec<(SocketAddr, SentTrain)>) {
-        for (local, train) in trains {
-            let from = train.route.src.unwrap_or(local);
-            let datagrams: Vec<&[u8]> = train.datagrams().collect();
-            self.launch(host, from, train.route.dst, train.route.ecn, &datagrams);
+    fn arrive(&mut self, host: usize, train: FakeTrain) {
+        let Some(entry) = self.hosts.get_mut(host) else {
+            return;
+        };
+        if !entry.is_awake(self.now) || !self.network.is_attached(host) {
+            return;
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.received(self.now - self.start, host, &train);
+        }
+        match &mut entry.role {
+            Role::Client(node) => node.receive(train),
+            Role::Gateway(node) => node.receive(train),
+            Role::Relay(node) => node.receive(train),
+            Role::Down => {}
         }
     }
 
-    fn launch(
-        &mut self,
-        host: HostId,
-        from: SocketAddr,
-        to: SocketAddr,
-        ecn: Ecn,
-        datagrams: &[&[u8]],
-    ) {
-        for datagram in datagrams {
-            self.trace.add(self.now - self.start, host.name(), datagram);
-            self.datagrams += 1;
-            let is_quiet = (app::QUIET_FROM..app::QUIET_UNTIL).contains(&self.elapsed());
-            self.datagrams_when_quiet += u64::from(is_quiet && host != HostId::Relay);
-            if datagram.len() > MAX_DATAGRAM {
-                self.violate(format!("a datagram of {} bytes", datagram.len()));
-            }
-        }
-        if let Some((after, target, train)) = self.network.carry(from, to, ecn, datagrams) {
-            self.post(after, Happening::Arrives(target, train));
+    fn with_host(&mut self, host: usize, act: fn(&mut Host)) {
+        if let Some(host) = self.hosts.get_mut(host) {
+            act(host);
         }
     }
 
-    fn turn_relay(&mut self) {
+    /// The wall clock.
+    fn unix(&self) -> Duration {
         let unix = UNIX + self.elapsed();
-        match self.relay.turn(self.now, unix) {
-            Ok(trains) => self.launch_all(HostId::Relay, trains),
-            Err(fatal) => self.violate(format!("a fatal error: {fatal}")),
+        let step = Duration::from_secs(self.steps.unsigned_abs());
+
+        match self.steps < 0 {
+            true => unix.saturating_sub(step),
+            false => unix + step,
         }
-    }
-
-    fn portal_says(&mut self, says: Vec<Says>) {
-        for says in says {
-            self.post(
-                self.scenario.portal_latency,
-                Happening::PortalSays(Box::new(says)),
-            );
-        }
-    }
-
-    fn check_path(&mut self) {
-        let status = self.client.core().status(self.now);
-        let path = status.peers.first().and_then(|peer| peer.path);
-        let expected = match self.scenario.direct {
-            Direct::Open => "direct",
-            Direct::Blocked => "relayed",
-        };
-        if path != Some(expected) {
-            self.violate(format!("the path is {path:?}, not {expected}"));
-        }
-    }
-
-    /// Asks the oracles that judge a whole run.
-    fn finish(&mut self) -> Result<Report, Failure> {
-        let is_lossy = self.scenario.loses();
-        let first_reply_after = self.app.first_reply_after().unwrap_or(Duration::MAX);
-        let [calm, lossy] = FIRST_REPLY;
-        let limit = if is_lossy { lossy } else { calm };
-        let quiet_secs = (app::QUIET_UNTIL - app::QUIET_FROM).as_secs();
-
-        let what = if let Some(what) = self.violation.take() {
-            Some(what)
-        } else if let Some(what) = self.app.judge(is_lossy) {
-            Some(what)
-        } else if first_reply_after > limit {
-            Some(format!("the first reply took {first_reply_after:?}"))
-        } else if self.datagrams_when_quiet > QUIET_DATAGRAMS * quiet_secs {
-            Some(format!(
-                "{} datagrams while nobody sent",
-                self.datagrams_when_quiet
-            ))
-        } else {
-            None
-        };
-        if let Some(what) = what {
-            return Err(Failure {
-                scenario: Box::new(self.scenario.clone()),
-                at: self.elapsed(),
-                what,
-            });
-        }
-
-        Ok(Report {
-            trace: std::mem::replace(&mut self.trace, Trace::new()).finish(),
-            first_reply_after,
-            datagrams: self.datagrams,
-            replies: self.app.replies(),
-        })
     }
 
     /// An oracle objects; the first objection counts.
     fn violate(&mut self, what: impl Into<String>) {
-        self.violation.get_or_insert_with(|| what.into());
+        let at = self.elapsed();
+        self.watch.violate(at, what);
     }
 
     fn elapsed(&self) -> Duration {
@@ -469,10 +345,28 @@ impl World {
     }
 
     fn post(&mut self, after: Duration, happening: Happening) {
+        self.post_at(self.now + after, happening);
+    }
+
+    fn post_at(&mut self, at: Instant, happening: Happening) {
         self.happenings += 1;
         self.heap
-            .insert((self.now + after, self.happenings), happening);
+            .insert((at.max(self.now), self.happenings), happening);
     }
+
+    fn random_span(&mut self, most: Duration) -> Duration {
+        match most.is_zero() {
+            true => Duration::ZERO,
+            false => most.mul_f64(self.rng.random::<f64>()),
+        }
+    }
+}
+
+fn seed(rng: &mut StdRng) -> [u8; 32] {
+    let mut seed = [0; 32];
+    rng.fill_bytes(&mut seed);
+
+    seed
 }
 
 impl fmt::Debug for World {

@@ -14,8 +14,8 @@ use connlib_wire::ip;
 use connlib_wire::offload::VirtioHeader;
 use connlib_wire::train::Arrival;
 
+use super::portal::{CLIENT_V4, CLIENT_V6, GATEWAY_V6};
 use super::{Carried, Direction};
-use crate::portal::{CLIENT_V4, CLIENT_V6, GATEWAY_V6};
 
 /// How many trains may be on their way at once.
 const TRAINS: usize = 512;

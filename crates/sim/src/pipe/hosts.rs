@@ -15,8 +15,8 @@ use connlib_wire::secret::Secret;
 use connlib_wire::stun::Family;
 
 use super::devices::{Cables, Load, PipeTun, PipeUdp, Train};
+use super::portal::RELAY_SECRET;
 use super::{Carried, message_of};
-use crate::portal::RELAY_SECRET;
 
 /// Where the relay listens.
 pub(super) const RELAY_PORT: u16 = 3_478;

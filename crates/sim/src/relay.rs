@@ -2,50 +2,51 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use connlib::event_loop::relay::{RelayIo, RelayLoop};
 use connlib::event_loop::{Error, Watched};
 use connlib_os::fake::{FakeTrain, FakeUdp, SentTrain};
 use connlib_os::udp::Udp as _;
-use connlib_relay::{AllocationPort, Config, Credentials, LoopbackPeers, Server, Via};
+use connlib_relay::{AllocationPort, Config, Credentials, LoopbackPeers, Server, Stats, Via};
 use connlib_wire::buffer::Pool;
 use connlib_wire::secret::Secret;
 use connlib_wire::stun::Family;
 
-use crate::portal::RELAY_SECRET;
+use crate::scenario::Place;
 
 /// Where the relay listens.
-pub(super) const PORT: u16 = 3_478;
+pub(crate) const PORT: u16 = 3_478;
 
-pub(super) struct RelayHost {
+pub(crate) struct RelayNode {
     event_loop: RelayLoop,
     io: FakeIo,
-    pub(super) due_at: Option<Instant>,
+    pub(crate) due_at: Option<Instant>,
     has_work: bool,
 }
 
-impl RelayHost {
-    pub(super) fn new(addr: SocketAddr, seed: [u8; 32]) -> Self {
-        let (public_v4, public_v6) = match addr.ip() {
-            IpAddr::V4(ip) => (Some(ip), None),
-            IpAddr::V6(ip) => (None, Some(ip)),
-        };
+impl RelayNode {
+    pub(crate) fn new(place: &Place, secret: Secret, seed: [u8; 32]) -> Self {
         let config = Config {
-            public_v4,
-            public_v6,
-            listen_port: addr.port(),
+            public_v4: place.ip4,
+            public_v6: place.ip6,
+            listen_port: PORT,
             ports: 49_152..=65_535,
-            credentials: Credentials::Stamped(Secret::from(RELAY_SECRET)),
+            credentials: Credentials::Stamped(secret),
             loopback_peers: LoopbackPeers::Refused,
         };
-        let server = Server::new(config, seed, Pool::new(2_048, 64));
+        let server = Server::new(config, seed, Pool::new(2_048, 16));
+        let listen = [true, false].map(|is_ipv4| {
+            let ip = place.ip(is_ipv4)?;
+            Some(Watched::new(FakeUdp::new(SocketAddr::new(ip, PORT))))
+        });
 
         Self {
             event_loop: RelayLoop::new(server, 0),
             io: FakeIo {
-                listen: Watched::new(FakeUdp::new(addr)),
+                place: *place,
+                listen,
                 allocations: BTreeMap::new(),
                 ready: VecDeque::new(),
                 unix: Duration::ZERO,
@@ -55,13 +56,18 @@ impl RelayHost {
         }
     }
 
-    pub(super) fn addr(&self) -> SocketAddr {
-        self.io.listen.device.local_addr()
+    /// What it counted.
+    pub(crate) fn stats(&self) -> &Stats {
+        self.event_loop.server().stats()
     }
 
     /// A train for a port that nobody holds goes nowhere.
-    pub(super) fn receive(&mut self, train: FakeTrain) {
-        let via = self.io.via(train.to.port());
+    pub(crate) fn receive(&mut self, train: FakeTrain) {
+        let family = Family::of(train.to);
+        let via = match train.to.port() {
+            PORT => Via::Listen(family),
+            port => Via::Allocation(AllocationPort(port), family),
+        };
         let Some(socket) = self.io.socket(via) else {
             return;
         };
@@ -71,12 +77,12 @@ impl RelayHost {
         self.has_work = true;
     }
 
-    pub(super) fn wants_turn(&self, now: Instant) -> bool {
-        self.has_work || self.due_at.is_some_and(|at| at <= now)
+    pub(crate) fn has_work(&self) -> bool {
+        self.has_work
     }
 
     /// The trains that leave, each with the address it leaves from, or what went wrong and can't be mended.
-    pub(super) fn turn(
+    pub(crate) fn turn(
         &mut self,
         now: Instant,
         unix: Duration,
@@ -95,9 +101,9 @@ impl RelayHost {
             return Err(fatal);
         }
 
-        let sockets = self.io.allocations.values_mut();
-        let trains = std::iter::once(&mut self.io.listen).chain(sockets);
-        Ok(trains
+        let listening = self.io.listen.iter_mut().flatten();
+        Ok(listening
+            .chain(self.io.allocations.values_mut())
             .flat_map(|socket| {
                 let local = socket.device.local_addr();
                 let sent = std::mem::take(&mut socket.device.sent);
@@ -108,52 +114,39 @@ impl RelayHost {
 }
 
 struct FakeIo {
-    listen: Watched<FakeUdp>,
-    allocations: BTreeMap<u16, Watched<FakeUdp>>,
+    place: Place,
+    /// IPv4, IPv6.
+    listen: [Option<Watched<FakeUdp>>; 2],
+    allocations: BTreeMap<(u16, bool), Watched<FakeUdp>>,
     ready: VecDeque<Via>,
     unix: Duration,
-}
-
-impl FakeIo {
-    fn family(&self) -> Family {
-        Family::of(self.listen.device.local_addr())
-    }
-
-    fn via(&self, port: u16) -> Via {
-        if port == self.listen.device.local_addr().port() {
-            Via::Listen(self.family())
-        } else {
-            Via::Allocation(AllocationPort(port), self.family())
-        }
-    }
 }
 
 impl RelayIo for FakeIo {
     type Udp = FakeUdp;
 
     fn socket(&mut self, via: Via) -> Option<&mut Watched<FakeUdp>> {
-        let ours = self.family();
+        let [v4, v6] = &mut self.listen;
         match via {
-            Via::Listen(family) if family == ours => Some(&mut self.listen),
-            Via::Allocation(port, family) if family == ours => self.allocations.get_mut(&port.0),
-            Via::Listen(_) | Via::Allocation(..) => None,
+            Via::Listen(Family::V4) => v4.as_mut(),
+            Via::Listen(Family::V6) => v6.as_mut(),
+            Via::Allocation(port, family) => self.allocations.get_mut(&key(port, family)),
         }
     }
 
     fn open(&mut self, port: AllocationPort, family: Family) -> io::Result<()> {
-        if family != self.family() {
-            return Err(io::ErrorKind::AddrNotAvailable.into());
-        }
-        let addr = SocketAddr::new(self.listen.device.local_addr().ip(), port.0);
+        let ip = self.place.ip(family == Family::V4);
+        let ip = ip.ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let socket = FakeUdp::new(SocketAddr::new(ip, port.0));
         self.allocations
-            .insert(port.0, Watched::new(FakeUdp::new(addr)));
+            .insert(key(port, family), Watched::new(socket));
         self.ready.push_back(Via::Allocation(port, family));
 
         Ok(())
     }
 
-    fn close(&mut self, port: AllocationPort, _: Family) {
-        self.allocations.remove(&port.0);
+    fn close(&mut self, port: AllocationPort, family: Family) {
+        self.allocations.remove(&key(port, family));
     }
 
     fn next_ready(&mut self) -> Option<Via> {
@@ -167,4 +160,8 @@ impl RelayIo for FakeIo {
     fn elapsed(&self) -> Duration {
         Duration::ZERO
     }
+}
+
+fn key(port: AllocationPort, family: Family) -> (u16, bool) {
+    (port.0, family == Family::V4)
 }

@@ -1,0 +1,367 @@
+//! Who uses the network: programs on clients, and hosts behind gateways that answer them.
+
+mod payload;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use connlib_wire::buffer::Pool;
+use connlib_wire::ip::{self, Packet};
+
+use crate::report::Outcome;
+use crate::scenario::{Flow, FlowKind};
+use payload::Stamp;
+
+/// How long the host behind the gateway takes.
+pub(crate) const ECHO_AFTER: Duration = Duration::from_millis(1);
+
+/// How often a fetch looks for what is missing.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How long a fetch waits before it asks for a piece again: at first, and at most.
+const ASK_AGAIN: [Duration; 2] = [Duration::from_millis(400), Duration::from_secs(3)];
+
+/// How many pieces a fetch asks for at a time.
+const WINDOW: usize = 16;
+
+/// The bytes of a piece.
+const PIECE: u32 = 1_100;
+
+const ECHO_PORT: u16 = 7;
+const FETCH_PORT: u16 = 9;
+const FIRST_OWN_PORT: u16 = 5_000;
+
+/// All programs of a world.
+pub(crate) struct Apps {
+    flows: Vec<Running>,
+    pool: Pool,
+}
+
+/// A program, and what became of what it sent.
+pub(crate) struct Running {
+    pub(crate) flow: Flow,
+    /// Of a ping: its requests, in order.
+    pub(crate) probes: Vec<Probe>,
+    /// When a fetch was complete.
+    pub(crate) completed_at: Option<Instant>,
+    pieces: BTreeMap<u32, Piece>,
+    missing: u32,
+    /// Attempts that were seen on a gateway's TUN device, and on the client's.
+    seen: [BTreeSet<(u32, u16)>; 2],
+    /// The last number seen on either, for the order.
+    last: [Option<u32>; 2],
+}
+
+/// A request that is sent once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Probe {
+    pub(crate) sent_at: Instant,
+    /// When it was on a gateway's TUN device.
+    pub(crate) arrived_at: Option<Instant>,
+    pub(crate) replied_at: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Piece {
+    attempts: u16,
+    asked_at: Option<Instant>,
+    is_there: bool,
+}
+
+/// A packet that a gateway hands to its network, and what it is part of.
+pub(crate) struct Request {
+    pub(crate) flow: usize,
+    /// From which client it says it is.
+    pub(crate) host: usize,
+    pub(crate) source: IpAddr,
+    pub(crate) to: IpAddr,
+    /// The answer.
+    pub(crate) reply: Vec<u8>,
+}
+
+impl Apps {
+    pub(crate) fn new(flows: impl Iterator<Item = Flow>) -> Self {
+        let flows = flows.map(|flow| Running {
+            missing: match flow.kind {
+                FlowKind::Ping { .. } => 0,
+                FlowKind::Fetch { bytes } => bytes.div_ceil(PIECE),
+            },
+            flow,
+            probes: Vec::new(),
+            completed_at: None,
+            pieces: BTreeMap::new(),
+            seen: Default::default(),
+            last: [None; 2],
+        });
+
+        Self {
+            flows: flows.collect(),
+            pool: Pool::new(2_048, 8),
+        }
+    }
+
+    pub(crate) fn flows(&self) -> &[Running] {
+        &self.flows
+    }
+
+    /// What became of each.
+    pub(crate) fn outcomes(&self) -> Vec<Outcome> {
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let outcomes = self.flows.iter().map(|running| {
+            let pieces = running.pieces.values();
+            let replied = running
+                .probes
+                .iter()
+                .filter(|probe| probe.replied_at.is_some());
+            Outcome {
+                flow: running.flow.name.clone(),
+                sent: count(running.probes.len() + running.pieces.len()),
+                answered: count(replied.count() + pieces.filter(|piece| piece.is_there).count()),
+            }
+        });
+
+        outcomes.collect()
+    }
+
+    /// What a program sends from `source` at `now`, and when it wants to be asked again.
+    pub(crate) fn step(
+        &mut self,
+        now: Instant,
+        flow: usize,
+        source: IpAddr,
+    ) -> (Vec<Vec<u8>>, Option<Duration>) {
+        let Some(running) = self.flows.get_mut(flow) else {
+            return (Vec::new(), None);
+        };
+        let (stamps, size, port, again) = match running.flow.kind {
+            FlowKind::Ping { count, every, size } => {
+                let number = u32::try_from(running.probes.len()).unwrap_or(u32::MAX);
+                if number >= count {
+                    return (Vec::new(), None);
+                }
+                running.probes.push(Probe {
+                    sent_at: now,
+                    arrived_at: None,
+                    replied_at: None,
+                });
+                let again = (number + 1 < count).then_some(every);
+                (vec![(number, 0)], usize::from(size), ECHO_PORT, again)
+            }
+            FlowKind::Fetch { .. } => {
+                let again = (running.missing > 0).then_some(LOOK_EVERY);
+                (running.ask(now), payload::LEN, FETCH_PORT, again)
+            }
+        };
+        let (own, to) = (own_port(flow), running.flow.to);
+        let packets = stamps.into_iter().filter_map(|(number, attempt)| {
+            let stamp = Stamp {
+                flow,
+                number,
+                attempt,
+            };
+            packet(&self.pool, (source, own), (to, port), &stamp.request(size))
+        });
+
+        (packets.collect(), again)
+    }
+
+    /// Answers a packet that left a gateway's TUN device.
+    ///
+    /// # Errors
+    ///
+    /// It is none that may be there.
+    pub(crate) fn request(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+        keeps_order: bool,
+    ) -> Result<Request, String> {
+        let packet = checked("a gateway's TUN", bytes)?;
+        let (source, to) = (packet.source(), packet.destination());
+        let strange = || format!("a packet from {source} to {to} that nobody sent left a gateway");
+        let stamp = Stamp::read(packet.payload()).ok_or_else(strange)?;
+        let running = self.flows.get_mut(stamp.flow).ok_or_else(strange)?;
+        if running.flow.to != to || packet.source_port() != Some(own_port(stamp.flow)) {
+            return Err(strange());
+        }
+        running.see(0, stamp, keeps_order)?;
+        if let Some(probe) = running.probe(stamp.number) {
+            probe.arrived_at.get_or_insert(now);
+        }
+        let (port, payload) = match running.flow.kind {
+            FlowKind::Ping { .. } => (ECHO_PORT, packet.payload().to_vec()),
+            FlowKind::Fetch { .. } => (FETCH_PORT, stamp.piece(PIECE as usize)),
+        };
+        let host = running.flow.host;
+        let client = (source, own_port(stamp.flow));
+        let reply = packet_of(&self.pool, (to, port), client, &payload)?;
+
+        Ok(Request {
+            flow: stamp.flow,
+            host,
+            source,
+            to,
+            reply,
+        })
+    }
+
+    /// Takes a packet that left the TUN device of client `host`. Returns the flow that may go on.
+    ///
+    /// # Errors
+    ///
+    /// It is none that may be there.
+    pub(crate) fn reply(
+        &mut self,
+        now: Instant,
+        host: usize,
+        bytes: &[u8],
+        keeps_order: bool,
+    ) -> Result<Option<usize>, String> {
+        let packet = checked("a client's TUN", bytes)?;
+        if packet.is_icmp_error() {
+            // A refusal of what is not granted; which requests may be refused is judged at the end.
+            return Ok(None);
+        }
+        let source = packet.source();
+        let strange = || format!("a packet from {source} that nobody asked for reached a client");
+        let stamp = Stamp::read(packet.payload()).ok_or_else(strange)?;
+        let running = self.flows.get_mut(stamp.flow).ok_or_else(strange)?;
+        if running.flow.host != host || running.flow.to != source {
+            return Err(strange());
+        }
+        running.see(1, stamp, keeps_order)?;
+        let intact = match running.flow.kind {
+            FlowKind::Ping { size, .. } => stamp.request(usize::from(size)),
+            FlowKind::Fetch { .. } => stamp.piece(PIECE as usize),
+        };
+        if packet.payload() != intact {
+            return Err(format!(
+                "a reply to `{}` came back changed",
+                running.flow.name
+            ));
+        }
+        if let Some(probe) = running.probe(stamp.number) {
+            probe.replied_at = Some(now);
+        }
+
+        Ok(running.take_piece(now, stamp.number).then_some(stamp.flow))
+    }
+}
+
+impl Running {
+    /// The pieces that are asked for at `now`.
+    fn ask(&mut self, now: Instant) -> Vec<(u32, u16)> {
+        let FlowKind::Fetch { bytes } = self.flow.kind else {
+            return Vec::new();
+        };
+        let mut asked = Vec::new();
+        let mut open = 0;
+        for number in 0..bytes.div_ceil(PIECE) {
+            let piece = self.pieces.entry(number).or_default();
+            if piece.is_there {
+                continue;
+            }
+            open += 1;
+            if open > WINDOW {
+                break;
+            }
+            let [first, longest] = ASK_AGAIN;
+            let doubled = 1 << u32::from(piece.attempts.saturating_sub(1)).min(8);
+            let patience = (first * doubled).min(longest);
+            if piece.asked_at.is_none_or(|at| at + patience <= now) {
+                asked.push((number, piece.attempts));
+                piece.attempts += 1;
+                piece.asked_at = Some(now);
+            }
+        }
+
+        asked
+    }
+
+    fn take_piece(&mut self, now: Instant, number: u32) -> bool {
+        let Some(piece) = self.pieces.get_mut(&number).filter(|piece| !piece.is_there) else {
+            return false;
+        };
+        piece.is_there = true;
+        self.missing -= 1;
+        if self.missing == 0 {
+            self.completed_at = Some(now);
+        }
+
+        self.missing > 0
+    }
+
+    fn probe(&mut self, number: u32) -> Option<&mut Probe> {
+        self.probes.get_mut(usize::try_from(number).ok()?)
+    }
+
+    /// Each attempt is seen once at each end, and requests in the order they were sent in.
+    fn see(&mut self, end: usize, stamp: Stamp, keeps_order: bool) -> Result<(), String> {
+        let where_ = ["a gateway", "the client"]
+            .get(end)
+            .copied()
+            .unwrap_or_default();
+        let (Some(seen), Some(last)) = (self.seen.get_mut(end), self.last.get_mut(end)) else {
+            return Ok(());
+        };
+        let Stamp {
+            number, attempt, ..
+        } = stamp;
+        if !seen.insert((number, attempt)) {
+            let name = &self.flow.name;
+            return Err(format!("`{name}` {number} came out of {where_} twice"));
+        }
+        let is_ping = matches!(self.flow.kind, FlowKind::Ping { .. });
+        if let Some(last) = last.filter(|last| is_ping && keeps_order && *last > number) {
+            let name = &self.flow.name;
+            return Err(format!(
+                "`{name}` {number} came out of {where_} after {last}"
+            ));
+        }
+        *last = Some(number);
+
+        Ok(())
+    }
+}
+
+fn own_port(flow: usize) -> u16 {
+    FIRST_OWN_PORT + u16::try_from(flow).unwrap_or(u16::MAX - FIRST_OWN_PORT)
+}
+
+fn checked<'a>(place: &str, bytes: &'a [u8]) -> Result<Packet<&'a [u8]>, String> {
+    let packet = Packet::parse(bytes).map_err(|error| format!("on {place}: {error}"))?;
+    if bytes.len() > connlib_wire::MAX_PACKET {
+        return Err(format!("a packet of {} bytes on {place}", bytes.len()));
+    }
+
+    match packet.checksums_match() {
+        true => Ok(packet),
+        false => Err(format!("a packet on {place} has a wrong checksum")),
+    }
+}
+
+fn packet(
+    pool: &Pool,
+    source: (IpAddr, u16),
+    destination: (IpAddr, u16),
+    payload: &[u8],
+) -> Option<Vec<u8>> {
+    let packet = ip::udp(
+        pool,
+        SocketAddr::from(source),
+        SocketAddr::from(destination),
+        payload,
+    )?;
+
+    Some(packet.bytes().to_vec())
+}
+
+fn packet_of(
+    pool: &Pool,
+    source: (IpAddr, u16),
+    destination: (IpAddr, u16),
+    payload: &[u8],
+) -> Result<Vec<u8>, String> {
+    packet(pool, source, destination, payload).ok_or_else(|| "a reply that doesn't fit".to_owned())
+}

@@ -1,0 +1,157 @@
+//! How long each kind of disturbance may last, as its own constant.
+//!
+//! A [`Limit`] has two numbers: the `goal` is what the design promises, `holds` is what every world is held to today. Where
+//! they differ, lowering `holds` is what is left to do. Both are without the round trips of the world at hand, which come
+//! on top.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What disturbs a flow.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Kind {
+    /// The first packet waits for a connection.
+    FirstReply,
+    /// A better path takes over from a relayed one.
+    Upgrade,
+    /// The client gets another network.
+    ClientRoam,
+    /// The gateway gets another network.
+    GatewayRoam,
+    /// A relay is gone, and another is there.
+    RelayLoss,
+    /// The gateway says goodbye, and another is in its site.
+    GatewayStop,
+    /// The gateway says nothing any more, and another is in its site.
+    GatewayKill,
+    /// The only gateway comes back, and knows nobody.
+    GatewayBack,
+    /// The client begins anew.
+    ClientBack,
+    /// The only relay comes back.
+    RelayBack,
+    /// Nothing passes on the path in use, and another works.
+    PathLoss,
+    /// A NAT has forgotten its mappings.
+    NatRebind,
+    /// A host goes on that stood still.
+    Resume,
+    /// A client is let in.
+    Allowed,
+    /// A client is no longer let in.
+    Revoked,
+}
+
+/// How long something may last.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limit {
+    /// What is promised.
+    pub goal: Duration,
+    /// What every world is held to.
+    pub holds: Duration,
+}
+
+/// The time from the first packet to the first reply, besides round trips, in a world that loses nothing.
+pub const FIRST_REPLY: Limit = Limit::of(250, 600);
+
+/// The same in a world that loses up to a fifth.
+pub const FIRST_REPLY_LOSSY: Limit = Limit::of(10_000, 12_000);
+
+/// From the relayed path to the direct one.
+pub const UPGRADE: Limit = Limit::of(500, 2_500);
+
+/// After the network is back.
+pub const CLIENT_ROAM: Limit = Limit::of(1_500, 8_000);
+
+/// After the network is back.
+pub const GATEWAY_ROAM: Limit = Limit::of(1_500, 40_000);
+
+/// After the relay is gone.
+pub const RELAY_LOSS: Limit = Limit::of(2_000, 25_000);
+
+/// After the goodbye.
+pub const GATEWAY_STOP: Limit = Limit::of(500, 3_000);
+
+/// After the last sign of life.
+pub const GATEWAY_KILL: Limit = Limit::of(5_000, 25_000);
+
+/// After the gateway is there again.
+pub const GATEWAY_BACK: Limit = Limit::of(6_000, 30_000);
+
+/// After the client is there again.
+pub const CLIENT_BACK: Limit = Limit::of(1_500, 3_000);
+
+/// After the relay is there again.
+pub const RELAY_BACK: Limit = Limit::of(10_000, 30_000);
+
+/// After the last datagram that passed.
+pub const PATH_LOSS: Limit = Limit::of(1_000, 30_000);
+
+/// After the mappings are gone.
+pub const NAT_REBIND: Limit = Limit::of(1_500, 25_000);
+
+/// After the host goes on.
+pub const RESUME: Limit = Limit::of(2_000, 25_000);
+
+/// After the policy is there: a client that was refused asks again only after a while.
+pub const ALLOWED: Limit = Limit::of(2_000, 6_000);
+
+/// After the policy is gone, besides the portal's delay.
+pub const REVOKED: Limit = Limit::of(200, 200);
+
+/// How long after a change of path packets may overtake those that took the old one.
+pub const UNSETTLED: Limit = Limit::of(0, 1_000);
+
+impl Limit {
+    const fn of(goal: u64, holds: u64) -> Self {
+        Self {
+            goal: Duration::from_millis(goal),
+            holds: Duration::from_millis(holds),
+        }
+    }
+}
+
+impl Kind {
+    /// How long it may last.
+    pub fn limit(self) -> Limit {
+        match self {
+            Self::FirstReply => FIRST_REPLY,
+            Self::Upgrade => UPGRADE,
+            Self::ClientRoam => CLIENT_ROAM,
+            Self::GatewayRoam => GATEWAY_ROAM,
+            Self::RelayLoss => RELAY_LOSS,
+            Self::GatewayStop => GATEWAY_STOP,
+            Self::GatewayKill => GATEWAY_KILL,
+            Self::GatewayBack => GATEWAY_BACK,
+            Self::ClientBack => CLIENT_BACK,
+            Self::RelayBack => RELAY_BACK,
+            Self::PathLoss => PATH_LOSS,
+            Self::NatRebind => NAT_REBIND,
+            Self::Resume => RESUME,
+            Self::Allowed => ALLOWED,
+            Self::Revoked => REVOKED,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::FirstReply => "first reply",
+            Self::Upgrade => "upgrade",
+            Self::ClientRoam => "client roams",
+            Self::GatewayRoam => "gateway roams",
+            Self::RelayLoss => "relay lost",
+            Self::GatewayStop => "gateway stops",
+            Self::GatewayKill => "gateway killed",
+            Self::GatewayBack => "gateway back",
+            Self::ClientBack => "client back",
+            Self::RelayBack => "relay back",
+            Self::PathLoss => "path lost",
+            Self::NatRebind => "NAT forgets",
+            Self::Resume => "host resumes",
+            Self::Allowed => "client let in",
+            Self::Revoked => "client shut out",
+        })
+    }
+}

@@ -1,0 +1,112 @@
+//! What a scenario expects besides what must come true in any world.
+
+use std::time::Duration;
+
+use super::judge::{Court, Objection};
+use crate::apps::{Probe, Running};
+use crate::scenario::Expectation;
+
+impl Court<'_> {
+    /// Whether an expectation has come true.
+    pub(super) fn expectation(&self, expectation: &Expectation) -> Result<(), Objection> {
+        match *expectation {
+            Expectation::Complete { flow, by } => self.complete(flow, by),
+            Expectation::Answered { flow, least, most } => {
+                let probes = self.probes_of(flow);
+                let answered = count(probes.iter().filter(|probe| probe.replied_at.is_some()));
+                self.object_unless((least..=most).contains(&answered), || {
+                    let name = self.scenario.flow_name(flow);
+                    format!("{answered} of `{name}` were answered")
+                })
+            }
+            Expectation::PathChanges { host, most, from } => {
+                let changes = self.watch.paths.iter();
+                let changes = count(
+                    changes.filter(|(at, other, _)| *other == host && self.elapsed(*at) >= from),
+                );
+                self.object_unless(changes <= most, || {
+                    let name = self.scenario.host(host);
+                    format!("the path of {name} changed {changes} times")
+                })
+            }
+            Expectation::Gap { flow, most, from } => {
+                let gap = self.gap(flow, from);
+                self.object_unless(gap <= most, || {
+                    let name = self.scenario.flow_name(flow);
+                    format!("`{name}` had no reply for {gap:?}")
+                })
+            }
+            Expectation::Within { flow, most } => {
+                let probes = self.probes_of(flow).iter();
+                let took = probes.filter_map(|probe| Some(probe.replied_at? - probe.sent_at));
+                let longest = took.max();
+                self.object_unless(longest.is_some_and(|took| took <= most), || {
+                    let name = self.scenario.flow_name(flow);
+                    format!("`{name}` took {longest:?}")
+                })
+            }
+            Expectation::Quiet { from, until, most } => {
+                let sent = self.watch.counted(from, until);
+                self.object_unless(sent <= most, || {
+                    format!("{sent} datagrams where {most} are enough")
+                })
+            }
+            // It has looked when it was time.
+            Expectation::Path { .. } => Ok(()),
+        }
+    }
+
+    fn complete(&self, flow: usize, by: Duration) -> Result<(), Objection> {
+        let completed_at = self.running(flow).and_then(|running| running.completed_at);
+        let at = completed_at.map(|at| self.elapsed(at));
+
+        self.object_unless(at.is_some_and(|at| at <= by), || {
+            let name = self.scenario.flow_name(flow);
+            format!("`{name}` was complete at {at:?}, not by {by:?}")
+        })
+    }
+
+    /// The longest time without a reply, from `from` until the last request.
+    fn gap(&self, flow: usize, from: Duration) -> Duration {
+        let probes = self.probes_of(flow).iter();
+        let last = probes
+            .clone()
+            .map(|probe| self.elapsed(probe.sent_at))
+            .max();
+        let replies = probes.filter_map(|probe| probe.replied_at);
+        let mut replies: Vec<Duration> = replies
+            .map(|at| self.elapsed(at))
+            .filter(|at| *at >= from)
+            .collect();
+        replies.sort_unstable();
+        let (mut before, mut gap) = (from, Duration::ZERO);
+        for at in replies.into_iter().chain(last) {
+            gap = gap.max(at.saturating_sub(before));
+            before = before.max(at);
+        }
+
+        gap
+    }
+
+    fn running(&self, flow: usize) -> Option<&Running> {
+        self.apps.flows().get(flow)
+    }
+
+    fn probes_of(&self, flow: usize) -> &[Probe] {
+        self.running(flow)
+            .map(|running| &running.probes[..])
+            .unwrap_or_default()
+    }
+
+    fn object_unless(&self, is_so: bool, what: impl FnOnce() -> String) -> Result<(), Objection> {
+        if is_so {
+            return Ok(());
+        }
+
+        Err((self.elapsed(self.over_at), what()))
+    }
+}
+
+fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(items.count()).unwrap_or(u32::MAX)
+}

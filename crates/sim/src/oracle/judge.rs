@@ -1,0 +1,322 @@
+//! The verdict on a whole run.
+
+use std::time::{Duration, Instant};
+
+use super::{Access, Watch};
+use crate::apps::{Apps, Probe, Running};
+use crate::limits::{FIRST_REPLY_LOSSY, Kind};
+use crate::scenario::{Event, FlowKind, Scenario};
+
+/// What every round trip may take besides the links: devices that stand, jobs that are late.
+const SLACK: Duration = Duration::from_millis(120);
+
+/// How long after a disturbance another one can be told from it.
+const UNSETTLED_AFTER: Duration = Duration::from_secs(30);
+
+/// How many probes of a lossy world in a row can't all be lost by chance.
+const NOT_BY_CHANCE: usize = 40;
+
+/// The time that a fetch has for each window, besides round trips, without loss and with it.
+const FETCH_WINDOW: [Duration; 2] = [Duration::from_millis(150), Duration::from_millis(2_500)];
+
+/// When something should not have been, and what.
+pub(crate) type Objection = (Duration, String);
+
+type Verdict = Result<Vec<(Kind, Duration)>, Objection>;
+
+/// Judges a run, and tells what was measured.
+pub(crate) fn judge(
+    scenario: &Scenario,
+    start: Instant,
+    apps: &Apps,
+    access: &Access,
+    watch: &Watch,
+) -> Verdict {
+    let court = Court::new(scenario, start, apps, access, watch);
+    let mut measured = Vec::new();
+    for (number, running) in apps.flows().iter().enumerate() {
+        court.flow(number, running, &mut measured)?;
+    }
+    court.upgrades(&mut measured)?;
+    for expectation in &scenario.expect {
+        court.expectation(expectation)?;
+    }
+
+    Ok(measured)
+}
+
+/// Who judges, and what they know.
+pub(super) struct Court<'a> {
+    pub(super) scenario: &'a Scenario,
+    pub(super) apps: &'a Apps,
+    pub(super) access: &'a Access,
+    pub(super) watch: &'a Watch,
+    pub(super) start: Instant,
+    pub(super) is_lossy: bool,
+    /// The longest round trip, through relays at both ends.
+    pub(super) round_trip: Duration,
+    /// When all is over.
+    pub(super) over_at: Instant,
+}
+
+impl<'a> Court<'a> {
+    fn new(
+        scenario: &'a Scenario,
+        start: Instant,
+        apps: &'a Apps,
+        access: &'a Access,
+        watch: &'a Watch,
+    ) -> Self {
+        Self {
+            scenario,
+            apps,
+            access,
+            watch,
+            start,
+            is_lossy: scenario.loses(),
+            round_trip: scenario.longest_way() * 6 + SLACK,
+            over_at: watch.flows_over_at.unwrap_or(start),
+        }
+    }
+
+    fn flow(
+        &self,
+        number: usize,
+        running: &Running,
+        measured: &mut Vec<(Kind, Duration)>,
+    ) -> Result<(), Objection> {
+        match running.flow.kind {
+            FlowKind::Ping { .. } => {
+                self.first_reply(number, running, measured)?;
+                self.probes(running)?;
+                self.recoveries(running, measured)
+            }
+            FlowKind::Fetch { bytes } => self.fetch(running, bytes),
+        }
+    }
+
+    /// Every probe of a calm time must have been answered, and some of a lossy one.
+    fn probes(&self, running: &Running) -> Result<(), Objection> {
+        let mut lost_in_a_row = 0;
+        for (number, probe) in running.probes.iter().enumerate() {
+            if !self.is_due(running, probe) {
+                continue;
+            }
+            if probe.replied_at.is_some() {
+                lost_in_a_row = 0;
+                continue;
+            }
+            lost_in_a_row += 1;
+            if !self.is_lossy || lost_in_a_row >= NOT_BY_CHANCE {
+                let arrived = match probe.arrived_at {
+                    Some(_) => "answered, and the answer is lost",
+                    None => "never arrived",
+                };
+                let what = format!("`{}` {number} {arrived}", running.flow.name);
+                return Err((self.elapsed(probe.sent_at), what));
+            }
+        }
+
+        Ok(())
+    }
+
+    /// Whether a probe must be answered.
+    fn is_due(&self, running: &Running, probe: &Probe) -> bool {
+        let (client, sent_at) = (running.flow.host, probe.sent_at);
+        let done_at = sent_at + self.round_trip;
+
+        done_at < self.over_at
+            && self.is_granted(running, sent_at, done_at)
+            && self.is_reachable(running, sent_at)
+            && !self.is_token_over(client, done_at)
+            && !self.is_disturbed(client, sent_at, done_at)
+            && (!self.is_disorderly() || self.was_answered(client, sent_at))
+    }
+
+    /// Whether candidates can come before the link that they are for: a first attempt may fail then, and be made again.
+    fn is_disorderly(&self) -> bool {
+        self.scenario.portal.reorders.0 > 0
+    }
+
+    fn first_reply(
+        &self,
+        number: usize,
+        running: &Running,
+        measured: &mut Vec<(Kind, Duration)>,
+    ) -> Result<(), Objection> {
+        let mut flows = self.apps.flows().iter().take(number);
+        let is_first = flows.all(|other| other.flow.host != running.flow.host);
+        let Some(first) = running.probes.first().filter(|_| is_first) else {
+            return Ok(());
+        };
+        let portal = self.scenario.portal;
+        let signalling = (portal.latency + portal.jitter) * 12;
+        let signalling = match portal.reorders.0 + portal.duplicates.0 {
+            0 => signalling,
+            _ => signalling + Duration::from_millis(2_500),
+        };
+        let holds = match self.is_lossy {
+            true => FIRST_REPLY_LOSSY.holds,
+            false => Kind::FirstReply.limit().holds + signalling + self.round_trip * 2,
+        };
+        let due_at = first.sent_at + holds;
+        if due_at > self.over_at
+            || !self.is_granted(running, first.sent_at, due_at)
+            || !self.is_reachable(running, first.sent_at)
+            || !self.is_reachable(running, due_at)
+            || self.is_token_over(running.flow.host, due_at)
+            || self.is_disturbed(running.flow.host, first.sent_at, due_at)
+        {
+            return Ok(());
+        }
+        let replied_at = running
+            .probes
+            .iter()
+            .filter_map(|probe| probe.replied_at)
+            .min();
+        let took = replied_at.map(|at| at.saturating_duration_since(first.sent_at));
+        measured.extend(took.map(|took| (Kind::FirstReply, took)));
+
+        match took {
+            Some(took) if took <= holds => Ok(()),
+            // Too few of them were sent to say anything.
+            None if self.is_lossy && running.probes.len() < NOT_BY_CHANCE => Ok(()),
+            Some(_) | None => {
+                let what = format!(
+                    "the first reply of `{}` took {took:?}, not {holds:?}",
+                    running.flow.name
+                );
+                Err((self.elapsed(first.sent_at), what))
+            }
+        }
+    }
+
+    /// How long each disturbance lasted for this flow.
+    fn recoveries(
+        &self,
+        running: &Running,
+        measured: &mut Vec<(Kind, Duration)>,
+    ) -> Result<(), Objection> {
+        let client = running.flow.host;
+        for disturbance in &self.watch.disturbances {
+            let concerns = disturbance
+                .client
+                .is_none_or(|concerned| concerned == client);
+            let Some(over_at) = disturbance.over_at.filter(|_| concerns) else {
+                continue;
+            };
+            let until = self.forgiven_until(disturbance, client);
+            let (from, kind) = (disturbance.began_at, disturbance.kind);
+            let is_allowed = !matches!(kind, Kind::Allowed | Kind::Revoked);
+            if !is_allowed || !self.was_answered(client, from) {
+                continue;
+            }
+            let Some(took) = self.recovery(running, (from, over_at, until)) else {
+                continue;
+            };
+            let is_alone = self.watch.disturbances.iter().all(|other| {
+                let is_same = std::ptr::eq(other, disturbance);
+                let is_over = other.over_at.is_some_and(|at| at + UNSETTLED_AFTER < from);
+                is_same || other.began_at > over_at + took || is_over
+            });
+            if is_alone {
+                measured.push((kind, took));
+            }
+        }
+
+        Ok(())
+    }
+
+    /// From the end of a disturbance until the last probe that it hit was answered, or the next one was.
+    fn recovery(
+        &self,
+        running: &Running,
+        (from, over_at, until): (Instant, Instant, Instant),
+    ) -> Option<Duration> {
+        let before = from.checked_sub(self.round_trip)?;
+        let probes: Vec<&Probe> = running
+            .probes
+            .iter()
+            .filter(|probe| (before..=until).contains(&probe.sent_at))
+            .collect();
+        let is_hit = |probe: &&Probe| {
+            let took = probe.replied_at.map(|at| at - probe.sent_at);
+            took.is_none_or(|took| took > self.round_trip)
+        };
+        let last = probes.iter().rposition(is_hit)?;
+        let mut rest = probes.get(last..)?.iter();
+        let back_at = rest.find_map(|probe| probe.replied_at)?;
+
+        Some(back_at.saturating_duration_since(over_at))
+    }
+
+    /// From the relayed path to the direct one, where nothing else went on.
+    fn upgrades(&self, measured: &mut Vec<(Kind, Duration)>) -> Result<(), Objection> {
+        let limit = Kind::Upgrade.limit().holds + self.round_trip * 2;
+        for (index, (relayed_at, host, is_relayed)) in self.watch.paths.iter().enumerate() {
+            if !is_relayed || !self.is_client(*host) {
+                continue;
+            }
+            let mut later = self.watch.paths.iter().skip(index + 1);
+            let next = later.find(|(_, other, _)| other == host);
+            let Some((direct_at, _, false)) = next else {
+                continue;
+            };
+            if self.is_lossy || self.is_disturbed(*host, *relayed_at, *direct_at) {
+                continue;
+            }
+            let took = *direct_at - *relayed_at;
+            measured.push((Kind::Upgrade, took));
+            if took > limit {
+                let name = self.scenario.host(*host);
+                let what = format!("{name} took {took:?} to leave the relay, not {limit:?}");
+                return Err((self.elapsed(*direct_at), what));
+            }
+        }
+
+        Ok(())
+    }
+
+    /// A fetch asks again until it has everything: in time it must.
+    fn fetch(&self, running: &Running, bytes: u32) -> Result<(), Objection> {
+        let flow = &running.flow;
+        let mut events = self.scenario.events.iter();
+        let begins = events.find_map(|(at, event)| {
+            matches!(event, Event::Flow(other) if other.name == flow.name).then_some(*at)
+        });
+        let began_at = self.start + begins.unwrap_or_default();
+        if running.completed_at.is_some()
+            || self.is_token_over(flow.host, self.over_at)
+            || !self.is_granted(running, began_at, self.over_at)
+            || !self.is_reachable(running, began_at)
+            || !self.is_reachable(running, self.over_at)
+        {
+            return Ok(());
+        }
+        let windows = bytes / 16_000 + 2;
+        let [calm, lossy] = FETCH_WINDOW;
+        let each = self.round_trip + if self.is_lossy { lossy } else { calm };
+        let mut budget = each * windows + FIRST_REPLY_LOSSY.holds;
+        for disturbance in &self.watch.disturbances {
+            let until = self.forgiven_until(disturbance, flow.host);
+            budget +=
+                until.saturating_duration_since(disturbance.began_at) + FIRST_REPLY_LOSSY.goal / 3;
+        }
+        for outage in &self.watch.outages {
+            let until = outage.over_at.unwrap_or(self.over_at) + self.after_outage();
+            budget += until.saturating_duration_since(outage.began_at);
+        }
+
+        match began_at + budget < self.over_at {
+            true => Err((
+                self.elapsed(self.over_at),
+                format!("`{}` is not complete", flow.name),
+            )),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn elapsed(&self, at: Instant) -> Duration {
+        self.watch.since_start(at)
+    }
+}

@@ -1,0 +1,133 @@
+//! What is seen while a world runs.
+
+use std::time::{Duration, Instant};
+
+use super::Reach;
+use crate::limits::{Kind, UNSETTLED};
+use crate::scenario::Scenario;
+
+/// What is seen while a world runs.
+pub(crate) struct Watch {
+    start: Instant,
+    violation: Option<(Duration, String)>,
+    datagrams: u64,
+    /// Spans in which datagrams of nodes are counted.
+    spans: Vec<(Duration, Duration, u64)>,
+    keeps_order: bool,
+    pub(super) disturbances: Vec<Disturbance>,
+    /// When the portal was away, for one host or for all.
+    pub(super) outages: Vec<Disturbance>,
+    /// Who could reach whom, since when.
+    pub(super) reach: Vec<(Instant, Reach)>,
+    /// When a client's path changed, and whether it is relayed since.
+    pub(super) paths: Vec<(Instant, usize, bool)>,
+    /// What hosts told people.
+    lines: Vec<(Duration, usize, String)>,
+    pub(super) flows_over_at: Option<Instant>,
+}
+
+/// A span in which anything may become of packets.
+#[derive(Clone, Debug)]
+pub(crate) struct Disturbance {
+    pub(crate) kind: Kind,
+    /// The client that it concerns; `None` for all.
+    pub(crate) client: Option<usize>,
+    pub(crate) host: usize,
+    pub(crate) began_at: Instant,
+    /// `None` while it lasts.
+    pub(crate) over_at: Option<Instant>,
+}
+
+impl Watch {
+    pub(crate) fn new(scenario: &Scenario, start: Instant) -> Self {
+        Self {
+            start,
+            violation: None,
+            datagrams: 0,
+            spans: Vec::new(),
+            keeps_order: !scenario.reorders(),
+            disturbances: Vec::new(),
+            outages: Vec::new(),
+            reach: vec![(start, Reach::new(scenario))],
+            paths: Vec::new(),
+            lines: Vec::new(),
+            flows_over_at: None,
+        }
+    }
+
+    pub(crate) fn violate(&mut self, at: Duration, what: impl Into<String>) {
+        self.violation.get_or_insert_with(|| (at, what.into()));
+    }
+
+    pub(crate) fn violation(&self) -> Option<(Duration, String)> {
+        self.violation.clone()
+    }
+
+    pub(crate) fn datagrams(&self) -> u64 {
+        self.datagrams
+    }
+
+    pub(crate) fn take_lines(&mut self) -> Vec<(Duration, usize, String)> {
+        std::mem::take(&mut self.lines)
+    }
+
+    /// Whether packets must come out in the order they went in at `now`.
+    pub(crate) fn keeps_order(&self, now: Instant) -> bool {
+        let is_settled = self
+            .paths
+            .last()
+            .is_none_or(|(at, ..)| now > *at + UNSETTLED.holds);
+
+        self.keeps_order && is_settled
+    }
+
+    pub(crate) fn was_disturbed(&self) -> bool {
+        !self.disturbances.is_empty() || !self.outages.is_empty()
+    }
+
+    pub(crate) fn flows_are_over(&mut self, now: Instant) {
+        self.flows_over_at = Some(now);
+    }
+
+    pub(crate) fn count_span(&mut self, from: Duration, until: Duration) {
+        self.spans.push((from, until, 0));
+    }
+
+    /// How many datagrams nodes sent in a span that was asked for.
+    pub(crate) fn counted(&self, from: Duration, until: Duration) -> u64 {
+        let mut spans = self.spans.iter();
+        let span = spans.find(|(since, end, _)| (*since, *end) == (from, until));
+
+        span.map_or(0, |(_, _, count)| *count)
+    }
+
+    pub(crate) fn sent(&mut self, at: Duration, datagrams: u64, is_relay: bool) {
+        self.datagrams += datagrams;
+        for (from, until, count) in &mut self.spans {
+            if !is_relay && (*from..*until).contains(&at) {
+                *count += datagrams;
+            }
+        }
+    }
+
+    /// A node told something.
+    pub(crate) fn hear(&mut self, now: Instant, host: usize, line: String) {
+        if line.contains("Path changed") {
+            self.paths
+                .push((now, host, line.contains("path=\"relayed\"")));
+        }
+        self.lines.push((self.since_start(now), host, line));
+    }
+
+    pub(crate) fn portal_is_back(&mut self, now: Instant) {
+        for outage in &mut self.outages {
+            if outage.host == usize::MAX {
+                outage.over_at.get_or_insert(now);
+            }
+        }
+    }
+
+    pub(super) fn since_start(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.start)
+    }
+}

@@ -1,0 +1,252 @@
+//! What happens in a world, and what is expected of it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::{Link, Place};
+
+/// Something that happens. Hosts, edges, resources and flows are meant by number.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// A program begins to use the network.
+    Flow(Flow),
+    /// A host loses its network.
+    Detach {
+        /// Which.
+        host: usize,
+    },
+    /// A host gets a network, another one perhaps, and its programs are told.
+    Attach {
+        /// Which.
+        host: usize,
+        /// Where it is from here on.
+        place: Place,
+    },
+    /// What runs on a host ends.
+    End {
+        /// Which.
+        host: usize,
+        /// How.
+        how: Gone,
+    },
+    /// It runs again, and knows nothing of what was before.
+    Start {
+        /// Which.
+        host: usize,
+        /// Whether a relay has the secret that it had.
+        keeps_secret: bool,
+    },
+    /// A host's link is another one from here on.
+    Link {
+        /// Which host.
+        host: usize,
+        /// What it is like.
+        link: Link,
+    },
+    /// Nothing passes between two hosts directly.
+    Block {
+        /// The two.
+        hosts: [usize; 2],
+    },
+    /// It does again.
+    Unblock {
+        /// The two.
+        hosts: [usize; 2],
+    },
+    /// A host's channel to the portal breaks, and can't be made anew.
+    PortalDown {
+        /// Which.
+        host: usize,
+    },
+    /// It can.
+    PortalUp {
+        /// Which.
+        host: usize,
+    },
+    /// Nothing comes through a host's channel, and nobody notices.
+    PortalHangs {
+        /// Which.
+        host: usize,
+    },
+    /// It comes now.
+    PortalGoesOn {
+        /// Which.
+        host: usize,
+    },
+    /// The portal ends, and begins again later with what it had stored.
+    PortalRestarts {
+        /// How much later.
+        after: Duration,
+    },
+    /// A host stands still.
+    Suspend {
+        /// Which.
+        host: usize,
+        /// How long.
+        time: Duration,
+    },
+    /// The wall clock of the portal and of relays jumps, in seconds.
+    ClockSteps {
+        /// Forward, or back.
+        seconds: i64,
+    },
+    /// A NAT forgets its mappings.
+    Forget {
+        /// Which.
+        edge: usize,
+    },
+    /// A client may use a resource.
+    Allow {
+        /// Which client.
+        host: usize,
+        /// Which resource.
+        resource: usize,
+    },
+    /// It may not.
+    Revoke {
+        /// Which client.
+        host: usize,
+        /// Which resource.
+        resource: usize,
+    },
+    /// Somebody sends what they shouldn't.
+    Attack {
+        /// To whom.
+        host: usize,
+        /// What.
+        attack: Attack,
+        /// How often.
+        count: u32,
+    },
+}
+
+/// How something ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Gone {
+    /// It says goodbye.
+    Stopped,
+    /// It does not.
+    Killed,
+}
+
+/// What hostile hosts do. They can read everything and send in anybody's name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Attack {
+    /// Sends what others have sent, in their name.
+    Replay,
+    /// Sends what others have sent, from elsewhere.
+    ReplayElsewhere,
+    /// Sends bytes.
+    Garbage,
+    /// Sends STUN messages, signed with anything, in the name of others.
+    Stun,
+    /// Sends handshakes that nobody can open.
+    Handshakes,
+}
+
+/// A program that uses the network.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Flow {
+    /// Its name.
+    pub name: String,
+    /// The client it runs on.
+    pub host: usize,
+    /// Whom it talks to.
+    pub to: IpAddr,
+    /// What it does.
+    pub kind: FlowKind,
+}
+
+/// What a program does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FlowKind {
+    /// Sends requests, each once.
+    Ping {
+        /// How many.
+        count: u32,
+        /// The time between two of them.
+        every: Duration,
+        /// Their payload in bytes.
+        size: u16,
+    },
+    /// Fetches something, and asks again for what is missing.
+    Fetch {
+        /// How many bytes.
+        bytes: u32,
+    },
+}
+
+/// Which way datagrams go.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PathWanted {
+    /// Without a relay.
+    Direct,
+    /// Through a relay.
+    Relayed,
+    /// None.
+    None,
+}
+
+/// What must come true.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Expectation {
+    /// A fetch is complete.
+    Complete {
+        /// Which flow.
+        flow: usize,
+        /// Until when.
+        by: Duration,
+    },
+    /// That many requests are answered.
+    Answered {
+        /// Of which flow.
+        flow: usize,
+        /// So many at least.
+        least: u32,
+        /// And at most.
+        most: u32,
+    },
+    /// A client's path to whoever it is connected with.
+    Path {
+        /// Which client.
+        host: usize,
+        /// The path.
+        path: PathWanted,
+        /// When.
+        at: Duration,
+    },
+    /// The path of a client changes that often at most.
+    PathChanges {
+        /// Which client.
+        host: usize,
+        /// How often.
+        most: u32,
+        /// From when on.
+        from: Duration,
+    },
+    /// The longest time between two replies in a row.
+    Gap {
+        /// Of which flow.
+        flow: usize,
+        /// How long.
+        most: Duration,
+        /// From when on.
+        from: Duration,
+    },
+    /// The longest time from a request to its reply.
+    Within {
+        /// Of which flow.
+        flow: usize,
+        /// How long.
+        most: Duration,
+    },
+    /// How many datagrams all clients and gateways send in a span of time.
+    Quiet {
+        /// From when.
+        from: Duration,
+        /// Until when.
+        until: Duration,
+        /// How many at most.
+        most: u64,
+    },
+}

@@ -1,0 +1,83 @@
+//! Datagrams on their way out.
+
+use std::net::SocketAddr;
+
+use connlib_os::fake::SentTrain;
+use connlib_wire::MAX_DATAGRAM;
+
+use super::{Happening, World};
+
+impl World {
+    /// Lets the trains that `host` sends leave.
+    pub(super) fn launch(
+        &mut self,
+        host: usize,
+        trains: Vec<(SocketAddr, SentTrain)>,
+        is_relay: bool,
+    ) {
+        for (local, train) in trains {
+            let to = train.route.dst;
+            let default = self.network.source(host, to.is_ipv4());
+            let wanted = train.route.src.unwrap_or(local);
+            let ip = if wanted.ip().is_unspecified() {
+                default
+            } else {
+                Some(wanted.ip())
+            };
+            let Some(ip) = ip else {
+                continue;
+            };
+            let from = SocketAddr::new(ip, local.port());
+            let datagrams: Vec<&[u8]> = train.datagrams().collect();
+            self.note(host, from, to, &datagrams, is_relay);
+            self.network.carry(
+                self.now,
+                host,
+                (from, to),
+                train.route.ecn,
+                &datagrams,
+                &mut self.deliveries,
+            );
+            self.deliver();
+        }
+    }
+
+    /// Posts what arrives.
+    pub(super) fn deliver(&mut self) {
+        let mut deliveries = std::mem::take(&mut self.deliveries);
+        for delivery in deliveries.drain(..) {
+            self.post_at(
+                delivery.at,
+                Happening::Arrives(delivery.host, delivery.train),
+            );
+        }
+        self.deliveries = deliveries;
+    }
+
+    fn note(
+        &mut self,
+        host: usize,
+        from: SocketAddr,
+        to: SocketAddr,
+        datagrams: &[&[u8]],
+        is_relay: bool,
+    ) {
+        let at = self.elapsed();
+        let place = self.scenario.host(host);
+        for datagram in datagrams {
+            self.trace.add(at, place, datagram);
+        }
+        self.watch.sent(at, datagrams.len() as u64, is_relay);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.sent(at, host, (from, to), datagrams);
+        }
+        self.overheard.hear(from, to, datagrams);
+        if let Some(long) = datagrams
+            .iter()
+            .find(|datagram| datagram.len() > MAX_DATAGRAM)
+        {
+            let what = format!("a datagram of {} bytes", long.len());
+            self.violate(what);
+        }
+    }
+}
