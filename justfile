@@ -22,6 +22,10 @@ lint:
 demo *FLAGS:
     cargo run --release -- demo {{FLAGS}}
 
-# Many seeds of the simulated world.
-sim SEEDS="1000":
-    SEEDS={{SEEDS}} cargo test --release -p connlib-sim --test seeds -- --nocapture
+# Fresh seeds of the simulated world, and every saved scenario.
+sim SEEDS="2000":
+    SEEDS={{SEEDS}} cargo test --release -p connlib-sim -- --nocapture
+
+# Breaks the code in small plausible ways, each of which the simulated world must notice.
+mutants *NAMES:
+    crates/sim/mutants/run {{NAMES}}
