@@ -84,7 +84,7 @@ impl<C: Core> Node<C> {
     /// The network changed: the sockets are new, as the shipped edge makes them, and the loop is told as it is there.
     pub(crate) fn rebind(&mut self, place: &Place) {
         self.io.sockets = bind(place);
-        self.command(Command::Reset);
+        self.command(Command::NetworkChanged);
     }
 
     pub(crate) fn receive(&mut self, train: FakeTrain) {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use connlib_portal::model::{
     Account, Actor, ActorId, Address, Directory, Edit, Policy, PolicyId, Resource, Site, TokenKind,
 };
-use connlib_portal::state::{Connect, Event, Role as Opens, SocketId, State};
+use connlib_portal::state::{Admission, Connect, Event, Role as Opens, SocketId, State};
 use connlib_portal::token;
 use connlib_wire::id::{ResourceId, SiteId};
 use connlib_wire::portal::phoenix::{self, JOIN};
@@ -29,6 +29,10 @@ pub(crate) struct ChannelId {
 #[derive(Debug)]
 pub(crate) enum Says {
     Text(String),
+    /// Is anybody there?
+    Ping,
+    /// The channel that was waited for isn't opened.
+    Refused,
     Close,
 }
 
@@ -40,6 +44,8 @@ pub(crate) struct Portal {
     rng: StdRng,
     last_socket: u64,
     sockets: BTreeMap<SocketId, ChannelId>,
+    /// Channels that wait until an older one has shown that it is dead, and what they join with.
+    waiting: BTreeMap<SocketId, (ChannelId, String)>,
     tokens: Vec<Secret>,
     policies: BTreeMap<(usize, usize), PolicyId>,
     resources: Vec<ResourceId>,
@@ -101,6 +107,7 @@ impl Portal {
             rng,
             last_socket: 0,
             sockets: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             tokens,
             policies: BTreeMap::new(),
             resources,
@@ -127,8 +134,10 @@ impl Portal {
     /// Ends. Returns the channels that break.
     pub(crate) fn end(&mut self) -> Vec<ChannelId> {
         self.state = None;
+        let open = std::mem::take(&mut self.sockets).into_values();
+        let waiting = std::mem::take(&mut self.waiting).into_values();
 
-        std::mem::take(&mut self.sockets).into_values().collect()
+        open.chain(waiting.map(|(channel, _)| channel)).collect()
     }
 
     pub(crate) fn due_at(&self) -> Option<Instant> {
@@ -141,7 +150,7 @@ impl Portal {
         }
     }
 
-    /// A host opens a channel and joins; false if it is refused.
+    /// A host opens a channel and joins, at once or when an older one is found dead; false if it is refused.
     pub(crate) fn open(
         &mut self,
         (now, unix): (Instant, u64),
@@ -170,11 +179,10 @@ impl Portal {
         };
         self.last_socket += 1;
         let socket = SocketId(self.last_socket);
-        if state.handle_connect(now, unix, socket, &connect).is_err() {
+        let Ok(admission) = state.handle_connect(now, unix, socket, &connect) else {
             self.settle();
             return false;
-        }
-        self.sockets.insert(socket, channel);
+        };
         let join = match &hello.secret {
             Some(secret) => {
                 let join = relay::Join {
@@ -184,7 +192,15 @@ impl Portal {
             }
             None => phoenix::push(topic, JOIN, &(), Some(0)),
         };
-        state.handle_message(now, unix, socket, &join);
+        match admission {
+            Admission::Opened => {
+                self.sockets.insert(socket, channel);
+                state.handle_message(now, unix, socket, &join);
+            }
+            Admission::Waiting => {
+                self.waiting.insert(socket, (channel, join));
+            }
+        }
 
         true
     }
@@ -196,19 +212,44 @@ impl Portal {
         }
     }
 
+    /// A ping is answered.
+    pub(crate) fn hears_pong(&mut self, now: Instant, unix: u64, channel: ChannelId) {
+        if let (Some(socket), Some(state)) = (self.socket_of(channel), &mut self.state) {
+            state.handle_pong(now, unix, socket);
+        }
+    }
+
     /// A channel is gone.
     pub(crate) fn loses(&mut self, now: Instant, unix: u64, channel: ChannelId) {
         if let (Some(socket), Some(state)) = (self.socket_of(channel), &mut self.state) {
             self.sockets.remove(&socket);
+            self.waiting.remove(&socket);
             state.handle_disconnect(now, unix, socket);
         }
     }
 
     /// The next thing that leaves it.
-    pub(crate) fn poll(&mut self) -> Option<(ChannelId, Says)> {
+    pub(crate) fn poll(&mut self, now: Instant, unix: u64) -> Option<(ChannelId, Says)> {
         self.settle();
         loop {
-            match self.state.as_mut()?.poll_event()? {
+            let state = self.state.as_mut()?;
+            match state.poll_event()? {
+                Event::Ping { socket } => {
+                    if let Some(channel) = self.sockets.get(&socket) {
+                        return Some((*channel, Says::Ping));
+                    }
+                }
+                Event::Decided { socket, result } => {
+                    let Some((channel, join)) = self.waiting.remove(&socket) else {
+                        continue;
+                    };
+                    if result.is_err() {
+                        return Some((channel, Says::Refused));
+                    }
+                    self.sockets.insert(socket, channel);
+                    state.handle_message(now, unix, socket, &join);
+                    self.settle();
+                }
                 Event::Send { socket, text } => {
                     if let Some(channel) = self.sockets.get(&socket) {
                         return Some((*channel, Says::Text(text)));
@@ -265,7 +306,8 @@ impl Portal {
     }
 
     fn socket_of(&self, channel: ChannelId) -> Option<SocketId> {
-        let mut sockets = self.sockets.iter();
+        let waiting = self.waiting.iter().map(|(socket, (of, _))| (socket, of));
+        let mut sockets = self.sockets.iter().chain(waiting);
 
         sockets
             .find(|(_, other)| **other == channel)

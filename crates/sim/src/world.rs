@@ -49,6 +49,7 @@ enum Happening {
     /// A host opens a channel.
     PortalOpens(ChannelId, Box<Hello>),
     PortalHears(ChannelId, String),
+    PortalHearsPong(ChannelId),
     PortalLoses(ChannelId),
     PortalBegins,
     /// Something of the portal arrives at a host.
@@ -271,6 +272,7 @@ impl World {
             Happening::Arrives(host, train) => self.arrive(host, train),
             Happening::PortalOpens(channel, hello) => self.portal_opens(channel, &hello),
             Happening::PortalHears(channel, text) => self.portal_hears(channel, &text),
+            Happening::PortalHearsPong(channel) => self.portal_hears_pong(channel),
             Happening::PortalLoses(channel) => self.portal_loses(channel),
             Happening::PortalBegins => {
                 self.portal.begin(self.now, self.unix().as_secs());

@@ -135,6 +135,12 @@ impl World {
         self.drain_portal();
     }
 
+    pub(super) fn portal_hears_pong(&mut self, channel: ChannelId) {
+        let unix = self.unix().as_secs();
+        self.portal.hears_pong(self.now, unix, channel);
+        self.drain_portal();
+    }
+
     pub(super) fn portal_loses(&mut self, channel: ChannelId) {
         let unix = self.unix().as_secs();
         self.portal.loses(self.now, unix, channel);
@@ -143,7 +149,8 @@ impl World {
 
     /// Sends what the portal has to say.
     pub(super) fn drain_portal(&mut self) {
-        while let Some((channel, says)) = self.portal.poll() {
+        let unix = self.unix().as_secs();
+        while let Some((channel, says)) = self.portal.poll(self.now, unix) {
             self.send_to_host(channel, says);
         }
     }
@@ -196,6 +203,11 @@ impl World {
         }
         let text = match says {
             Says::Text(text) => text,
+            Says::Ping => {
+                let latency = self.latency();
+                return self.post(latency, Happening::PortalHearsPong(channel));
+            }
+            Says::Refused => return self.host_refused(channel),
             Says::Close => {
                 self.channel_breaks(host);
                 self.retry(host);
