@@ -19,6 +19,12 @@
 #[expect(dead_code, reason = "other tests use the rest")]
 mod program;
 
+#[path = "support/vitals.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod vitals;
+
+#[path = "connections/crowd.rs"]
+mod crowd;
 #[path = "connections/download.rs"]
 mod download;
 #[path = "connections/figures.rs"]

@@ -74,18 +74,14 @@ impl Download {
 pub(crate) struct Arrivals(Vec<Instant>);
 
 impl Arrivals {
-    /// The longest time without anything in the time that follows `from`; `None` if nothing came any more after it.
-    pub(crate) fn gap(&self, from: Instant, within: Duration) -> Option<Duration> {
-        let until = from + within;
-        let before = self.0.iter().rev().find(|at| **at <= from)?;
-        let after: Vec<_> = self
-            .0
-            .iter()
-            .filter(|at| **at > from && **at <= until)
-            .collect();
-        let times = std::iter::once(before).chain(after.iter().copied());
-        let times: Vec<_> = times.collect();
+    /// The longest time without anything that began between the two moments, or was under way at the first one; `None` if
+    /// nothing came any more after that.
+    pub(crate) fn gap(&self, from: Instant, until: Instant) -> Option<Duration> {
+        let pairs = self.0.windows(2).map(|pair| (pair[0], pair[1]));
+        let touched = pairs.filter(|(began_at, ended_at)| *ended_at > from && *began_at < until);
 
-        times.windows(2).map(|pair| *pair[1] - *pair[0]).max()
+        touched
+            .map(|(began_at, ended_at)| ended_at - began_at)
+            .max()
     }
 }

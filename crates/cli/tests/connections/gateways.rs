@@ -21,7 +21,7 @@ pub(crate) fn gateway_stopped(table: &mut Table) {
 }
 
 pub(crate) fn gateway_killed(table: &mut Table) {
-    let gaps = without_gateway(World::kill, Duration::from_secs(8));
+    let gaps = without_gateway(World::kill, Duration::from_secs(6));
     table.add(
         "the gateway in use is killed, another there: gap",
         "p95 ≤ 5 s",
@@ -44,6 +44,9 @@ fn without_gateway(end: fn(&mut World, &'static str), watched_for: Duration) -> 
         world.connect();
         pause(Duration::from_millis(100));
         gaps.push(probe.stop().gap());
+        // The link to the other one is new.
+        let path = world.told("direct");
+        assert!(["first", "better"].contains(&path.why.as_str()), "{path}");
         world.start(gateway);
     }
     world.assert_calm();

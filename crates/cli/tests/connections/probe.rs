@@ -15,7 +15,7 @@ use crate::network::RESOURCE;
 const EVERY: Duration = Duration::from_millis(5);
 
 /// Where the echo is.
-const PORT: u16 = 7;
+pub(crate) const PORT: u16 = 7;
 
 /// What comes back of each packet, on a host behind a gateway, until it is dropped.
 pub(crate) struct Echo {

@@ -35,6 +35,7 @@ pub(crate) fn relay_killed(table: &mut Table) {
         world.kill(relay);
         pause(Duration::from_secs(4));
         gaps.push(probe.stop().gap());
+        println!("{}", world.told("relayed"));
         world.connect();
         world.start(relay);
         // Both ends know it again.
@@ -64,6 +65,7 @@ pub(crate) fn relay_restarted(table: &mut Table) {
         pause(Duration::from_secs(5));
         gaps.push(probe.stop().gap());
         world.connect();
+        println!("{}", world.told("relayed"));
     }
     table.add(
         "the only relay is killed and started again: gap",

@@ -1,6 +1,7 @@
 //! The scenes, in the order they are played.
 
 mod gateways;
+mod idle;
 mod moving;
 mod opening;
 mod portal;
@@ -58,5 +59,9 @@ pub(crate) const ALL: &[Scene] = &[
     Scene {
         name: "portal_restarted",
         play: portal::portal_restarted,
+    },
+    Scene {
+        name: "thousand_idle_connections",
+        play: idle::thousand_idle_connections,
     },
 ];

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -18,6 +19,9 @@ use crate::program::{Running, private_file, run, verdict};
 
 /// Nothing that is waited for takes so long.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// So much of each log is shown when a scene fails.
+const LAST_LINES: usize = 40;
 
 const TOPOLOGY: &str = r#"[[site]]
 name = "office"
@@ -124,7 +128,7 @@ impl World {
 
     /// Starts what belongs at a place.
     pub(crate) fn start_slowly(&mut self, place: &'static str) {
-        let portal = self.network.net("portal").host_v4();
+        let portal = self.portal();
         let here = self.network.net(place);
         let file = |suffix: &str| {
             self.file(&format!("{place}.{suffix}"))
@@ -135,7 +139,7 @@ impl World {
             "portal" => vec![
                 "portal".into(),
                 "serve".into(),
-                format!("--listen={portal}:80"),
+                format!("--listen={portal}"),
                 "--insecure-plaintext".into(),
                 format!("--db={}", file("sqlite")),
                 self.admin(),
@@ -152,7 +156,7 @@ impl World {
         };
         if place != "portal" {
             arguments.extend([
-                format!("--api-url=ws://{portal}:80/"),
+                format!("--api-url=ws://{portal}/"),
                 format!("--token-file={}", file("token")),
                 format!("--name={place}"),
                 format!("--socket={}", file("sock")),
@@ -167,10 +171,23 @@ impl World {
             .stdin(std::process::Stdio::null())
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::piped());
+        if let Some(filter) = std::env::var_os("RUST_LOG") {
+            command.env("RUST_LOG", filter);
+        }
         let directory = self.file(&format!("{place}.ready"));
         fs::create_dir_all(&directory).unwrap();
         let part = Running::start(&directory, &mut command);
         self.parts.insert(place, part);
+    }
+
+    /// The process of a part.
+    pub(crate) fn pid(&self, place: &str) -> u32 {
+        self.parts[place].pid()
+    }
+
+    /// Where the portal listens.
+    pub(crate) fn portal(&self) -> SocketAddr {
+        SocketAddr::new(self.network.net("portal").host_v4().into(), 80)
     }
 
     /// Asks a part to end, and waits for that.
@@ -247,6 +264,33 @@ impl World {
         })
     }
 
+    /// What `connlib status` tells of the client's path, to people and to programs alike: its kind, why it was chosen, and
+    /// that it is so since `event_at` at the earliest.
+    pub(crate) fn told_since(&self, kind: &str, event_at: Instant) -> Path {
+        let path = self.told(kind);
+        let since = self.clock.now() - path.age;
+        // The age is told in whole milliseconds.
+        assert!(since + Duration::from_millis(20) >= event_at, "{path}");
+
+        path
+    }
+
+    /// The same, however long it has been so.
+    pub(crate) fn told(&self, kind: &str) -> Path {
+        let path = self.wait_path(kind, PATIENCE);
+        let path = path.unwrap_or_else(|| panic!("{}", self.status("client")));
+        let shown = self.table("client");
+        let line = shown.lines().find(|line| line.starts_with("peer "));
+        let line = line.unwrap_or_else(|| panic!("{shown}"));
+        let has = |text: &str| line.contains(text);
+        assert!(
+            has(&format!("  {kind} ")) && has(" for ") && has(" s: "),
+            "{line}"
+        );
+
+        path
+    }
+
     /// Looks every few milliseconds.
     pub(crate) fn wait_for<T>(
         &self,
@@ -273,11 +317,6 @@ impl World {
             drop(part);
         }
         assert!(self.alarms.is_empty(), "{:#?}", self.alarms);
-    }
-
-    /// Since when it is, by our clock.
-    pub(crate) fn since(&self, age: Duration) -> Instant {
-        self.clock.now() - age
     }
 
     fn wait_relays(&self, place: &str) {
@@ -308,14 +347,29 @@ impl World {
         format!("--admin-socket={}", self.file("admin.sock").display())
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.files.path().join(name)
+    }
+}
+
+/// What explains a scene that failed.
+impl Drop for World {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for (place, part) in &mut self.parts {
+            let lines = part.log_so_far();
+            for line in lines.iter().skip(lines.len().saturating_sub(LAST_LINES)) {
+                println!("{place}: {line}");
+            }
+        }
     }
 }
 
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}) for {:?}", self.kind, self.why, self.age)
+        write!(f, "{} ({})", self.kind, self.why)
     }
 }
 

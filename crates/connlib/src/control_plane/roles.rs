@@ -115,12 +115,12 @@ impl Role for OfClient {
     fn relays(message: &portal::client::FromPortal) -> Option<Relays> {
         use portal::client::FromPortal;
 
-        match message {
-            FromPortal::Init(init) => Some(Relays::All(addresses(&init.relays))),
-            FromPortal::RelaysPresence(presence) => {
-                Some(Relays::More(addresses(&presence.connected)))
-            }
-            _ => None,
+        if let FromPortal::Init(init) = message {
+            Some(Relays::All(addresses(&init.relays)))
+        } else if let FromPortal::RelaysPresence(presence) = message {
+            Some(Relays::More(addresses(&presence.connected)))
+        } else {
+            None
         }
     }
 }
@@ -167,20 +167,23 @@ impl Role for OfGateway {
     fn relays(message: &portal::gateway::FromPortal) -> Option<Relays> {
         use portal::gateway::FromPortal;
 
-        match message {
-            FromPortal::Init(init) => Some(Relays::All(addresses(&init.relays))),
-            FromPortal::RelaysPresence(presence) => {
-                Some(Relays::More(addresses(&presence.connected)))
-            }
-            _ => None,
+        if let FromPortal::Init(init) = message {
+            Some(Relays::All(addresses(&init.relays)))
+        } else if let FromPortal::RelaysPresence(presence) = message {
+            Some(Relays::More(addresses(&presence.connected)))
+        } else {
+            None
         }
     }
 }
 
 fn addresses(relays: &[turn::Relay]) -> Vec<IpAddr> {
-    let address = |relay: &turn::Relay| match relay {
-        turn::Relay::Turn(relay) => Some(relay.addr.ip()),
-        _ => None,
+    let address = |relay: &turn::Relay| {
+        if let turn::Relay::Turn(relay) = relay {
+            Some(relay.addr.ip())
+        } else {
+            None
+        }
     };
 
     relays.iter().filter_map(address).collect()

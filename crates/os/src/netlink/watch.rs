@@ -220,16 +220,19 @@ fn way(answer: &RouteMessage) -> Option<Way> {
     ) {
         return None;
     }
-    let address = |wanted: fn(&RouteAttribute) -> Option<&RouteAddress>| {
-        answer.attributes.iter().find_map(wanted).and_then(ip)
-    };
-    let source = address(|attribute| match attribute {
-        RouteAttribute::PrefSource(address) => Some(address),
-        _ => None,
+    let source = answer.attributes.iter().find_map(|attribute| {
+        if let RouteAttribute::PrefSource(address) = attribute {
+            ip(address)
+        } else {
+            None
+        }
     })?;
-    let router = address(|attribute| match attribute {
-        RouteAttribute::Gateway(address) => Some(address),
-        _ => None,
+    let router = answer.attributes.iter().find_map(|attribute| {
+        if let RouteAttribute::Gateway(address) = attribute {
+            ip(address)
+        } else {
+            None
+        }
     });
     // From an address that is only good on the link nothing comes back from anywhere else.
     let is_of_the_link = matches!(source, IpAddr::V6(source) if source.is_unicast_link_local());
@@ -248,7 +251,7 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(ip) => Some((*ip).into()),
         RouteAddress::Inet6(ip) => Some((*ip).into()),
-        _ => None,
+        RouteAddress::Mpls(_) | RouteAddress::Other(_) | _ => None,
     }
 }
 
