@@ -246,7 +246,10 @@ fn source(choices: &mut Choices<'_>) -> SocketAddr {
         0 => PEER_ADDR.parse().unwrap(),
         1 => RELAY_ADDR.parse().unwrap(),
         2 => world::OUR_ADDR.parse().unwrap(),
-        3 => SocketAddr::new([203, 0, 113, 9].into(), 49_152 + choices.word() % 16_384),
+        3 => SocketAddr::new(
+            [203, 0, 113, 9].into(),
+            49_152 + choices.word() % world::RELAY_PORTS,
+        ),
         4 => "127.0.0.1:52625".parse().unwrap(),
         n => STRANGERS[usize::from(n) - 5].parse().unwrap(),
     }

@@ -34,6 +34,9 @@ const LATENCY: Duration = Duration::from_millis(10);
 /// How many datagrams are recorded.
 const MAX_RECORDED: usize = 256;
 
+/// How many ports the relay has to lend.
+pub(super) const RELAY_PORTS: u16 = 64;
+
 /// Relays that the node can have been told of.
 const MAX_RELAYS: usize = 3;
 
@@ -455,7 +458,7 @@ fn relay_config() -> Config {
         public_v4: Some([203, 0, 113, 9].into()),
         public_v6: None,
         listen_port: 3478,
-        ports: 49_152..=65_535,
+        ports: 49_152..=49_152 + RELAY_PORTS - 1,
         credentials: Credentials::Stamped(Secret::from(RELAY_SECRET)),
         loopback_peers: LoopbackPeers::Refused,
     }
