@@ -82,6 +82,8 @@ pub(crate) struct Negotiated {
     /// When to look whether the link is idle. It stays where it is when packets flow.
     idle_due_at: Instant,
     rechecked_at: Option<Instant>,
+    /// When pairs were last tried again because none was left.
+    retried_at: Option<Instant>,
     held: Option<Held>,
     search: Option<Search>,
     network_changed_at: Option<Instant>,
@@ -158,6 +160,7 @@ impl Negotiated {
             active_at: now,
             idle_due_at: now + MAX_IDLE,
             rechecked_at: None,
+            retried_at: None,
             held: None,
             search: None,
             network_changed_at: None,
@@ -193,7 +196,10 @@ impl Negotiated {
             // The path in use may work all the same: the peer is asked by it, and all pairs are tried again.
             Connectivity::Disconnected if path.is_some() => {
                 self.liveness.doubt(now);
-                self.agent.recheck(now);
+                // With no address left to pair up, the agent is back here in the same instant.
+                if self.retried_at.replace(now) != Some(now) {
+                    self.agent.recheck(now);
+                }
             }
             Connectivity::Disconnected => {
                 self.disconnected_at.get_or_insert(now);

@@ -241,3 +241,32 @@ fn forged_answers_and_questions_keep_no_path_alive() {
 
     assert!(kind(&world).is_some_and(PathKind::is_relayed));
 }
+
+#[test]
+fn a_peer_whose_every_address_is_withdrawn_is_kept_while_it_is_heard() {
+    let mut world = connected(Direct::Open);
+    let told = world.gateway.events.iter();
+    let lines: Vec<String> = told
+        .filter_map(|(_, event)| match event {
+            Event::NewCandidate { line, .. } => Some(line.clone()),
+            _ => None,
+        })
+        .collect();
+    assert!(!lines.is_empty());
+
+    for line in &lines {
+        let now = world.now;
+        world
+            .client
+            .links
+            .remove_remote_candidate(now, GATEWAY, line);
+        world.drain();
+    }
+    // No pair is left to try, which must not be tried without end.
+    world.run_for(Duration::from_secs(5));
+
+    let before = world.gateway.received.len();
+    world.send(CLIENT, b"still here");
+    world.run_for(Duration::from_millis(100));
+    assert_eq!(world.gateway.received.len(), before + 1);
+}
