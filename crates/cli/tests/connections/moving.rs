@@ -12,31 +12,37 @@ const MOVES: usize = 5;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Four times the goal.
-const BOUND: Duration = Duration::from_secs(6);
+/// Generous: an outage of 1.5 s, the goal, is a gap of 3 s where TCP has doubled its patience each time, and of 6 s if
+/// the next move comes in between.
+const BOUND: Duration = Duration::from_secs(10);
 
 pub(crate) fn client_moves(table: &mut Table) {
-    let gaps = move_while_downloading("client", "network-changed");
-    table.add(
-        "the client moves: gap of a TCP download",
-        "p50 ≤ 500 ms, p95 ≤ 1.5 s",
-        &gaps,
+    let name = "the client moves: gap of a TCP download";
+    move_while_downloading(
+        table,
+        name,
+        "client",
+        &["network-changed", "better", "first"],
     );
-    assert!(gaps.percentile(95) <= BOUND, "{gaps}");
 }
 
 pub(crate) fn gateway_moves(table: &mut Table) {
-    let gaps = move_while_downloading("gateway", "peer-moved");
-    table.add(
-        "the gateway moves: gap of a TCP download",
-        "p50 ≤ 500 ms, p95 ≤ 1.5 s",
-        &gaps,
+    let name = "the gateway moves: gap of a TCP download";
+    move_while_downloading(
+        table,
+        name,
+        "gateway",
+        &["peer-moved", "withdrawn", "better"],
     );
-    assert!(gaps.percentile(95) <= BOUND, "{gaps}");
 }
 
-/// Moves one end several times; why its path is in use is told after each move.
-fn move_while_downloading(place: &'static str, why: &str) -> Times {
+/// Moves one end several times; status tells one of the reasons after each move.
+fn move_while_downloading(
+    table: &mut Table,
+    name: &'static str,
+    place: &'static str,
+    reasons: &[&str],
+) {
     let mut world = World::new(&["relay"], &["gateway"]);
     world.connect();
     let resource = world.network.resource("gateway");
@@ -48,7 +54,9 @@ fn move_while_downloading(place: &'static str, why: &str) -> Times {
         world.network.move_away(place);
         world.wait_for_line(place, "The network changed");
         pause(Duration::from_secs(2));
-        assert_eq!(world.told("direct").why, why);
+        // A way that works from the new network as it did from the old one has no new reason.
+        let told = world.told("direct").why;
+        assert!(reasons.contains(&told.as_str()), "{told}");
         moves.push((moved_at, world.clock.now()));
     }
     pause(Duration::from_secs(1));
@@ -58,10 +66,10 @@ fn move_while_downloading(place: &'static str, why: &str) -> Times {
         let gap = arrivals.gap(moved_at, until);
         gaps.push(gap.expect("the download is broken"));
     }
+    table.add(name, "p50 ≤ 500 ms, p95 ≤ 1.5 s", &gaps);
+    assert!(gaps.percentile(95) <= BOUND, "{gaps}");
     world.connect();
     world.assert_calm();
-
-    gaps
 }
 
 /// The client loses the IP version that its path is of, and gets it back.
