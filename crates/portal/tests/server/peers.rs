@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use connlib_portal::admin::{Request, Response, Target, TokenFor, call};
 use connlib_portal::model::TokenId;
@@ -143,17 +142,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         }
     }
 
-    /// Whether nothing but pings comes for a while; they are answered.
-    pub(crate) async fn hear_nothing(&mut self, time: Duration) -> bool {
-        let heard = async {
-            loop {
-                match self.websocket.next().await {
-                    Some(Ok(Message::Ping(_))) => {}
-                    other => return other,
-                }
-            }
-        };
-        tokio::time::timeout(time, heard).await.is_err()
+    /// Reads, which answers pings, until something else comes.
+    pub(crate) async fn answer_pings(&mut self) {
+        while let Some(Ok(Message::Ping(_))) = self.websocket.next().await {}
     }
 
     /// The code of the close frame that must come next.
