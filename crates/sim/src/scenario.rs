@@ -296,6 +296,15 @@ impl Scenario {
         at_first || later
     }
 
+    /// How many clients there are.
+    pub(crate) fn clients(&self) -> usize {
+        let roles = self.hosts.iter().map(|host| &host.role);
+
+        roles
+            .filter(|role| matches!(role, Role::Client { .. }))
+            .count()
+    }
+
     /// The largest one-way delay between two hosts.
     pub(crate) fn longest_way(&self) -> Duration {
         let mut ways: Vec<Duration> = self

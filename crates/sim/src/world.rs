@@ -254,6 +254,14 @@ impl World {
                 });
                 if wants {
                     was_any = true;
+                    let is_calm = self
+                        .hosts
+                        .get_mut(host)
+                        .is_none_or(|entry| entry.counts_turn(now));
+                    if !is_calm && !forced {
+                        let name = self.scenario.host(host).to_owned();
+                        self.violate(format!("{name} is called again and again for timers"));
+                    }
                     self.take_turn(host);
                 }
             }

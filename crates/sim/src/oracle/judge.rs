@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Access, Watch};
 use crate::apps::{Apps, Probe, Running};
 use crate::limits::{FIRST_REPLY_LOSSY, Kind};
-use crate::scenario::{Event, FlowKind, Scenario};
+use crate::scenario::{Drive, Event, FlowKind, Scenario};
 
 /// What every round trip may take besides the links: devices that stand, jobs that are late.
 const SLACK: Duration = Duration::from_millis(120);
@@ -45,6 +45,14 @@ pub(crate) fn judge(
     Ok(measured)
 }
 
+/// What loops that are called late may add.
+fn lateness(drive: Drive) -> Duration {
+    match drive {
+        Drive::Exact | Drive::EveryMilli => Duration::ZERO,
+        Drive::Late => SLACK * 3,
+    }
+}
+
 /// Who judges, and what they know.
 pub(super) struct Court<'a> {
     pub(super) scenario: &'a Scenario,
@@ -74,7 +82,7 @@ impl<'a> Court<'a> {
             watch,
             start,
             is_lossy: scenario.loses(),
-            round_trip: scenario.longest_way() * 6 + SLACK,
+            round_trip: scenario.longest_way() * 6 + SLACK + lateness(scenario.drive),
             over_at: watch.flows_over_at.unwrap_or(start),
         }
     }

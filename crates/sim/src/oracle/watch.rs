@@ -6,6 +6,10 @@ use super::Reach;
 use crate::limits::{Kind, UNSETTLED};
 use crate::scenario::Scenario;
 
+/// The most STUN messages that a node sends in a second for each client there is: a hundred pairs, each asked and answered
+/// four times, and some more.
+const MAX_CHECKS: u32 = 1_000;
+
 /// What is seen while a world runs.
 pub(crate) struct Watch {
     start: Instant,
@@ -13,6 +17,10 @@ pub(crate) struct Watch {
     datagrams: u64,
     /// Spans in which datagrams of nodes are counted.
     spans: Vec<(Duration, Duration, u64)>,
+    /// Of each host, the current second, and how many STUN messages it has sent in it.
+    checks: Vec<(u64, u32)>,
+    /// How many of them are too many.
+    too_many_checks: u32,
     keeps_order: bool,
     pub(super) disturbances: Vec<Disturbance>,
     /// When the portal was away, for one host or for all.
@@ -45,6 +53,9 @@ impl Watch {
             violation: None,
             datagrams: 0,
             spans: Vec::new(),
+            checks: vec![(0, 0); scenario.hosts.len()],
+            too_many_checks: MAX_CHECKS
+                * u32::try_from(scenario.clients().max(1)).unwrap_or(u32::MAX),
             keeps_order: !scenario.reorders(),
             disturbances: Vec::new(),
             outages: Vec::new(),
@@ -108,6 +119,19 @@ impl Watch {
                 *count += datagrams;
             }
         }
+    }
+
+    /// A node sent STUN messages. False if they are more than any pairs of candidates need.
+    pub(crate) fn checked(&mut self, at: Duration, host: usize, count: u32) -> bool {
+        let Some((second, sent)) = self.checks.get_mut(host) else {
+            return true;
+        };
+        if *second != at.as_secs() {
+            (*second, *sent) = (at.as_secs(), 0);
+        }
+        *sent += count;
+
+        *sent <= self.too_many_checks
     }
 
     /// A node told something.

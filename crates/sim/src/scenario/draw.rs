@@ -159,11 +159,16 @@ fn hosts(scenario: &mut Scenario, choices: &mut Choices<'_>) {
             let name = format!("{letter}{nth}");
             let is_node = letter != "R";
             let place = place(scenario, choices, number, is_node);
+            let mut faults = match has_faults && is_node && choices.percent(60) {
+                true => faults(choices),
+                false => crate::faults::Faults::default(),
+            };
+            if scenario.drive == Drive::Late {
+                // Each try would be 100 ms late, and nothing could be said about time.
+                faults.sends_without_memory = 0..0;
+            }
             let host = Host {
-                faults: match has_faults && is_node && choices.percent(60) {
-                    true => faults(choices),
-                    false => crate::faults::Faults::default(),
-                },
+                faults,
                 name,
                 role,
                 place,
@@ -245,12 +250,17 @@ fn push_edge(scenario: &mut Scenario, kind: EdgeKind, behind: Option<usize>) -> 
 }
 
 fn nat(choices: &mut Choices<'_>, ip4: Ipv4Addr) -> Nat {
-    let mut dependence = || match choices.below(3) {
-        0 => Dependence::Endpoint,
-        1 => Dependence::Address,
-        _ => Dependence::AddressAndPort,
+    use Dependence::{Address, AddressAndPort, Endpoint};
+
+    // Real ones filter by as much as they map by, or by more. Saved scenarios try others.
+    let (mapping, filtering) = match choices.below(6) {
+        0 => (Endpoint, Endpoint),
+        1 => (Endpoint, Address),
+        2 => (Endpoint, AddressAndPort),
+        3 => (Address, Address),
+        4 => (Address, AddressAndPort),
+        _ => (AddressAndPort, AddressAndPort),
     };
-    let (mapping, filtering) = (dependence(), dependence());
 
     Nat {
         ip4,

@@ -16,6 +16,10 @@ use crate::portal::Says;
 use crate::relay::RelayNode;
 use crate::scenario::{self, Drive, Place};
 
+/// The most turns for timers alone within a span.
+const IDLE_SPAN: Duration = Duration::from_millis(200);
+const MAX_IDLE_TURNS: u32 = 150;
+
 pub(super) struct Host {
     pub(super) role: Role,
     pub(super) channel: Channel,
@@ -29,6 +33,8 @@ pub(super) struct Host {
     pub(super) life: u32,
     /// Whether somebody is on the way to unstall its devices.
     pub(super) is_stalled: bool,
+    /// Since when turns for a timer alone are counted, and how many there were.
+    idle_turns: (Option<Instant>, u32),
     /// A deadline, and when it is met where all are met late.
     late: Option<(Instant, Instant)>,
 }
@@ -80,6 +86,7 @@ impl Host {
             secret: secret(rng),
             life: 0,
             is_stalled: false,
+            idle_turns: (None, 0),
             late: None,
         };
         host.begin(
@@ -182,6 +189,29 @@ impl Host {
         };
 
         has_work || due_at.is_some_and(|at| at <= now)
+    }
+
+    /// Counts a turn. False if there were too many for timers alone: a deadline that is over stays over.
+    pub(super) fn counts_turn(&mut self, now: Instant) -> bool {
+        if self.has_work() {
+            return true;
+        }
+        let (since, turns) = &mut self.idle_turns;
+        if since.is_none_or(|since| now > since + IDLE_SPAN) {
+            (*since, *turns) = (Some(now), 0);
+        }
+        *turns += 1;
+
+        *turns <= MAX_IDLE_TURNS
+    }
+
+    fn has_work(&self) -> bool {
+        match &self.role {
+            Role::Client(node) => node.has_work(),
+            Role::Gateway(node) => node.has_work(),
+            Role::Relay(node) => node.has_work(),
+            Role::Down => false,
+        }
     }
 
     pub(super) fn address(&self, is_ipv4: bool) -> Option<IpAddr> {

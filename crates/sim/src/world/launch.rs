@@ -68,6 +68,15 @@ impl World {
             self.trace.add(at, place, datagram);
         }
         self.watch.sent(at, datagrams.len() as u64, is_relay);
+        let checks = datagrams
+            .iter()
+            .filter(|datagram| is_stun(datagram))
+            .count();
+        let checks = u32::try_from(checks).unwrap_or(u32::MAX);
+        if !is_relay && checks > 0 && !self.watch.checked(at, host, checks) {
+            let what = format!("{place} sends STUN messages without end");
+            self.watch.violate(at, what);
+        }
         if let Some(recorder) = &mut self.recorder {
             recorder.sent(at, host, (from, to), datagrams);
         }
@@ -80,4 +89,9 @@ impl World {
             self.violate(what);
         }
     }
+}
+
+/// Whether a datagram bears the magic cookie (RFC 8489 §5).
+fn is_stun(datagram: &[u8]) -> bool {
+    datagram.get(4..8) == Some(&[0x21, 0x12, 0xa4, 0x42])
 }
