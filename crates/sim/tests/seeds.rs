@@ -64,6 +64,10 @@ fn another_seed_gives_another_trace() {
 }
 
 #[test]
+#[cfg_attr(
+    debug_assertions,
+    ignore = "a call each millisecond is for builds that are optimised"
+)]
 fn whoever_drives_the_loops_has_the_same_outcome() {
     for seed in 0..seeds().div_ceil(200) {
         let [exact, milli, late] = [Drive::Exact, Drive::EveryMilli, Drive::Late].map(|drive| {
