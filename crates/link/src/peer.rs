@@ -285,12 +285,16 @@ impl Peer {
         }
         // A session works on any path. Without one, an initiation may be lost on a path that is no more.
         if !self.has_session {
+            if let Some(rtt) = negotiated.agent.rtt() {
+                self.tunnel.connects_over(rtt);
+            }
             self.is_asking = true;
             return self.tunnel.restart(now);
         }
         // The other end follows where it hears us, and its agent may still think well of the former path.
+        // A question that is under way took the former path.
         let must_tell = had_path && why != PathWhy::Better;
-        let initiation = must_tell.then(|| self.tunnel.initiate(now)).flatten();
+        let initiation = must_tell.then(|| self.tunnel.restart(now)).flatten();
         self.is_asking |= initiation.is_some();
 
         initiation

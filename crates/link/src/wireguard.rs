@@ -197,6 +197,13 @@ impl Tunnel {
         self.inner.initiate_handshake(now)
     }
 
+    /// How far away the peer is, before there is a session: an answer must not find that the next question has taken its
+    /// place already.
+    pub(crate) fn connects_over(&mut self, rtt: Duration) {
+        let timeout = (rtt * 2).clamp(CONNECTING_REKEY_TIMEOUT, REKEY_TIMEOUT);
+        self.inner.set_rekey_timeout(timeout);
+    }
+
     /// Starts a handshake anew: the former initiation may have gone down a path that is no more.
     pub(crate) fn restart(&mut self, now: Instant) -> Option<Datagram> {
         self.inner.restart_handshake(now)

@@ -176,6 +176,10 @@ impl Links {
         slot.copy_from_slice(bytes);
 
         let Some(relay) = path.relay else {
+            // An address that a relay lent and took back looks like one of our own for an instant.
+            if path.local.is_ipv4() != path.remote.is_ipv4() {
+                return;
+            }
             let route = Route {
                 src: path.source(),
                 dst: path.remote,

@@ -277,20 +277,37 @@ impl Negotiated {
             return Nomination::Use(PathWhy::First);
         };
         let is_worse = kind.is_relayed() && !current_kind.is_relayed();
-        let is_recheck = self
-            .rechecked_at
-            .is_some_and(|at| now.saturating_duration_since(at) < HOLD);
-        let may_return = !self.is_withdrawn && !current.is_way_of(path);
-        if is_worse && is_recheck && may_return && self.config.role == Role::Controlling {
+        if self.must_wait(now, is_worse, kind == current_kind) && !current.is_way_of(path) {
             self.held = Some(Held {
                 path,
                 since: now,
-                until: now + self.liveness.patience().min(HOLD),
+                until: now + (self.liveness.patience() * 2).min(HOLD),
             });
+            // Whether it works is what the choice depends on.
+            self.liveness.doubt(now);
             return Nomination::Held;
         }
 
         Nomination::Use(self.why(now, is_worse))
+    }
+
+    /// Whether the path in use may be as good as one that was nominated.
+    fn must_wait(&self, now: Instant, is_worse: bool, is_equal: bool) -> bool {
+        let is_controlled = self.config.role == Role::Controlled;
+        if self.is_withdrawn {
+            return false;
+        }
+        if self.liveness.is_lost() {
+            // Its own check may be answered as well, a little later.
+            let is_recheck = self
+                .rechecked_at
+                .is_some_and(|at| now.saturating_duration_since(at) < HOLD);
+            return is_worse && is_recheck && !is_controlled;
+        }
+
+        // Another pair than the one in use may have died, and the agent of a controlled end doesn't know which is in use: it
+        // was followed there.
+        is_worse || (is_equal && is_controlled)
     }
 
     /// Why the path is used that the peer was heard by while the one in use is silent.
