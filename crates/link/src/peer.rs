@@ -201,6 +201,23 @@ impl Peer {
         }
     }
 
+    /// Whether the other end decides about paths.
+    pub(crate) fn is_controlled(&self) -> bool {
+        self.as_negotiated()
+            .is_some_and(|negotiated| negotiated.config.role == Role::Controlled)
+    }
+
+    /// A packet can't leave: no session, or no way for it.
+    pub(crate) fn is_awaited(&mut self, now: Instant) {
+        let has_path = self.path.is_some();
+        if let Reach::Negotiated(negotiated) = &mut self.reach
+            && has_path
+        {
+            negotiated.active(now);
+            negotiated.liveness.sent(now);
+        }
+    }
+
     /// A packet leaves by the path in use.
     pub(crate) fn sent(&mut self, now: Instant, len: usize) {
         self.sent_bytes += len as u64;

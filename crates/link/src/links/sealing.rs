@@ -106,11 +106,13 @@ impl Links {
         mut packet: SuperPacket<Buffer>,
         mut skip: usize,
     ) -> Result<(), NotSent> {
+        self.touch(id);
         let peer = self.peers.get_mut(&id).filter(|peer| peer.keeps_packets());
         let Some(peer) = peer else {
             self.stats.dropped_packets += packet.segments().saturating_sub(skip) as u64;
             return Err(NotSent::NotConnected);
         };
+        peer.is_awaited(now);
         let mut segments = packet.split();
         while let Some(segment) = segments.next_segment() {
             if skip > 0 {

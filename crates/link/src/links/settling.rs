@@ -60,7 +60,8 @@ impl Links {
                     self.session_lost(now, id);
                     continue;
                 }
-                Some(wireguard::Event::Expired) if peer.is_asking() => {
+                // Who is controlled can't come back by itself, and may wait for a peer that sleeps.
+                Some(wireguard::Event::Expired) if peer.is_asking() && !peer.is_controlled() => {
                     return self.fail(id, "no answer to our handshakes");
                 }
                 Some(wireguard::Event::Expired) => {

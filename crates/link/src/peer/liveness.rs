@@ -22,6 +22,10 @@ const QUESTIONS: u32 = 2;
 /// How long no path may be found before the owner is told: it may know another peer.
 const TOLD_AFTER: Duration = Duration::from_secs(3);
 
+/// A peer that was not heard for so long, although idle links ask each 25 s, has most likely forgotten us while we slept:
+/// the owner is told as soon as it doesn't answer.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+
 /// When all pairs are tried from the start again as long as none works; each time later, up to the second value.
 const RECHECK_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(16)];
 
@@ -207,6 +211,7 @@ impl Liveness {
     /// What is due while no path works.
     fn search(&mut self, now: Instant) -> Option<Step> {
         let gives_up_after = self.gives_up_after;
+        let heard_at = self.heard_at;
         let Stage::Lost {
             since,
             is_told,
@@ -221,7 +226,11 @@ impl Liveness {
             self.due_at = None;
             return Some(Step::GiveUp);
         }
-        let step = if !*is_told && now >= *since + TOLD_AFTER {
+        let told_at = match since.saturating_duration_since(heard_at) < FORGOTTEN_AFTER {
+            true => *since + TOLD_AFTER,
+            false => *since,
+        };
+        let step = if !*is_told && now >= told_at {
             *is_told = true;
             Some(Step::Tell)
         } else if now >= *recheck_at {
@@ -231,7 +240,7 @@ impl Liveness {
         } else {
             None
         };
-        let told_at = (!*is_told).then_some(*since + TOLD_AFTER);
+        let told_at = (!*is_told).then_some(told_at);
         self.due_at = [Some(gives_up_at), told_at, Some(*recheck_at)]
             .into_iter()
             .flatten()
@@ -318,6 +327,24 @@ mod tests {
 
         assert!(!liveness.is_lost());
         assert_eq!(steps(&mut liveness, start, 60_000), []);
+    }
+
+    #[test]
+    fn a_peer_that_does_not_answer_after_a_long_sleep_is_told_of_at_once() {
+        let start = Instant::now();
+        let mut liveness = Liveness::new(start, GIVES_UP_AFTER);
+        let awake = start + Duration::from_secs(3_600);
+        liveness.sent(awake);
+
+        assert_eq!(
+            steps(&mut liveness, awake, 1_000),
+            [
+                (250, Step::Ask),
+                (400, Step::Ask),
+                (550, Step::Tell),
+                (550, Step::Recheck),
+            ]
+        );
     }
 
     #[test]

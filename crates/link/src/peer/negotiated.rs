@@ -40,6 +40,9 @@ const HOLD: Duration = Duration::from_millis(500);
 /// How often a relayed link looks for a direct way: at first, and at last.
 const SEARCH_EVERY: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(300)];
 
+/// For how long after a search began its findings come in.
+const SEARCH_LASTS: Duration = Duration::from_secs(5);
+
 /// How long after a change of our network a new path is put down to it.
 const CHANGE_LASTS: Duration = Duration::from_secs(10);
 
@@ -86,6 +89,7 @@ pub(crate) struct Negotiated {
     retried_at: Option<Instant>,
     held: Option<Held>,
     search: Option<Search>,
+    searched_at: Option<Instant>,
     network_changed_at: Option<Instant>,
     /// An address of the path in use is gone.
     is_withdrawn: bool,
@@ -163,6 +167,7 @@ impl Negotiated {
             retried_at: None,
             held: None,
             search: None,
+            searched_at: None,
             network_changed_at: None,
             is_withdrawn: false,
         }
@@ -277,7 +282,8 @@ impl Negotiated {
             return Nomination::Use(PathWhy::First);
         };
         let is_worse = kind.is_relayed() && !current_kind.is_relayed();
-        if self.must_wait(now, is_worse, kind == current_kind) && !current.is_way_of(path) {
+        let is_equal = kind.is_relayed() == current_kind.is_relayed();
+        if self.must_wait(now, is_worse, is_equal) && !current.is_way_of(path) {
             self.held = Some(Held {
                 path,
                 since: now,
@@ -306,8 +312,12 @@ impl Negotiated {
         }
 
         // Another pair than the one in use may have died, and the agent of a controlled end doesn't know which is in use: it
-        // was followed there.
-        is_worse || (is_equal && is_controlled)
+        // was followed there. A search for a better way finds all the others again first.
+        let is_search = self
+            .searched_at
+            .is_some_and(|at| now.saturating_duration_since(at) < SEARCH_LASTS);
+
+        is_worse || (is_equal && (is_controlled || is_search))
     }
 
     /// Why the path is used that the peer was heard by while the one in use is silent.
@@ -344,9 +354,12 @@ impl Negotiated {
         self.held = None;
         self.is_withdrawn = false;
         self.liveness.moved(now, self.agent.rtt());
-        self.search = kind.is_relayed().then(|| Search {
-            at: now + SEARCH_EVERY[0],
-            every: SEARCH_EVERY[0],
+        let search = self.search.filter(|_| kind.is_relayed());
+        self.search = kind.is_relayed().then(|| {
+            search.unwrap_or(Search {
+                at: now + SEARCH_EVERY[0],
+                every: SEARCH_EVERY[0],
+            })
         });
     }
 
@@ -418,6 +431,7 @@ impl Negotiated {
         {
             search.every = (search.every * 2).min(SEARCH_EVERY[1]);
             search.at = now + search.every;
+            self.searched_at = Some(now);
             return Some(Wanted::Search);
         }
 

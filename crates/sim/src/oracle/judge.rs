@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Access, Watch};
 use crate::apps::{Apps, Probe, Running};
-use crate::limits::{FIRST_REPLY_LOSSY, Kind};
+use crate::limits::{FIRST_REPLY, FIRST_REPLY_LOSSY, Kind};
 use crate::scenario::{Drive, Event, FlowKind, Scenario};
 
 /// What every round trip may take besides the links: devices that stand, jobs that are late.
@@ -131,7 +131,13 @@ impl<'a> Court<'a> {
     /// Whether a probe must be answered.
     fn is_due(&self, running: &Running, probe: &Probe) -> bool {
         let (client, sent_at) = (running.flow.host, probe.sent_at);
-        let done_at = sent_at + self.round_trip;
+        // What waited for a connection left later than it was sent.
+        let left_at = probe.arrived_at.unwrap_or(sent_at).max(sent_at);
+        let waits = match self.was_answered(client, sent_at) {
+            true => Duration::ZERO,
+            false => FIRST_REPLY.holds,
+        };
+        let done_at = left_at + waits + self.round_trip;
 
         done_at < self.over_at
             && self.is_granted(running, sent_at, done_at)
