@@ -12,6 +12,7 @@ use is::{
     Candidate, CandidateKind, IceAgent, IceAgentEvent, IceConnectionState, IceCreds, Protocol,
 };
 
+use crate::candidates::MAX_REMOTES;
 use crate::role::Role;
 
 /// How often a check is repeated and when its silence counts (connections.md §4.2).
@@ -134,6 +135,14 @@ impl Agent {
         self.inner
             .local_candidates()
             .any(|candidate| candidate.addr() == addr)
+    }
+
+    /// Whether checks from `addr` are of use: it is known, or one more may be.
+    pub(crate) fn has_room_for(&self, addr: SocketAddr) -> bool {
+        let mut known = self.inner.remote_candidates();
+        let is_known = known.any(|known| known.addr() == addr);
+
+        is_known || self.inner.remote_candidates().count() < MAX_REMOTES
     }
 
     /// The addresses that the peer told, or was heard from.

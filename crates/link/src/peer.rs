@@ -32,6 +32,9 @@ const MAX_WAITING: usize = 128;
 /// more. A fixed peer's wait as long as it is asked for a session.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
+/// Two initiations of one moment carry the same timestamp, and the second one would be taken for a replay.
+const SAME_MOMENT: Duration = Duration::from_millis(20);
+
 /// What is tried where packets of the usual size are too large: what fits into IPv6's smallest MTU with every header of
 /// ours, and what fits into any network at all. Multiples of sixteen, so that no padding is carried.
 const SMALLER_PACKETS: [usize; 2] = [1_184, 480];
@@ -89,8 +92,8 @@ pub(crate) struct Peer {
     pub(crate) is_touched: bool,
     has_session: bool,
     is_announced: bool,
-    /// An initiation left that nothing has answered.
-    is_asking: bool,
+    /// When the latest initiation left that nothing has answered.
+    asked_at: Option<Instant>,
 }
 
 /// How a path to a peer is found.
@@ -146,7 +149,7 @@ impl Peer {
             is_touched: false,
             has_session: false,
             is_announced: false,
-            is_asking: false,
+            asked_at: None,
         }
     }
 
@@ -229,7 +232,7 @@ impl Peer {
 
     /// An initiation leaves. If one before it had no answer, the address that it left from may be no more.
     pub(crate) fn asks(&mut self, now: Instant) {
-        self.is_asking = true;
+        self.asked_at = Some(now);
         if let Reach::Fixed(fixed) = &mut self.reach
             && fixed.asks(now) == Asked::Again
         {
@@ -266,12 +269,12 @@ impl Peer {
     pub(crate) fn renew(&mut self, tunnel: wireguard::Tunnel) {
         self.tunnel = tunnel;
         self.has_session = false;
-        self.is_asking = false;
+        self.asked_at = None;
     }
 
     /// Whether the peer has left an initiation without an answer.
     pub(crate) fn is_asking(&self) -> bool {
-        self.is_asking
+        self.asked_at.is_some()
     }
 
     /// Switches to the pair that was nominated or heard; what to send on it, if anything is due.
@@ -300,19 +303,28 @@ impl Peer {
         if negotiated.config.role == Role::Controlled {
             return None;
         }
-        // A session works on any path. Without one, an initiation may be lost on a path that is no more.
-        if !self.has_session {
+        let since_asked = self.asked_at.map(|at| now.saturating_duration_since(at));
+        let initiation = if !self.has_session {
+            // Every pair that is nominated worked a moment ago, so that what left a moment ago arrives: answers to questions
+            // that others took the place of are of no use. An older one may be lost on a path that is no more.
+            if since_asked.is_some_and(|age| age < negotiated.liveness.patience()) {
+                return None;
+            }
             if let Some(rtt) = negotiated.agent.rtt() {
                 self.tunnel.connects_over(rtt);
             }
-            self.is_asking = true;
-            return self.tunnel.restart(now);
+            self.tunnel.restart(now)
+        } else if had_path && why != PathWhy::Better {
+            // A session works on any path. But the other end follows where it hears us, and its agent may still think well
+            // of the former path, which a question that is under way took.
+            let is_fresh = since_asked.is_some_and(|age| age < SAME_MOMENT);
+            (!is_fresh).then(|| self.tunnel.restart(now)).flatten()
+        } else {
+            None
+        };
+        if initiation.is_some() {
+            self.asked_at = Some(now);
         }
-        // The other end follows where it hears us, and its agent may still think well of the former path.
-        // A question that is under way took the former path.
-        let must_tell = had_path && why != PathWhy::Better;
-        let initiation = must_tell.then(|| self.tunnel.restart(now)).flatten();
-        self.is_asking |= initiation.is_some();
 
         initiation
     }
@@ -342,12 +354,12 @@ impl Peer {
     /// A first session is confirmed.
     pub(crate) fn session_confirmed(&mut self) {
         self.has_session = true;
-        self.is_asking = false;
+        self.asked_at = None;
     }
 
     /// The peer answered an initiation, or asked itself.
     pub(crate) fn was_answered(&mut self) {
-        self.is_asking = false;
+        self.asked_at = None;
     }
 
     /// Whether the owner should be told, now, that packets flow; true once.

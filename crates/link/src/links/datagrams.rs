@@ -326,6 +326,15 @@ impl Links {
         let Some(peer) = peer.as_negotiated_mut() else {
             return Outcome::Rejected;
         };
+        // Behind two NATs that map by port each check comes from an address of its own, which is checked in turn.
+        if message.class() == Class::Request
+            && in_use.is_some()
+            && !peer.liveness.is_lost()
+            && !peer.agent.has_room_for(origin.remote)
+        {
+            self.stats.candidates_too_many += 1;
+            return Outcome::Rejected;
+        }
         if message.class() == Class::Request
             && origin.relay.is_none()
             && let Some(line) = peer.discover_local(origin.local, message)
