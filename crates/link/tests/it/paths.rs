@@ -247,9 +247,11 @@ fn a_peer_whose_every_address_is_withdrawn_is_kept_while_it_is_heard() {
     let mut world = connected(Direct::Open);
     let told = world.gateway.events.iter();
     let lines: Vec<String> = told
-        .filter_map(|(_, event)| match event {
-            Event::NewCandidate { line, .. } => Some(line.clone()),
-            _ => None,
+        .filter_map(|(_, event)| {
+            let Event::NewCandidate { line, .. } = event else {
+                return None;
+            };
+            Some(line.clone())
         })
         .collect();
     assert!(!lines.is_empty());
