@@ -23,6 +23,7 @@ mod portal;
 mod portal_messages;
 mod relay;
 mod repair;
+mod scenarios;
 mod stun;
 mod super_packets;
 mod tokens;
@@ -34,6 +35,7 @@ pub use links::links;
 pub use portal::portal;
 pub use portal_messages::portal_messages;
 pub use relay::relay;
+pub use scenarios::scenarios;
 pub use stun::stun;
 pub use super_packets::super_packets;
 pub use tokens::tokens;
@@ -68,6 +70,7 @@ pub const TARGETS: &[Target] = &[
     Target::new("portal", portal, 1_000),
     Target::new("portal_messages", portal_messages, 3_000),
     Target::new("relay", relay, 3_000),
+    Target::new("scenarios", scenarios, 20),
     Target::new("stun", stun, 3_000),
     Target::new("super_packets", super_packets, 3_000),
     Target::new("tokens", tokens, 3_000),
