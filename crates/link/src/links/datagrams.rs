@@ -351,6 +351,11 @@ impl Links {
             }
             if in_use.is_some_and(|path| path.is_way_of(origin.path())) {
                 peer.liveness.heard(now);
+                if let Some(rtt) = peer.agent.rtt()
+                    && message.class() == Class::Success
+                {
+                    peer.liveness.sample(rtt);
+                }
             }
             peer.tick(now);
             self.settle(now, id);

@@ -16,6 +16,9 @@ const SILENCE: Duration = Duration::from_millis(250);
 /// How long the answer to a question may take at least, and at most, before the next one is asked.
 const PATIENCE: [Duration; 2] = [Duration::from_millis(150), Duration::from_secs(2)];
 
+/// The most patience where something else says that the path may be no more: trying all pairs too early costs little then.
+const HASTE: Duration = Duration::from_millis(300);
+
 /// How many questions stay without an answer before the path counts as lost.
 const QUESTIONS: u32 = 2;
 
@@ -60,6 +63,7 @@ enum Stage {
     Trusted,
     Asked {
         questions: u32,
+        patience: Duration,
     },
     Lost {
         since: Instant,
@@ -120,7 +124,10 @@ impl Liveness {
     pub(crate) fn doubt(&mut self, now: Instant) {
         if self.stage == Stage::Trusted {
             self.unanswered_since.get_or_insert(now);
-            self.stage = Stage::Asked { questions: 0 };
+            self.stage = Stage::Asked {
+                questions: 0,
+                patience: self.patience().min(HASTE),
+            };
             self.due_at = Some(now);
         }
     }
@@ -190,9 +197,12 @@ impl Liveness {
                 if self.due_at.is_none_or(|at| at > now) {
                     return None;
                 }
-                self.ask(now, 1)
+                self.ask(now, 1, self.patience())
             }
-            Stage::Asked { questions } if questions < QUESTIONS => self.ask(now, questions + 1),
+            Stage::Asked {
+                questions,
+                patience,
+            } if questions < QUESTIONS => self.ask(now, questions + 1, patience),
             Stage::Asked { .. } => {
                 self.lose(now);
                 self.search(now)
@@ -201,9 +211,12 @@ impl Liveness {
         }
     }
 
-    fn ask(&mut self, now: Instant, questions: u32) -> Option<Step> {
-        self.stage = Stage::Asked { questions };
-        self.due_at = Some(now + self.patience());
+    fn ask(&mut self, now: Instant, questions: u32, patience: Duration) -> Option<Step> {
+        self.stage = Stage::Asked {
+            questions,
+            patience,
+        };
+        self.due_at = Some(now + patience);
 
         Some(Step::Ask)
     }
