@@ -156,6 +156,11 @@ impl Agent {
         self.handle_timeout(now);
     }
 
+    /// Forgets what is known about pairs, which is most of what an agent holds, and tries none until time passes for it.
+    pub(crate) fn rest(&mut self) {
+        self.fenced(IceAgent::recreate_candidate_pairs);
+    }
+
     /// What decides between two ends that both want to control (RFC 8445 §7.3.1.1).
     pub(crate) fn tie_breaker(&self) -> u64 {
         self.tie_breaker

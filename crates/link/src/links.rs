@@ -437,7 +437,7 @@ impl Links {
             path_age: now.saturating_duration_since(peer.path_since),
             why: peer.path.map(|_| peer.path_why),
             handshake_age: peer.tunnel.session_age(now),
-            rtt: peer.as_negotiated().and_then(|peer| peer.agent.rtt()),
+            rtt: peer.as_negotiated().and_then(|peer| peer.liveness.rtt()),
             sent_bytes: peer.sent_bytes,
             received_bytes: peer.received_bytes,
         })

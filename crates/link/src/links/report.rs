@@ -136,7 +136,7 @@ pub struct PeerStatus {
     pub why: Option<PathWhy>,
     /// How long ago the session in use was agreed.
     pub handshake_age: Option<Duration>,
-    /// The round-trip time of the checks on the path.
+    /// How long checks on the path take to be answered, smoothed.
     pub rtt: Option<Duration>,
     /// Bytes of sealed datagrams that left.
     pub sent_bytes: u64,

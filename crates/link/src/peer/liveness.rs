@@ -173,6 +173,11 @@ impl Liveness {
         self.heard_at
     }
 
+    /// How long answers take by the path in use, smoothed.
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        self.rtt.map(|rtt| rtt.smoothed)
+    }
+
     /// How long an answer may take by the path in use.
     pub(crate) fn patience(&self) -> Duration {
         let [least, most] = PATIENCE;

@@ -448,6 +448,7 @@ impl Negotiated {
             self.pace = Pace::Idle {
                 asks_at: now + IDLE_INTERVAL,
             };
+            self.agent.rest();
         }
     }
 
