@@ -350,11 +350,14 @@ impl Links {
                 self.checks.answered(message.transaction_id());
             }
             if in_use.is_some_and(|path| path.is_way_of(origin.path())) {
-                peer.liveness.heard(now);
-                if let Some(rtt) = peer.agent.rtt()
-                    && message.class() == Class::Success
-                {
-                    peer.liveness.sample(rtt);
+                match message.class() {
+                    Class::Request => peer.liveness.was_asked(now),
+                    Class::Success | Class::Error | Class::Indication => {
+                        peer.liveness.heard(now);
+                        if let Some(rtt) = peer.agent.rtt() {
+                            peer.liveness.sample(rtt);
+                        }
+                    }
                 }
             }
             peer.tick(now);

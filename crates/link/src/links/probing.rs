@@ -53,6 +53,7 @@ impl Links {
         let Some(question) = negotiated.question(transaction, &self.pool) else {
             return;
         };
+        tracing::trace!(peer = %id, patience = ?negotiated.liveness.patience(), "Is the peer there?");
         let asker = Asker::Liveness {
             peer: id,
             sent_at: now,

@@ -110,6 +110,11 @@ impl Liveness {
         self.stage = Stage::Trusted;
     }
 
+    /// The peer asked something by the path in use: it is there, which doesn't say that it hears us.
+    pub(crate) fn was_asked(&mut self, now: Instant) {
+        self.heard_at = now;
+    }
+
     /// Another path is used from here on, which has just proved to work.
     pub(crate) fn moved(&mut self, now: Instant, rtt: Option<Duration>) {
         self.heard(now);
