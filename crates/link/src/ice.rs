@@ -231,6 +231,16 @@ impl Agent {
         }
     }
 
+    /// Whether a check is to be sent.
+    pub(crate) fn is_due(&mut self, now: Instant) -> bool {
+        self.poll_timeout().is_none_or(|at| at <= now)
+    }
+
+    /// How often at least a pair is checked.
+    pub(crate) fn check_every(&mut self, often: Duration) {
+        self.fenced(|agent| agent.set_max_stun_rto(often));
+    }
+
     pub(crate) fn poll_check(&mut self) -> Option<Check> {
         let transmit = self.fenced(IceAgent::poll_transmit)?;
 

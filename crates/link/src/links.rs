@@ -202,8 +202,8 @@ impl Links {
             peer.wait(since, packet);
         }
         self.peers.insert(id, peer);
-        self.lend(id, relay);
-        self.lend_another(id);
+        self.lend(now, id, relay);
+        self.lend_another(now, id);
         self.settle(now, id);
         for line in self.early.take(now, id) {
             self.add_remote_candidate(now, id, &line);

@@ -3,6 +3,7 @@
 mod fixed;
 mod liveness;
 mod negotiated;
+mod pace;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -23,7 +24,7 @@ pub use fixed::FixedPeer;
 pub(crate) use fixed::{Asked, Fixed};
 pub(crate) use liveness::Step;
 pub use negotiated::PeerConfig;
-pub(crate) use negotiated::{Negotiated, Nomination, Wanted};
+pub(crate) use negotiated::{By, Negotiated, Nomination, Wanted};
 
 /// The most packets kept while a link has no way or no session (connections.md §2).
 const MAX_WAITING: usize = 128;
@@ -421,8 +422,8 @@ impl Peer {
         let is_usable = self.is_usable();
         match &mut self.reach {
             Reach::Negotiated(negotiated) => {
-                let may_idle = is_usable && self.waiting.is_empty();
-                negotiated.handle_timeout(now, may_idle).map(Due::Wanted)
+                let path = (is_usable && self.waiting.is_empty()).then_some(self.kind);
+                negotiated.handle_timeout(now, path).map(Due::Wanted)
             }
             Reach::Fixed(fixed) => fixed
                 .wakes(now, self.tunnel.session_age(now))

@@ -281,6 +281,12 @@ impl<'a> Message<'a> {
         find!(self, Username)
     }
 
+    /// Whether it carries USE-CANDIDATE.
+    pub fn use_candidate(&self) -> bool {
+        self.attributes()
+            .any(|attribute| attribute == Ok(Attribute::UseCandidate))
+    }
+
     /// REALM.
     pub fn realm(&self) -> Option<&'a str> {
         find!(self, Realm)

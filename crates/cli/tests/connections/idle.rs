@@ -14,10 +14,10 @@ const CLIENTS: usize = 1_000;
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What connecting has left behind is over by then.
-const SETTLED_AFTER: Duration = Duration::from_secs(15);
+const SETTLED_AFTER: Duration = Duration::from_secs(30);
 
 /// How long the gateway is watched.
-const WATCHED_FOR: Duration = Duration::from_secs(15);
+const WATCHED_FOR: Duration = Duration::from_secs(25);
 
 /// Of the gateway, twice the goal.
 const MAX_RESIDENT: u64 = 120 * 1024;

@@ -125,11 +125,11 @@ impl Links {
             return;
         };
         peer.active(now);
-        peer.add_remote(candidate.clone());
+        peer.add_remote(now, candidate.clone());
         let known: Vec<_> = peer.agent.remotes().collect();
         let guesses = candidates::guesses(&known);
         for guess in &guesses {
-            peer.agent.add_remote(guess.clone());
+            peer.add_remote(now, guess.clone());
         }
         let relays = peer.relays.clone();
         for candidate in guesses.iter().chain([&candidate]) {

@@ -16,7 +16,7 @@ use super::schedule::Asker;
 use crate::jobs::{Job, OpenJob, Sender};
 use crate::packets::Packets;
 use crate::path::Path;
-use crate::peer::{Peer, PeerId};
+use crate::peer::{By, Peer, PeerId};
 use crate::wireguard::{Incoming, TunnelId};
 
 /// Where a datagram came from, with a relay taken out of the way.
@@ -323,6 +323,12 @@ impl Links {
             return Outcome::Rejected;
         };
         let in_use = peer.path;
+        let by = match in_use {
+            Some(path) if path.is_way_of(origin.path()) => By::PathInUse,
+            Some(_) | None => By::Other {
+                may_be_better: in_use.is_none() || peer.kind.is_relayed(),
+            },
+        };
         let Some(peer) = peer.as_negotiated_mut() else {
             return Outcome::Rejected;
         };
@@ -349,7 +355,7 @@ impl Links {
             if message.class() != Class::Request {
                 self.checks.answered(message.transaction_id());
             }
-            if in_use.is_some_and(|path| path.is_way_of(origin.path())) {
+            if by == By::PathInUse {
                 match message.class() {
                     Class::Request => peer.liveness.was_asked(now),
                     Class::Success | Class::Error | Class::Indication => {
@@ -360,7 +366,7 @@ impl Links {
                     }
                 }
             }
-            peer.tick(now);
+            peer.tick(now, message, by);
             self.settle(now, id);
         }
 

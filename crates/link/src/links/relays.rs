@@ -304,13 +304,13 @@ impl Links {
             .map(|(id, _)| id)
             .collect();
         for id in links {
-            while self.lend_another(id) {}
+            while self.lend_another(now, id) {}
             self.settle(now, id);
         }
     }
 
     /// Offers a peer the address that one more relay lends us, if it has too few and there is one; whether it was so.
-    pub(super) fn lend_another(&mut self, id: PeerId) -> bool {
+    pub(super) fn lend_another(&mut self, now: Instant, id: PeerId) -> bool {
         let Some(peer) = self.peers.get(&id).and_then(Peer::as_negotiated) else {
             return false;
         };
@@ -320,13 +320,13 @@ impl Links {
         let Some(relay) = self.relays.choose(&mut self.rng, &peer.relays) else {
             return false;
         };
-        self.lend(id, relay);
+        self.lend(now, id, relay);
 
         true
     }
 
     /// Offers a peer the address that `relay` lends us, and our own.
-    pub(super) fn lend(&mut self, id: PeerId, relay: RelayId) {
+    pub(super) fn lend(&mut self, now: Instant, id: PeerId, relay: RelayId) {
         let candidates = self.relays.candidates_for(relay);
         let peer = self.peers.get_mut(&id);
         let Some(peer) = peer.and_then(Peer::as_negotiated_mut) else {
@@ -334,7 +334,7 @@ impl Links {
         };
         peer.relays.push(relay);
         for candidate in candidates {
-            if let Some(line) = peer.agent.add_local(candidate) {
+            if let Some(line) = peer.add_local(now, candidate) {
                 self.events
                     .push_back(Event::NewCandidate { peer: id, line });
             }
@@ -373,7 +373,7 @@ impl Links {
             let Some(peer) = peer.and_then(Peer::as_negotiated_mut) else {
                 continue;
             };
-            if let Some(line) = peer.agent.add_local(candidate.clone()) {
+            if let Some(line) = peer.add_local(now, candidate.clone()) {
                 self.events
                     .push_back(Event::NewCandidate { peer: id, line });
             }

@@ -29,6 +29,9 @@ const TOLD_AFTER: Duration = Duration::from_secs(3);
 /// the owner is told as soon as it doesn't answer.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
+/// How long a path is looked for at least, however long ago the peer was heard: it may have slept.
+const LOOKED_FOR: Duration = Duration::from_secs(20);
+
 /// When all pairs are tried from the start again as long as none works; each time later, up to the second value.
 const RECHECK_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(16)];
 
@@ -244,7 +247,8 @@ impl Liveness {
         else {
             return None;
         };
-        let gives_up_at = *since + gives_up_after;
+        let looked_until = *since + LOOKED_FOR.min(gives_up_after);
+        let gives_up_at = looked_until.max(heard_at + gives_up_after);
         if now >= gives_up_at {
             self.due_at = None;
             return Some(Step::GiveUp);
@@ -368,6 +372,20 @@ mod tests {
                 (550, Step::Recheck),
             ]
         );
+    }
+
+    #[test]
+    fn silence_before_the_path_was_lost_counts_for_the_patience_of_who_serves() {
+        let patient = Duration::from_secs(650);
+        let start = Instant::now();
+        for (silent_for, ends_after) in [(10, 650), (640, 660), (3_600, 3_620)] {
+            let mut liveness = Liveness::new(start, patient);
+            let asked_at = start + Duration::from_secs(silent_for);
+            liveness.lose(asked_at);
+            let ends = steps(&mut liveness, start, 10_000_000);
+            let ends = ends.iter().find(|(_, step)| *step == Step::GiveUp);
+            assert_eq!(ends, Some(&(ends_after * 1_000, Step::GiveUp)));
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use connlib_wire::portal::IceCredentials;
 use connlib_wire::stun::{Attribute, Builder, Class, Message, Method, TransactionId};
 
 use super::liveness::{Liveness, Step};
+use super::pace::{Change, Pace};
 use super::{Health, PeerReason};
 use crate::ice::{self, Connectivity};
 use crate::path::{Path, PathKind, PathWhy};
@@ -23,16 +24,6 @@ const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
 
 /// The least time between two handshakes that an upsert asks for (connections.md §7.3).
 const UPSERT_HANDSHAKE_INTERVAL: Duration = Duration::from_secs(20);
-
-/// Without packets for this long a link is idle (connections.md §2).
-const MAX_IDLE: Duration = Duration::from_secs(20);
-
-/// How often the controlling end of an idle link asks whether the other is there, which also keeps NATs' mappings
-/// (connections.md §4.2: NATs drop them early).
-const IDLE_INTERVAL: Duration = Duration::from_secs(25);
-
-/// How long the controlled end of an idle link may hear nothing (connections.md §4.2, server idle).
-const IDLE_LIMIT: Duration = Duration::from_secs(1_000);
 
 /// The longest time that a way through a relay waits, after all pairs were tried again, for the direct one to answer.
 const HOLD: Duration = Duration::from_millis(500);
@@ -80,10 +71,6 @@ pub(crate) struct Negotiated {
     disconnected_at: Option<Instant>,
     handshake_asked_at: Option<Instant>,
     pace: Pace,
-    /// When a packet last came or went.
-    active_at: Instant,
-    /// When to look whether the link is idle. It stays where it is when packets flow.
-    idle_due_at: Instant,
     rechecked_at: Option<Instant>,
     /// When pairs were last tried again because none was left.
     retried_at: Option<Instant>,
@@ -93,15 +80,6 @@ pub(crate) struct Negotiated {
     network_changed_at: Option<Instant>,
     /// An address of the path in use is gone.
     is_withdrawn: bool,
-}
-
-/// How often the peer is asked whether it is there.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Pace {
-    /// ICE checks every pair.
-    Active,
-    /// Only the path in use is kept, by the controlling end; ICE stands still.
-    Idle { asks_at: Instant },
 }
 
 /// A relayed way that works, while the direct one may still turn out to.
@@ -130,6 +108,15 @@ pub(crate) enum Wanted {
     Search,
 }
 
+/// By which way a check or its answer came.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum By {
+    /// The one that is used.
+    PathInUse,
+    /// Another, and there is none in use, or it runs through a relay.
+    Other { may_be_better: bool },
+}
+
 /// What becomes of a pair that was nominated.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Nomination {
@@ -153,6 +140,7 @@ impl Negotiated {
         let liveness = Liveness::new(now, agent.timeout() + DISCONNECT_GRACE);
 
         Self {
+            pace: Pace::new(now, config.role),
             config,
             agent,
             relays: Vec::new(),
@@ -160,9 +148,6 @@ impl Negotiated {
             candidates_due_at: Some(now + CANDIDATE_TIMEOUT),
             disconnected_at: None,
             handshake_asked_at: None,
-            pace: Pace::Active,
-            active_at: now,
-            idle_due_at: now + MAX_IDLE,
             rechecked_at: None,
             retried_at: None,
             held: None,
@@ -186,9 +171,26 @@ impl Negotiated {
         true
     }
 
-    pub(crate) fn add_remote(&mut self, candidate: is::Candidate) {
+    pub(crate) fn add_remote(&mut self, now: Instant, candidate: is::Candidate) {
         self.candidates_due_at = None;
+        if !self.agent.remotes().any(|known| known == candidate) {
+            self.seek(now);
+        }
         self.agent.add_remote(candidate);
+    }
+
+    /// Adds an address of ours; the candidate's line if the peer is to be told of it.
+    pub(crate) fn add_local(&mut self, now: Instant, candidate: is::Candidate) -> Option<String> {
+        let line = self.agent.add_local(candidate)?;
+        self.seek(now);
+
+        Some(line)
+    }
+
+    /// There may be something new to be found: pairs are checked quickly again.
+    fn seek(&mut self, now: Instant) {
+        let often = self.pace.seek(now);
+        self.agent.check_every(often);
     }
 
     pub(crate) fn connectivity_changed(
@@ -203,6 +205,7 @@ impl Negotiated {
                 self.liveness.doubt(now);
                 // With no address left to pair up, the agent is back here in the same instant.
                 if self.retried_at.replace(now) != Some(now) {
+                    self.seek(now);
                     self.agent.recheck(now);
                 }
             }
@@ -215,10 +218,8 @@ impl Negotiated {
 
     /// A packet came or went: the link isn't idle.
     pub(crate) fn active(&mut self, now: Instant) {
-        self.active_at = now;
-        if self.pace != Pace::Active {
-            self.pace = Pace::Active;
-            self.idle_due_at = now + MAX_IDLE;
+        if self.pace.active(now) {
+            self.seek(now);
             self.agent.handle_timeout(now);
         }
     }
@@ -242,9 +243,29 @@ impl Negotiated {
             .add_local(is::Candidate::host(local, "udp").ok()?)
     }
 
-    /// Lets ICE say what follows from a datagram, unless it stands still.
-    pub(crate) fn tick(&mut self, now: Instant) {
-        if self.pace == Pace::Active {
+    /// Lets ICE say what follows from a check or its answer, unless it rests, or nothing can follow: most of them only say
+    /// again what is known, and looking at all pairs each time would be most of the work.
+    pub(crate) fn tick(&mut self, now: Instant, message: &Message<'_>, by: By) {
+        let is_request = message.class() == Class::Request;
+        if self.pace.is_resting() {
+            let is_controlled = self.config.role == Role::Controlled;
+            if self.pace.is_idle() || !is_controlled || !is_request || by == By::PathInUse {
+                return;
+            }
+            // The peer seeks: it may have lost the path, and can't pass our NAT unless we seek, too.
+            self.seek(now);
+        }
+        let is_news = match message.class() {
+            Class::Request => message.use_candidate() && by != By::PathInUse,
+            Class::Success | Class::Error | Class::Indication => match by {
+                By::PathInUse => false,
+                // Who is controlled may wait for this answer to use a pair that was nominated.
+                By::Other { may_be_better } => {
+                    may_be_better || self.pace.is_seeking() || self.config.role == Role::Controlled
+                }
+            },
+        };
+        if is_news || self.agent.is_due(now) {
             self.agent.handle_timeout(now);
         }
     }
@@ -266,6 +287,7 @@ impl Negotiated {
     /// Tries all pairs from the start.
     pub(crate) fn recheck(&mut self, now: Instant) {
         self.active(now);
+        self.seek(now);
         self.rechecked_at = Some(now);
         self.agent.recheck(now);
     }
@@ -353,6 +375,7 @@ impl Negotiated {
     pub(super) fn moved(&mut self, now: Instant, kind: PathKind) {
         self.held = None;
         self.is_withdrawn = false;
+        self.seek(now);
         self.liveness.moved(now, self.agent.rtt());
         let search = self.search.filter(|_| kind.is_relayed());
         self.search = kind.is_relayed().then(|| {
@@ -401,9 +424,13 @@ impl Negotiated {
         Health::Alive
     }
 
-    /// Lets time pass. `may_idle`: packets could flow, whether they do or not.
-    pub(super) fn handle_timeout(&mut self, now: Instant, may_idle: bool) -> Option<Wanted> {
-        if self.pace == Pace::Active {
+    /// Lets time pass. `path` is the kind of the path in use, if packets could flow by it, whether they do or not.
+    pub(super) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        path: Option<PathKind>,
+    ) -> Option<Wanted> {
+        if !self.pace.is_resting() && self.agent.is_due(now) {
             self.agent.handle_timeout(now);
         }
         if let Some(step) = self.liveness.handle_timeout(now) {
@@ -415,18 +442,15 @@ impl Negotiated {
                 return Some(Wanted::Use(held.path));
             }
         }
-        match self.pace {
-            Pace::Idle { asks_at } if asks_at <= now && self.config.role == Role::Controlling => {
-                self.pace = Pace::Idle {
-                    asks_at: now + IDLE_INTERVAL,
-                };
-                self.liveness.doubt(now);
-            }
-            Pace::Active if self.idle_due_at <= now => self.look_whether_idle(now, may_idle),
-            Pace::Active | Pace::Idle { .. } => {}
+        let path = path.filter(|_| !self.liveness.is_lost() && self.held.is_none());
+        match self.pace.handle_timeout(now, path) {
+            Some(Change::Slower(often)) => self.agent.check_every(often),
+            Some(Change::Ask) => self.liveness.doubt(now),
+            Some(Change::Rest) => self.agent.rest(),
+            None => {}
         }
         if let Some(search) = &mut self.search
-            && self.pace == Pace::Active
+            && !self.pace.is_resting()
             && search.at <= now
         {
             search.every = (search.every * 2).min(SEARCH_EVERY[1]);
@@ -438,33 +462,13 @@ impl Negotiated {
         None
     }
 
-    fn look_whether_idle(&mut self, now: Instant, may_idle: bool) {
-        let idle_at = self.active_at + MAX_IDLE;
-        if idle_at > now {
-            self.idle_due_at = idle_at;
-        } else if !may_idle || self.liveness.is_lost() || self.held.is_some() {
-            self.idle_due_at = now + MAX_IDLE;
-        } else {
-            self.pace = Pace::Idle {
-                asks_at: now + IDLE_INTERVAL,
-            };
-            self.agent.rest();
-        }
-    }
-
     pub(super) fn poll_timeout(&mut self) -> Option<(Instant, PeerReason)> {
-        let is_controlling = self.config.role == Role::Controlling;
-        let paced = match self.pace {
-            Pace::Active => [
-                self.agent.poll_timeout(),
-                Some(self.idle_due_at),
-                self.search.map(|search| search.at),
-            ],
-            Pace::Idle { asks_at } => {
-                [is_controlling.then_some(asks_at), self.idle_ends_at(), None]
-            }
+        let ice = match self.pace.is_resting() {
+            true => [self.idle_ends_at(), None],
+            false => [self.agent.poll_timeout(), self.search.map(|it| it.at)],
         };
-        let paced = paced.into_iter().flatten().map(|at| (at, PeerReason::Ice));
+        let paced = ice.into_iter().flatten().chain(self.pace.poll_timeout());
+        let paced = paced.map(|at| (at, PeerReason::Ice));
         let candidates = self
             .candidates_due_at
             .map(|at| (at, PeerReason::Candidates));
@@ -483,12 +487,8 @@ impl Negotiated {
         self.disconnected_at.map(|at| at + DISCONNECT_GRACE)
     }
 
-    /// The controlled end asks nothing while the link is idle: the other one does.
     fn idle_ends_at(&self) -> Option<Instant> {
-        let is_idle = matches!(self.pace, Pace::Idle { .. });
-
-        (is_idle && self.config.role == Role::Controlled)
-            .then(|| self.liveness.heard_at() + IDLE_LIMIT)
+        self.pace.idle_ends_at(self.liveness.heard_at())
     }
 }
 

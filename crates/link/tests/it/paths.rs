@@ -175,6 +175,28 @@ fn a_false_alarm_costs_nothing() {
 }
 
 #[test]
+fn a_direct_path_that_holds_is_not_checked_and_gives_way_all_the_same() {
+    let mut world = connected(Direct::Open);
+    flow(&mut world, Duration::from_secs(5));
+    let before = world.trace.len();
+    flow(&mut world, Duration::from_secs(60));
+    let checks = world.trace[before..]
+        .iter()
+        .filter(|(.., bytes)| connlib_wire::stun::is_stun_prefix(bytes))
+        .filter(|(_, from, to, _)| from.port() != 3478 && to.port() != 3478)
+        .count();
+    assert_eq!(checks, 0);
+
+    world.direct = Direct::Blocked;
+    let gaps = flow(&mut world, Duration::from_secs(5));
+    assert!(kind(&world).is_some_and(PathKind::is_relayed));
+    assert!(
+        gaps.iter().all(|gap| *gap < Duration::from_secs(1)),
+        "{gaps:?}"
+    );
+}
+
+#[test]
 fn an_idle_link_asks_seldom_and_works_after_hours() {
     let mut world = connected(Direct::Open);
     world.run_for(Duration::from_secs(60));
