@@ -1,6 +1,7 @@
 //! The system in a network: portal, relays, gateways and one client, each a process in a place of its own.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
@@ -162,7 +163,7 @@ impl World {
                 format!("--socket={}", file("sock")),
             ]);
         }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_connlib"));
+        let mut command = Command::new(program());
         command_in(&mut command, Some(self.network.namespace(place))).unwrap();
         command
             .args(arguments)
@@ -385,4 +386,9 @@ fn is_alarm(line: &str) -> bool {
 )]
 pub(crate) fn pause(span: Duration) {
     std::thread::sleep(span);
+}
+
+/// The program that was built with the tests, or the one that `CONNLIB` names: figures of a release build.
+fn program() -> OsString {
+    std::env::var_os("CONNLIB").unwrap_or_else(|| env!("CARGO_BIN_EXE_connlib").into())
 }
