@@ -1,14 +1,15 @@
 //! The world itself: a heap of happenings, and hosts that take turns.
 
+mod agenda;
 mod attacks;
 mod control;
 mod epilogue;
 mod host;
+mod hosts;
 mod launch;
 mod nodes;
 mod timeline;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -21,11 +22,13 @@ use crate::log;
 use crate::network::{Delivery, Network};
 use crate::oracle::{Access, Watch, judge};
 use crate::pcap::Recorder;
-use crate::portal::{ChannelId, Hello, Portal, Says};
+use crate::portal::Portal;
 use crate::report::{Failure, Report};
 use crate::scenario::{Drive, Scenario};
 use crate::trace::Trace;
+use agenda::{Agenda, Happening};
 use host::{Host, Role};
+use hosts::Hosts;
 
 /// The most hosts of a world.
 pub(crate) const MAX_HOSTS: usize = 256;
@@ -42,39 +45,6 @@ const MAX_TURNS_AT_ONCE: u32 = 2_000;
 /// How late a loop is called at most where it is called late.
 const LATEST: Duration = Duration::from_millis(100);
 
-/// Something that is going to happen.
-#[derive(Debug)]
-enum Happening {
-    Arrives(usize, FakeTrain),
-    /// A host opens a channel.
-    PortalOpens(ChannelId, Box<Hello>),
-    PortalHears(ChannelId, String),
-    PortalHearsPong(ChannelId),
-    PortalLoses(ChannelId),
-    PortalBegins,
-    /// Something of the portal arrives at a host.
-    HostHears(ChannelId, Says),
-    /// A host's attempt to open a channel failed.
-    HostRefused(ChannelId),
-    /// A host tries to open a channel.
-    HostConnects(ChannelId),
-    Heartbeat(ChannelId),
-    /// A program goes on.
-    App(usize),
-    /// The host behind a gateway answers.
-    Echo(usize, Vec<u8>),
-    Unstall(usize),
-    TunComes(usize),
-    TunVanishes(usize),
-    Wakes(usize),
-    /// A host that says goodbye has had time for it.
-    IsGone(usize, u32),
-    Event(usize),
-    /// An expectation looks.
-    Look(usize),
-    Epilogue(u32),
-}
-
 /// Hosts, what lies between them, a portal, and who watches.
 pub struct World {
     scenario: Scenario,
@@ -82,10 +52,9 @@ pub struct World {
     now: Instant,
     /// How far the wall clock was put forward.
     steps: i64,
-    heap: BTreeMap<(Instant, u64), Happening>,
-    happenings: u64,
+    agenda: Agenda,
     network: Network,
-    hosts: Vec<Host>,
+    hosts: Hosts,
     portal: Portal,
     apps: Apps,
     access: Access,
@@ -126,15 +95,14 @@ impl World {
             watch: Watch::new(&scenario, start),
             overheard: attacks::Overheard::new(is_attacked),
             network,
-            hosts,
+            hosts: Hosts::new(hosts),
             portal,
             trace: Trace::new(),
             rng,
             deliveries: Vec::new(),
             recorder: None,
             has_ended: false,
-            heap: BTreeMap::new(),
-            happenings: 0,
+            agenda: Agenda::default(),
             steps: 0,
             start,
             now: start,
@@ -210,16 +178,13 @@ impl World {
 
     /// Goes to the next instant at which anything happens, and lets all of it happen.
     fn step(&mut self) {
-        let first = self.heap.keys().next().map(|(at, _)| *at);
-        let drive = self.scenario.drive;
-        let (now, rng) = (self.now, &mut self.rng);
-        let hosts = self.hosts.iter_mut();
-        let due = hosts.filter_map(|host| host.due_at(now, drive, rng)).min();
-        let Some(next) = [first, due, self.portal.due_at()]
-            .into_iter()
-            .flatten()
-            .min()
-        else {
+        let (now, drive) = (self.now, self.scenario.drive);
+        let due = [
+            self.agenda.next_at(),
+            self.hosts.due_at(now, drive, &mut self.rng),
+            self.portal.due_at(),
+        ];
+        let Some(next) = due.into_iter().flatten().min() else {
             self.violate("nothing is ever going to happen");
             return;
         };
@@ -228,11 +193,7 @@ impl World {
             self.now = self.now.min(now + Duration::from_millis(1));
         }
 
-        while let Some(entry) = self.heap.first_entry() {
-            if entry.key().0 > self.now {
-                break;
-            }
-            let happening = entry.remove();
+        while let Some(happening) = self.agenda.take_due(self.now) {
             self.let_happen(happening);
         }
         if self.portal.due_at().is_some_and(|at| at <= self.now) {
@@ -249,9 +210,10 @@ impl World {
             let mut was_any = false;
             for host in 0..self.hosts.len() {
                 let (now, is_first) = (self.now, turn == 0);
-                let wants = self.hosts.get(host).is_some_and(|entry| {
-                    entry.is_awake(now) && (entry.wants_turn(now) || (forced && is_first))
-                });
+                let is_forced = forced
+                    && is_first
+                    && (self.hosts.get(host)).is_some_and(|entry| entry.is_awake(now));
+                let wants = is_forced || self.hosts.wants_turn(host, now);
                 if wants {
                     was_any = true;
                     let is_calm = self
@@ -359,9 +321,7 @@ impl World {
     }
 
     fn post_at(&mut self, at: Instant, happening: Happening) {
-        self.happenings += 1;
-        self.heap
-            .insert((at.max(self.now), self.happenings), happening);
+        self.agenda.post(at.max(self.now), happening);
     }
 
     fn random_span(&mut self, most: Duration) -> Duration {
