@@ -39,7 +39,7 @@ pub(crate) enum Says {
 /// The portal and its store.
 pub(crate) struct Portal {
     /// `None` while it doesn't run.
-    state: Option<State>,
+    running: Option<Running>,
     stored: Directory,
     rng: StdRng,
     last_socket: u64,
@@ -49,6 +49,37 @@ pub(crate) struct Portal {
     tokens: Vec<Secret>,
     policies: BTreeMap<(usize, usize), PolicyId>,
     resources: Vec<ResourceId>,
+}
+
+/// The core, and when it must be called: it is asked again only after it was touched.
+struct Running {
+    state: State,
+    due_at: Option<Instant>,
+    is_touched: bool,
+}
+
+impl Running {
+    fn new(state: State) -> Self {
+        Self {
+            state,
+            due_at: None,
+            is_touched: true,
+        }
+    }
+
+    fn touch(&mut self) -> &mut State {
+        self.is_touched = true;
+
+        &mut self.state
+    }
+
+    fn due_at(&mut self) -> Option<Instant> {
+        if std::mem::take(&mut self.is_touched) {
+            self.due_at = self.state.poll_timeout().map(|(at, _)| at);
+        }
+
+        self.due_at
+    }
 }
 
 impl Portal {
@@ -102,7 +133,7 @@ impl Portal {
         }
 
         let mut portal = Self {
-            state: None,
+            running: None,
             stored: directory,
             rng,
             last_socket: 0,
@@ -127,26 +158,27 @@ impl Portal {
     pub(crate) fn begin(&mut self, now: Instant, unix: u64) {
         let mut seed = [0; 32];
         self.rng.fill_bytes(&mut seed);
-        self.state = Some(State::new(now, unix, self.stored.clone(), seed));
+        let state = State::new(now, unix, self.stored.clone(), seed);
+        self.running = Some(Running::new(state));
         self.settle();
     }
 
     /// Ends. Returns the channels that break.
     pub(crate) fn end(&mut self) -> Vec<ChannelId> {
-        self.state = None;
+        self.running = None;
         let open = std::mem::take(&mut self.sockets).into_values();
         let waiting = std::mem::take(&mut self.waiting).into_values();
 
         open.chain(waiting.map(|(channel, _)| channel)).collect()
     }
 
-    pub(crate) fn due_at(&self) -> Option<Instant> {
-        self.state.as_ref()?.poll_timeout().map(|(at, _)| at)
+    pub(crate) fn due_at(&mut self) -> Option<Instant> {
+        self.running.as_mut()?.due_at()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant, unix: u64) {
-        if let Some(state) = &mut self.state {
-            state.handle_timeout(now, unix);
+        if let Some(running) = &mut self.running {
+            running.touch().handle_timeout(now, unix);
         }
     }
 
@@ -158,9 +190,11 @@ impl Portal {
         scenario: &Scenario,
         hello: &Hello,
     ) -> bool {
-        let (Some(state), Some(host)) = (&mut self.state, scenario.hosts.get(channel.host)) else {
+        let (Some(running), Some(host)) = (&mut self.running, scenario.hosts.get(channel.host))
+        else {
             return false;
         };
+        let state = running.touch();
         let (opens, topic) = match host.role {
             Role::Client { .. } => (Opens::Client, client::TOPIC),
             Role::Gateway { .. } => (Opens::Gateway, gateway::TOPIC),
@@ -207,24 +241,24 @@ impl Portal {
 
     /// A text comes through a channel.
     pub(crate) fn hears(&mut self, now: Instant, unix: u64, channel: ChannelId, text: &str) {
-        if let (Some(socket), Some(state)) = (self.socket_of(channel), &mut self.state) {
-            state.handle_message(now, unix, socket, text);
+        if let (Some(socket), Some(running)) = (self.socket_of(channel), &mut self.running) {
+            running.touch().handle_message(now, unix, socket, text);
         }
     }
 
     /// A ping is answered.
     pub(crate) fn hears_pong(&mut self, now: Instant, unix: u64, channel: ChannelId) {
-        if let (Some(socket), Some(state)) = (self.socket_of(channel), &mut self.state) {
-            state.handle_pong(now, unix, socket);
+        if let (Some(socket), Some(running)) = (self.socket_of(channel), &mut self.running) {
+            running.touch().handle_pong(now, unix, socket);
         }
     }
 
     /// A channel is gone.
     pub(crate) fn loses(&mut self, now: Instant, unix: u64, channel: ChannelId) {
-        if let (Some(socket), Some(state)) = (self.socket_of(channel), &mut self.state) {
+        if let (Some(socket), Some(running)) = (self.socket_of(channel), &mut self.running) {
             self.sockets.remove(&socket);
             self.waiting.remove(&socket);
-            state.handle_disconnect(now, unix, socket);
+            running.touch().handle_disconnect(now, unix, socket);
         }
     }
 
@@ -232,7 +266,7 @@ impl Portal {
     pub(crate) fn poll(&mut self, now: Instant, unix: u64) -> Option<(ChannelId, Says)> {
         self.settle();
         loop {
-            let state = self.state.as_mut()?;
+            let state = self.running.as_mut()?.touch();
             match state.poll_event()? {
                 Event::Ping { socket } => {
                     if let Some(channel) = self.sockets.get(&socket) {
@@ -280,8 +314,8 @@ impl Portal {
         };
         self.settle();
         self.stored.apply(&edit);
-        if let Some(state) = &mut self.state {
-            state.handle_edits(now, unix, &[edit]);
+        if let Some(running) = &mut self.running {
+            running.touch().handle_edits(now, unix, &[edit]);
         }
     }
 
@@ -315,7 +349,10 @@ impl Portal {
     }
 
     fn settle(&mut self) {
-        while let Some(edit) = self.state.as_mut().and_then(State::poll_edit) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        while let Some(edit) = running.touch().poll_edit() {
             self.stored.apply(&edit);
         }
     }
