@@ -8,6 +8,19 @@ mod network;
 mod tun;
 mod udp;
 
+use std::io::IoSlice;
+
 pub use network::FakeNetwork;
 pub use tun::FakeTun;
 pub use udp::{FakeTrain, FakeUdp, SentTrain};
+
+/// In one piece what lies in several.
+fn joined(parts: &[IoSlice<'_>]) -> Vec<u8> {
+    let len = parts.iter().map(|part| part.len()).sum();
+    let mut bytes = Vec::with_capacity(len);
+    for part in parts {
+        bytes.extend_from_slice(part);
+    }
+
+    bytes
+}

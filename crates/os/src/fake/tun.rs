@@ -6,6 +6,7 @@ use std::io::{self, IoSlice};
 use connlib_wire::offload::VirtioHeader;
 
 use super::faults::Faults;
+use super::joined;
 use crate::tun::{Joins, MAX_PARTS, Tun};
 
 /// A TUN device in memory, for simulations and tests.
@@ -140,8 +141,7 @@ impl Tun for FakeTun {
         if self.outbox.len() >= self.limit {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let packet = parts.iter().flat_map(|part| part.iter().copied());
-        self.outbox.push_back((header, packet.collect()));
+        self.outbox.push_back((header, joined(parts)));
 
         Ok(())
     }

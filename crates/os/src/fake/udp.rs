@@ -9,6 +9,7 @@ use connlib_wire::ecn::Ecn;
 use connlib_wire::train::{Arrival, Route};
 
 use super::faults::Faults;
+use super::joined;
 use crate::udp::{Backlog, MAX_SENDS, Outgoing, Payload, RecvBatch, Udp};
 
 /// A train on its way to a [`FakeUdp`].
@@ -150,9 +151,7 @@ impl FakeUdp {
         }
         let payload = match train.slice(train.first..train.first.saturating_add(taken)) {
             Some(Payload::Contiguous(bytes)) => bytes.to_vec(),
-            Some(Payload::Gathered { parts, .. }) => {
-                parts.iter().flat_map(|part| part.iter().copied()).collect()
-            }
+            Some(Payload::Gathered { parts, .. }) => joined(parts),
             None => return Err(io::ErrorKind::InvalidInput.into()),
         };
         self.sent.push_back(SentTrain {
@@ -176,7 +175,10 @@ impl Udp for FakeUdp {
     fn send(&mut self, trains: &[Outgoing<'_>]) -> io::Result<usize> {
         self.check_presence()?;
         self.send_faults.check()?;
-        let free = self.queue_limit.saturating_sub(self.queued());
+        let free = match self.queue_limit {
+            usize::MAX => usize::MAX,
+            limit => limit.saturating_sub(self.queued()),
+        };
         let room = free.min(self.accept_limit);
 
         let mut taken = 0;
