@@ -14,12 +14,13 @@ use crossbeam_queue::ArrayQueue;
 #[derive(Clone)]
 pub struct Pool {
     shelf: Arc<Shelf>,
-    size: usize,
 }
 
 /// The buffers that are not in use.
 struct Shelf {
-    free: ArrayQueue<Box<[u8]>>,
+    /// Each has the capacity of a buffer; how long it is says how much of it was in use so far.
+    free: ArrayQueue<Vec<u8>>,
+    size: usize,
     /// The fewest that lay here since the pool was trimmed: so many were not needed.
     /// Threads that race may count a few too many as needed or not; that costs an allocation at most.
     fewest: AtomicUsize,
@@ -31,9 +32,9 @@ impl Pool {
         Self {
             shelf: Arc::new(Shelf {
                 free: ArrayQueue::new(keep.max(1)),
+                size,
                 fewest: AtomicUsize::new(0),
             }),
-            size,
         }
     }
 
@@ -41,12 +42,31 @@ impl Pool {
     ///
     /// What the memory held before is not cleared; it can't be seen through the buffer until it is overwritten.
     pub fn take(&self, headroom: usize) -> Buffer {
-        let bytes = self
-            .shelf
-            .take()
-            .unwrap_or_else(|| vec![0; self.size].into_boxed_slice());
-        let start = headroom.min(bytes.len());
+        let size = self.shelf.size;
+        let mut bytes = self.shelf.take().unwrap_or_else(|| vec![0; size]);
+        let start = headroom.min(size);
+        if bytes.len() < start {
+            bytes.resize(start, 0);
+        }
 
+        self.buffer(bytes, start)
+    }
+
+    /// Takes a buffer that holds a copy of `contents`; `None` if they are larger than the pool's buffers.
+    pub fn copy(&self, contents: &[u8]) -> Option<Buffer> {
+        let size = self.shelf.size;
+        if contents.len() > size {
+            return None;
+        }
+        // Memory that is new holds nothing but the copy: most copies are far smaller than a buffer.
+        let bytes = self.shelf.take();
+        let mut buffer = self.buffer(bytes.unwrap_or_else(|| Vec::with_capacity(size)), 0);
+        buffer.extend(contents.len())?.copy_from_slice(contents);
+
+        Some(buffer)
+    }
+
+    fn buffer(&self, bytes: Vec<u8>, start: usize) -> Buffer {
         Buffer {
             bytes,
             start,
@@ -55,17 +75,9 @@ impl Pool {
         }
     }
 
-    /// Takes a buffer that holds a copy of `contents`; `None` if they are larger than the pool's buffers.
-    pub fn copy(&self, contents: &[u8]) -> Option<Buffer> {
-        let mut buffer = self.take(0);
-        buffer.extend(contents.len())?.copy_from_slice(contents);
-
-        Some(buffer)
-    }
-
     /// The number of bytes each buffer can hold, head room included.
     pub fn buffer_size(&self) -> usize {
-        self.size
+        self.shelf.size
     }
 
     /// The number of buffers that lie ready.
@@ -85,7 +97,7 @@ impl Pool {
 }
 
 impl Shelf {
-    fn take(&self) -> Option<Box<[u8]>> {
+    fn take(&self) -> Option<Vec<u8>> {
         let bytes = self.free.pop();
         let left = self.free.len();
         if left < self.fewest.load(Ordering::Relaxed) {
@@ -99,7 +111,7 @@ impl Shelf {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
-            .field("size", &self.size)
+            .field("size", &self.shelf.size)
             .field("idle", &self.idle())
             .finish()
     }
@@ -107,7 +119,7 @@ impl fmt::Debug for Pool {
 
 /// A piece of pooled memory: contents between free room in front and behind.
 pub struct Buffer {
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
     start: usize,
     end: usize,
     home: Arc<Shelf>,
@@ -119,6 +131,12 @@ impl Buffer {
     /// The new bytes hold arbitrary values until the caller writes them.
     pub fn extend(&mut self, n: usize) -> Option<&mut [u8]> {
         let end = self.end.checked_add(n)?;
+        if end > self.bytes.len() {
+            if end > self.home.size {
+                return None;
+            }
+            self.bytes.resize(end, 0);
+        }
         let tail = self.bytes.get_mut(self.end..end)?;
         self.end = end;
 
@@ -143,7 +161,7 @@ impl Buffer {
 
     /// The number of bytes that [`extend`](Self::extend) can still add.
     pub fn spare(&self) -> usize {
-        self.bytes.len() - self.end
+        self.home.size - self.end
     }
 }
 
