@@ -4,9 +4,10 @@
 //! most to whoever sends most. So a socket is emptied each turn, and what can't be opened at once waits in lanes, one per
 //! sender (behind a relay one per channel), that take turns by a deficit round robin. In a lane small datagrams go before
 //! large ones; what they may not overtake, the packets of their own flow, [`Overtaking`](super::overtaking) sees to. Each
-//! lane is bounded in time by [`Codel`], and all of them in memory.
+//! lane is bounded in time by [`Codel`](super::codel::Codel), and all of them in memory.
 
-use std::collections::VecDeque;
+mod lane;
+
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
@@ -14,9 +15,9 @@ use connlib_wire::buffer::Pool;
 use connlib_wire::channel;
 use connlib_wire::train::Received;
 
-use super::codel::Codel;
 use super::stats::{DropReason, Stats};
 use super::turns::Turns;
+use lane::{FEW, Lane, QUANTUM, Waiting, held_by};
 
 /// Trains that wait to be opened, by who sent them.
 #[derive(Debug)]
@@ -26,36 +27,14 @@ pub(super) struct Arrivals {
     seed: u64,
     order: Order,
     small: Pool,
+    /// The lanes that hold more memory than a few trains need.
+    grown: Vec<usize>,
     /// How many trains wait.
     trains: usize,
     /// The memory that they hold, in bytes.
     held: usize,
     /// How many trains have come so far.
     count: u64,
-}
-
-#[derive(Debug)]
-struct Lane {
-    /// Whose it is; others may share it.
-    sender: Option<u64>,
-    /// Small datagrams.
-    ahead: VecDeque<Waiting>,
-    /// The others.
-    behind: VecDeque<Waiting>,
-    /// How much of those in front may still go first.
-    credit: i64,
-    deficit: i64,
-    held: usize,
-    codel: Codel,
-    /// Whether it takes turns.
-    is_in_turns: bool,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    received: Received,
-    since: Instant,
-    number: u64,
 }
 
 /// What of a lane goes first.
@@ -92,18 +71,8 @@ const LANES: usize = 256;
 /// How many lanes a sender looks at for one of its own. With one alone, two of eight busy senders shared in every ninth run.
 const NEAR: usize = 16;
 
-/// What a lane may open before another's turn: a train.
-const QUANTUM: i64 = 64 * 1024;
-
-/// What a datagram costs beyond its bytes.
-const DATAGRAM_COST: usize = 256;
-
 /// A datagram up to here is small: answers of DNS, voice, keystrokes, acknowledgements, checks and handshakes are.
 pub(super) const SMALL: usize = 576;
-
-/// How long a lane may stand, and for how long it may do so before its sender is told (field.md §5.2).
-const TARGET: Duration = Duration::from_millis(5);
-const INTERVAL: Duration = Duration::from_millis(100);
 
 /// The most memory that waits. Beyond it the lane that holds most loses its oldest train.
 const MAX_HELD: usize = 16 * 1024 * 1024;
@@ -114,9 +83,6 @@ const FITTING: usize = 2_048;
 /// How many such buffers are kept.
 const IDLE_SMALL: usize = 1_024;
 
-/// So many trains in front are a queue.
-const FEW: usize = 4;
-
 impl Arrivals {
     /// Nothing waits. `seed` keeps outsiders from knowing who shares a lane.
     pub(super) fn new(seed: u64, order: Order) -> Self {
@@ -126,6 +92,7 @@ impl Arrivals {
             seed,
             order,
             small: Pool::new(FITTING, IDLE_SMALL),
+            grown: Vec::new(),
             trains: 0,
             held: 0,
             count: 0,
@@ -180,6 +147,9 @@ impl Arrivals {
                 },
                 self.order,
             );
+            if lane.has_grown() && !std::mem::replace(&mut lane.is_grown, true) {
+                self.grown.push(index);
+            }
             if !std::mem::replace(&mut lane.is_in_turns, true) {
                 lane.deficit = QUANTUM;
                 self.turns.new.push_back(index);
@@ -236,10 +206,16 @@ impl Arrivals {
     /// Lets memory go that a load has left behind.
     pub(super) fn trim(&mut self) {
         self.small.trim();
-        for lane in &mut self.lanes {
+        self.grown.retain(|index| {
+            let Some(lane) = self.lanes.get_mut(*index) else {
+                return false;
+            };
             lane.ahead.shrink_to(FEW);
             lane.behind.shrink_to(FEW);
-        }
+            lane.is_grown = lane.has_grown();
+
+            lane.is_grown
+        });
     }
 
     /// Forgets what waits.
@@ -318,98 +294,6 @@ impl Arrivals {
 
         true
     }
-}
-
-impl Lane {
-    fn new() -> Self {
-        Self {
-            sender: None,
-            ahead: VecDeque::new(),
-            behind: VecDeque::new(),
-            credit: QUANTUM,
-            deficit: 0,
-            held: 0,
-            codel: Codel::new(TARGET, INTERVAL),
-            is_in_turns: false,
-        }
-    }
-
-    /// Begins anew for another sender; nothing may wait.
-    fn belong_to(&mut self, sender: u64) {
-        self.sender = Some(sender);
-        self.credit = QUANTUM;
-        self.codel = Codel::new(TARGET, INTERVAL);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.ahead.is_empty() && self.behind.is_empty()
-    }
-
-    fn push(&mut self, waiting: Waiting, order: Order) {
-        self.held += held_by(&waiting.received);
-        let size = match waiting.received.stride {
-            0 => waiting.received.bytes.len(),
-            stride => stride.min(waiting.received.bytes.len()),
-        };
-        if size <= SMALL && order == Order::SmallFirst {
-            self.ahead.push_back(waiting);
-        } else {
-            self.behind.push_back(waiting);
-        }
-    }
-
-    /// The next train, and whether it goes before an earlier one. Small ones go first for a quantum; if there are still some
-    /// then, all go in the order they came, until a large one had its turn.
-    fn pop(&mut self) -> Option<(Waiting, bool)> {
-        let small_first = self.credit > 0;
-        let (waiting, overtakes) = match (self.ahead.front(), self.behind.front()) {
-            (Some(small), Some(large)) if small_first && small.number > large.number => {
-                (self.ahead.pop_front()?, true)
-            }
-            _ => self.pop_earliest()?,
-        };
-        let cost = cost_of(&waiting.received);
-        self.deficit -= cost;
-        self.credit = match overtakes {
-            true => self.credit - cost,
-            false => QUANTUM,
-        };
-        self.held -= held_by(&waiting.received);
-
-        Some((waiting, overtakes))
-    }
-
-    fn pop_earliest(&mut self) -> Option<(Waiting, bool)> {
-        let small = self.ahead.front().map(|waiting| waiting.number);
-        let large = self.behind.front().map(|waiting| waiting.number);
-        let waiting = match (small, large) {
-            (Some(small), Some(large)) if small < large => self.ahead.pop_front(),
-            (Some(_), None) => self.ahead.pop_front(),
-            _ => self.behind.pop_front(),
-        };
-
-        Some((waiting?, false))
-    }
-
-    /// Takes the oldest train without using up a turn.
-    fn pop_front(&mut self) -> Option<(Waiting, bool)> {
-        let taken = self.pop_earliest()?;
-        self.held -= held_by(&taken.0.received);
-
-        Some(taken)
-    }
-}
-
-/// The memory that a train holds, filled or not.
-fn held_by(received: &Received) -> usize {
-    received.bytes.len() + received.bytes.spare()
-}
-
-fn cost_of(received: &Received) -> i64 {
-    let datagrams = received.arrival().datagrams().count();
-    let cost = received.bytes.len() + datagrams * DATAGRAM_COST;
-
-    i64::try_from(cost).unwrap_or(QUANTUM)
 }
 
 #[cfg(test)]
