@@ -1,6 +1,6 @@
 //! The relay's host: the shipped server and loop over the fakes of `os`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -48,6 +48,7 @@ impl RelayNode {
                 place: *place,
                 listen,
                 allocations: BTreeMap::new(),
+                touched: BTreeSet::new(),
                 ready: VecDeque::new(),
                 unix: Duration::ZERO,
             },
@@ -101,15 +102,21 @@ impl RelayNode {
             return Err(fatal);
         }
 
-        let listening = self.io.listen.iter_mut().flatten();
-        Ok(listening
-            .chain(self.io.allocations.values_mut())
-            .flat_map(|socket| {
-                let local = socket.device.local_addr();
-                let sent = std::mem::take(&mut socket.device.sent);
-                sent.into_iter().map(move |train| (local, train))
-            })
-            .collect())
+        let mut trains = Vec::new();
+        let mut take = |socket: &mut Watched<FakeUdp>| {
+            let local = socket.device.local_addr();
+            trains.extend(socket.device.sent.drain(..).map(|train| (local, train)));
+        };
+        self.io.listen.iter_mut().flatten().for_each(&mut take);
+        for key in std::mem::take(&mut self.io.touched) {
+            self.io
+                .allocations
+                .get_mut(&key)
+                .into_iter()
+                .for_each(&mut take);
+        }
+
+        Ok(trains)
     }
 }
 
@@ -118,6 +125,8 @@ struct FakeIo {
     /// IPv4, IPv6.
     listen: [Option<Watched<FakeUdp>>; 2],
     allocations: BTreeMap<(u16, bool), Watched<FakeUdp>>,
+    /// The allocations that may have sent something.
+    touched: BTreeSet<(u16, bool)>,
     ready: VecDeque<Via>,
     unix: Duration,
 }
@@ -130,7 +139,11 @@ impl RelayIo for FakeIo {
         match via {
             Via::Listen(Family::V4) => v4.as_mut(),
             Via::Listen(Family::V6) => v6.as_mut(),
-            Via::Allocation(port, family) => self.allocations.get_mut(&key(port, family)),
+            Via::Allocation(port, family) => {
+                let key = key(port, family);
+                self.touched.insert(key);
+                self.allocations.get_mut(&key)
+            }
         }
     }
 
