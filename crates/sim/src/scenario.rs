@@ -9,6 +9,8 @@ mod draw_faults;
 mod events;
 mod lines;
 mod parse;
+mod parse_events;
+mod parse_hosts;
 mod print;
 mod quantity;
 
