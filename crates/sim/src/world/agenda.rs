@@ -44,7 +44,7 @@ pub(super) enum Happening {
 /// Happenings by time; of those at one instant, what was posted first comes first.
 #[derive(Default)]
 pub(super) struct Agenda {
-    /// When, the how manieth, and where it lies: a heap moves its entries about, so they are small.
+    /// When, in which order, and where it lies: a heap moves its entries about, so they are small.
     order: BinaryHeap<Reverse<(Instant, u64, usize)>>,
     happenings: Vec<Option<Happening>>,
     free: Vec<usize>,
