@@ -20,6 +20,10 @@ impl Links {
     pub(super) fn do_wanted(&mut self, now: Instant, id: PeerId, wanted: Wanted) {
         match wanted {
             Wanted::Step(Step::Ask) => self.ask(now, id),
+            Wanted::Step(Step::AskAgain) => {
+                self.ask_relay_in_use(now, id);
+                self.ask(now, id);
+            }
             Wanted::Step(Step::Recheck) => {
                 tracing::debug!(peer = %id, "The path fell silent; trying all of them");
                 self.ask_relay_in_use(now, id);
@@ -101,7 +105,7 @@ impl Links {
         }
     }
 
-    /// The relay that the path in use runs through may be why it fell silent.
+    /// The relay that the path in use runs through may be why it is silent: it is gone, or a NAT between us has forgotten.
     fn ask_relay_in_use(&mut self, now: Instant, id: PeerId) {
         let path = self.peers.get(&id).and_then(|peer| peer.path);
         let Some(relay) = path.and_then(|path| path.relay) else {

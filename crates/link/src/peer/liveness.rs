@@ -40,6 +40,8 @@ const RECHECK_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_sec
 pub(crate) enum Step {
     /// Ask the peer by the path in use.
     Ask,
+    /// Ask it once more, and the relay as well that the path runs through.
+    AskAgain,
     /// The path is lost: try all others, and this one again.
     Recheck,
     /// No way was found so far: tell the owner.
@@ -231,7 +233,10 @@ impl Liveness {
         };
         self.due_at = Some(now + patience);
 
-        Some(Step::Ask)
+        Some(match questions {
+            ..=1 => Step::Ask,
+            2.. => Step::AskAgain,
+        })
     }
 
     /// What is due while no path works.
@@ -312,7 +317,7 @@ mod tests {
             steps(&mut liveness, start, 4_000),
             [
                 (250, Step::Ask),
-                (400, Step::Ask),
+                (400, Step::AskAgain),
                 (550, Step::Recheck),
                 (1_550, Step::Recheck),
                 (3_550, Step::Tell),
@@ -367,7 +372,7 @@ mod tests {
             steps(&mut liveness, awake, 1_000),
             [
                 (250, Step::Ask),
-                (400, Step::Ask),
+                (400, Step::AskAgain),
                 (550, Step::Tell),
                 (550, Step::Recheck),
             ]
