@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use connlib_os::clock::Clock;
 use connlib_os::poll::{Interest, Poller, Token, Waker};
+use connlib_os::process;
 use connlib_os::udp::{UdpConfig, UdpError, UdpSocket};
 use connlib_relay::{AllocationPort, Server, Via};
 use connlib_wire::stun::Family;
@@ -155,6 +156,9 @@ impl Host {
                 return Err(fatal.into());
             }
 
+            if wait.load_is_over {
+                process::release_memory();
+            }
             let now = self.io.clock.now();
             let timeout = wait.until.map(|at| at.saturating_duration_since(now));
             self.io

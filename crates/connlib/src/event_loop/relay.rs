@@ -19,6 +19,7 @@ use super::arrivals::Order;
 use super::budget::Budget;
 use super::egress::{Egress, Report};
 use super::errors::{Degraded, Error, Errors};
+use super::housekeeping::Housekeeping;
 use super::ingress::{Ingress, MAX_FAILURES};
 use super::io::Watched;
 use super::stats::{DropReason, Said, Stats, is_lost};
@@ -58,6 +59,8 @@ pub trait RelayIo {
 pub struct Wait {
     /// The latest time of the next turn; a time that has come means at once. A socket that becomes ready ends the wait.
     pub until: Option<Instant>,
+    /// A load has ended, and what it needed was freed: a good time to give memory back to the system.
+    pub load_is_over: bool,
     /// What went wrong in this turn.
     pub errors: Errors,
 }
@@ -69,6 +72,7 @@ pub struct RelayLoop {
     listen: PerFamily<Ingress>,
     /// What an allocation's socket received; handled whole.
     batch: RecvBatch,
+    housekeeping: Housekeeping,
     first: usize,
     /// Never served, so that tests can tell whether they would notice.
     #[cfg(test)]
@@ -99,6 +103,7 @@ impl RelayLoop {
                 Pool::new(MAX_TRAIN_BYTES, ALLOCATION_TRAINS),
                 ALLOCATION_TRAINS,
             ),
+            housekeeping: Housekeeping::default(),
             first: 0,
             #[cfg(test)]
             skipped: None,
@@ -125,6 +130,7 @@ impl RelayLoop {
             }
         }
         self.exchange.flush(now, io, &mut errors);
+        let load_is_over = self.housekeeping.is_due(now) && self.trim(now);
 
         let first = self.first;
         self.first = (first + 1) % Source::ALL.len();
@@ -146,8 +152,20 @@ impl RelayLoop {
 
         Wait {
             until: self.due_at(now, io),
+            load_is_over,
             errors,
         }
+    }
+
+    /// Lets pooled memory go that was not needed lately. Returns whether a load is over.
+    fn trim(&mut self, now: Instant) -> bool {
+        for family in FAMILIES {
+            self.listen.of_mut(family).trim();
+        }
+        self.batch.trim();
+        self.exchange.pool.trim();
+
+        self.housekeeping.trimmed(now)
     }
 
     fn take_clients(
@@ -166,6 +184,7 @@ impl RelayLoop {
         while let Some(next) = ingress.take(now, &mut self.exchange.stats) {
             let arrival = next.received.arrival();
             budget.spend(arrival.datagrams().count(), arrival.bytes.len());
+            self.housekeeping.traffic(now);
             self.exchange.handle_client(now, unix, io, &arrival, errors);
             if budget.is_spent(io.elapsed()) {
                 return;
@@ -197,6 +216,7 @@ impl RelayLoop {
                     while let Some(received) = self.batch.pop() {
                         let arrival = received.arrival();
                         budget.spend(arrival.datagrams().count(), arrival.bytes.len());
+                        self.housekeeping.traffic(now);
                         exchange.handle_peer(now, io, port, &arrival, errors);
                     }
                     exchange.list(port, family);
@@ -231,8 +251,9 @@ impl RelayLoop {
         let pauses = FAMILIES
             .into_iter()
             .filter_map(|family| self.listen.of(family).due_at());
+        let own = [self.exchange.due_at(now), self.housekeeping.due_at()];
 
-        self.exchange.due_at(now).into_iter().chain(pauses).min()
+        own.into_iter().flatten().chain(pauses).min()
     }
 }
 

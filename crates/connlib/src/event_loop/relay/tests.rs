@@ -234,3 +234,21 @@ fn ports_are_closed_when_their_time_is_over_and_that_deadline_is_told() {
     }
     assert_eq!(rig.turn().until, None);
 }
+
+#[test]
+fn the_end_of_a_load_is_told_once_and_wakes_nobody_after() {
+    let mut rig = Rig::new();
+    rig.connect(client(1), peer(1));
+    for _ in 0..2_000 {
+        rig.say(client(1), &channel_data(b"load"));
+        assert!(!rig.turn().load_is_over);
+    }
+
+    let told = (0..6).map(|_| {
+        rig.now += Duration::from_secs(10);
+        rig.turn().load_is_over
+    });
+    assert_eq!(told.filter(|is_over| *is_over).count(), 1);
+    let until = rig.turn().until.unwrap();
+    assert!(until > rig.now + Duration::from_secs(60), "an allocation's");
+}
