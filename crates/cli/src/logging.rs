@@ -24,6 +24,9 @@ struct Counts {
     error: AtomicU64,
 }
 
+/// The ICE agent warns of attributes that it doesn't expect, which anybody can send: they are nobody's alarm.
+const TOLD_BY_STRANGERS: &str = "is::stun";
+
 /// Starts to log what `RUST_LOG` asks for, by default from INFO on, and returns what counts the alarms.
 ///
 /// # Errors
@@ -39,9 +42,10 @@ pub(crate) fn init(environment: &Environment) -> Result<Alarms, Failure> {
 ///
 /// `RUST_LOG` is no filter.
 pub(crate) fn init_from(environment: &Environment, default: &str) -> Result<Alarms, Failure> {
-    let directives = environment
-        .value("RUST_LOG")
-        .map_or_else(|| default.into(), |text| text.to_string_lossy());
+    let directives = environment.value("RUST_LOG").map_or_else(
+        || format!("{default},{TOLD_BY_STRANGERS}=error").into(),
+        |text| text.to_string_lossy(),
+    );
     let filter = EnvFilter::try_new(&directives).map_err(|error| {
         Failure::new(
             Exit::WrongUse,
@@ -87,7 +91,9 @@ impl Alarms {
 
 impl<S: Subscriber> Layer<S> for Alarms {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        self.count(*event.metadata().level());
+        if event.metadata().target() != TOLD_BY_STRANGERS {
+            self.count(*event.metadata().level());
+        }
     }
 }
 
@@ -105,6 +111,7 @@ mod tests {
             tracing::error!("two");
             tracing::warn!("three");
             tracing::info!("none");
+            tracing::warn!(target: TOLD_BY_STRANGERS, "none");
         });
 
         assert_eq!((alarms.warn(), alarms.error()), (2, 1));
