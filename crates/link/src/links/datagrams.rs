@@ -355,6 +355,9 @@ impl Links {
             if message.class() != Class::Request {
                 self.checks.answered(message.transaction_id());
             }
+            if message.class() == Class::Success {
+                peer.heard(now);
+            }
             if by == By::PathInUse {
                 match message.class() {
                     Class::Request => peer.liveness.was_asked(now),

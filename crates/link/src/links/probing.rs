@@ -126,6 +126,7 @@ impl Links {
         let Some(negotiated) = peer.as_negotiated_mut() else {
             return self.heard_from(now, id, path);
         };
+        negotiated.heard(now);
         match in_use {
             // The peer's agent was faster. Back the way it came: that way works, and the keys say that it is the peer.
             None => self.use_path(now, id, path, PathWhy::First),

@@ -120,13 +120,17 @@ impl Liveness {
         self.heard_at = now;
     }
 
-    /// Another path is used from here on, which has just proved to work.
-    pub(crate) fn moved(&mut self, now: Instant, rtt: Option<Duration>) {
-        self.heard(now);
+    /// Another path is used from here on. If nothing was heard by it just now, it is asked at once.
+    pub(crate) fn moved(&mut self, now: Instant, rtt: Option<Duration>, is_heard: bool) {
+        let heard_at = if is_heard { now } else { self.heard_at };
+        self.heard(heard_at);
         self.due_at = None;
         self.rtt = None;
         if let Some(rtt) = rtt {
             self.sample(rtt);
+        }
+        if !is_heard {
+            self.doubt(now);
         }
     }
 

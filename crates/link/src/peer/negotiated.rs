@@ -80,6 +80,8 @@ pub(crate) struct Negotiated {
     network_changed_at: Option<Instant>,
     /// An address of the path in use is gone.
     is_withdrawn: bool,
+    /// When the peer was last heard by any path.
+    heard_at: Instant,
 }
 
 /// A relayed way that works, while the direct one may still turn out to.
@@ -155,6 +157,7 @@ impl Negotiated {
             searched_at: None,
             network_changed_at: None,
             is_withdrawn: false,
+            heard_at: now,
         }
     }
 
@@ -185,6 +188,11 @@ impl Negotiated {
         self.seek(now);
 
         Some(line)
+    }
+
+    /// The peer answered or said something by some path.
+    pub(crate) fn heard(&mut self, now: Instant) {
+        self.heard_at = now;
     }
 
     /// There may be something new to be found: pairs are checked quickly again.
@@ -376,7 +384,9 @@ impl Negotiated {
         self.held = None;
         self.is_withdrawn = false;
         self.seek(now);
-        self.liveness.moved(now, self.agent.rtt());
+        // Where a pair died, the agent turns to one that worked long ago.
+        let is_heard = self.heard_at == now;
+        self.liveness.moved(now, self.agent.rtt(), is_heard);
         let search = self.search.filter(|_| kind.is_relayed());
         self.search = kind.is_relayed().then(|| {
             search.unwrap_or(Search {
@@ -455,8 +465,11 @@ impl Negotiated {
         {
             search.every = (search.every * 2).min(SEARCH_EVERY[1]);
             search.at = now + search.every;
-            self.searched_at = Some(now);
-            return Some(Wanted::Search);
+            // Whoever isn't heard any more is not searched for: to try all pairs anew would keep it alive for ever.
+            if !self.liveness.is_quiet(now, SEARCH_EVERY[0]) {
+                self.searched_at = Some(now);
+                return Some(Wanted::Search);
+            }
         }
 
         None
