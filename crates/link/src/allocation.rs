@@ -287,7 +287,7 @@ impl Allocation {
 
         match message.class() {
             Class::Success => self.handle_success(now, &request, local, message),
-            Class::Error => self.handle_error(now, request, message),
+            Class::Error => self.handle_error(now, id, request, message),
             Class::Request | Class::Indication => {}
         }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use connlib_wire::stun::Message;
+use connlib_wire::stun::{Message, TransactionId};
 use is::Candidate;
 
 use super::addresses::reflexive_candidate;
@@ -104,11 +104,21 @@ impl Allocation {
         }
     }
 
-    pub(super) fn handle_error(&mut self, now: Instant, request: Request, message: &Message<'_>) {
+    pub(super) fn handle_error(
+        &mut self,
+        now: Instant,
+        id: TransactionId,
+        request: Request,
+        message: &Message<'_>,
+    ) {
         let code = message.error_code().unwrap_or_default();
         tracing::debug!(relay = %self.server.id, purpose = ?request.purpose, code, "The relay refused");
 
         match code {
+            // It was damaged on its way, most likely: as good as lost.
+            400 => {
+                self.requests.insert(id, request);
+            }
             401 if request.has_nonce => {
                 self.failure = Some(Failure::Unauthorized);
                 self.invalidate();

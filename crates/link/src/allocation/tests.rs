@@ -210,6 +210,20 @@ fn credentials_refused_after_a_nonce_are_not_tried_again() {
 }
 
 #[test]
+fn a_question_that_was_damaged_on_its_way_is_asked_again() {
+    let mut rig = Rig::new(&[V4]);
+    let probe = rig.only(Method::Binding);
+    rig.refuse_with(&probe, 400, &[]);
+    assert_eq!(rig.allocation.failure(), None);
+
+    rig.wait(Duration::from_millis(250));
+    let again = rig.only(Method::Binding);
+    assert_eq!(again.id, probe.id);
+    rig.succeed(&again, &[Attribute::XorMappedAddress(addr(HOST_V4))]);
+    assert_eq!(rig.only(Method::Allocate).method, Method::Allocate);
+}
+
+#[test]
 fn a_stale_nonce_is_replaced_and_the_request_repeated() {
     let mut rig = Rig::allocated(&[V4], &[LENT_V4]);
     rig.allocation.bind_channel(rig.now, addr(PEER_V4));

@@ -427,8 +427,8 @@ impl Negotiated {
         if self.grace_ends_at().is_some_and(|at| at <= now) {
             return Health::Failed("no path works");
         }
-        if self.idle_ends_at().is_some_and(|at| at <= now) {
-            return Health::Failed("the idle peer was not heard");
+        if self.ends_at().is_some_and(|at| at <= now) {
+            return Health::Failed("the peer was not heard");
         }
 
         Health::Alive
@@ -477,10 +477,11 @@ impl Negotiated {
 
     pub(super) fn poll_timeout(&mut self) -> Option<(Instant, PeerReason)> {
         let ice = match self.pace.is_resting() {
-            true => [self.idle_ends_at(), None],
+            true => [None, None],
             false => [self.agent.poll_timeout(), self.search.map(|it| it.at)],
         };
-        let paced = ice.into_iter().flatten().chain(self.pace.poll_timeout());
+        let own = [self.pace.poll_timeout(), self.ends_at()];
+        let paced = ice.into_iter().chain(own).flatten();
         let paced = paced.map(|at| (at, PeerReason::Ice));
         let candidates = self
             .candidates_due_at
@@ -500,8 +501,8 @@ impl Negotiated {
         self.disconnected_at.map(|at| at + DISCONNECT_GRACE)
     }
 
-    fn idle_ends_at(&self) -> Option<Instant> {
-        self.pace.idle_ends_at(self.liveness.heard_at())
+    fn ends_at(&self) -> Option<Instant> {
+        self.pace.ends_at(self.liveness.heard_at())
     }
 }
 
