@@ -181,6 +181,7 @@ impl Apps {
         let (source, to) = (packet.source(), packet.destination());
         let strange = || format!("a packet from {source} to {to} that nobody sent left a gateway");
         let stamp = Stamp::read(packet.payload()).ok_or_else(strange)?;
+        let keeps_order = keeps_order && !self.mixes(stamp.flow);
         let running = self.flows.get_mut(stamp.flow).ok_or_else(strange)?;
         if running.flow.to != to || packet.source_port() != Some(own_port(stamp.flow)) {
             return Err(strange());
@@ -206,6 +207,17 @@ impl Apps {
         })
     }
 
+    /// Whether the client of `flow` has large packets under way, too: a small one at the end of a train of them may come
+    /// out behind later small ones.
+    fn mixes(&self, flow: usize) -> bool {
+        let host = self.flows.get(flow).map(|running| running.flow.host);
+
+        self.flows.iter().any(|other| {
+            let is_fetch = matches!(other.flow.kind, FlowKind::Fetch { .. });
+            is_fetch && Some(other.flow.host) == host
+        })
+    }
+
     /// Takes a packet that left the TUN device of client `host`. Returns the flow that may go on.
     ///
     /// # Errors
@@ -226,6 +238,7 @@ impl Apps {
         let source = packet.source();
         let strange = || format!("a packet from {source} that nobody asked for reached a client");
         let stamp = Stamp::read(packet.payload()).ok_or_else(strange)?;
+        let keeps_order = keeps_order && !self.mixes(stamp.flow);
         let running = self.flows.get_mut(stamp.flow).ok_or_else(strange)?;
         if running.flow.host != host || running.flow.to != source {
             return Err(strange());

@@ -85,7 +85,8 @@ fn roam(
     (at, soon): (Duration, Duration),
 ) -> Events {
     let is_cut_off = choices.percent(70);
-    let number = u8::try_from(host + 100).unwrap_or(u8::MAX);
+    // Another one each time: no two NATs have one address.
+    let number = u8::try_from(100 + host + scenario.edges.len() * 8).unwrap_or(u8::MAX);
     let place = place(scenario, choices, number, true);
     let detach = is_cut_off.then_some((at, Event::Detach { host }));
 
