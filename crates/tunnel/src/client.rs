@@ -128,9 +128,12 @@ impl Client {
             }
             FromPortal::RelaysPresence(presence) => {
                 let relays = RelayServer::from_portal(&presence.connected);
+                let are_there = !relays.is_empty();
                 self.links
                     .update_relays(now, &presence.disconnected_ids, relays);
-                self.requests.retry_without_relay(now);
+                if are_there {
+                    self.requests.retry_without_relay(now);
+                }
             }
             FromPortal::AuthorizationCreated(created) => self.handle_authorized(now, created),
             FromPortal::AuthorizationCreationFailed(failed) => self.handle_refused(now, &failed),

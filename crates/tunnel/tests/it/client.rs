@@ -206,6 +206,10 @@ fn without_a_relay_access_is_asked_for_again_once_there_is_one() {
 
     grant(&mut client, now);
     assert!(matches!(client.poll_message(), Some(ToPortal::NoRelays(_))));
+    let none = r#"{"disconnected_ids":[],"connected":[]}"#;
+    say(&mut client, now, "relays_presence", none);
+    assert_eq!(requests(&mut client), 0, "it would be asked for ever");
+
     let presence = format!(r#"{{"disconnected_ids":[],"connected":{RELAYS}}}"#);
     say(&mut client, now, "relays_presence", &presence);
     assert_eq!(requests(&mut client), 1);
