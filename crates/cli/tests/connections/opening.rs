@@ -63,7 +63,8 @@ pub(crate) fn direct_way_closes_and_opens(table: &mut Table) {
         let closed_at = world.clock.now();
         world.network.renew(&block);
         let relayed = world.told_since("relayed", closed_at);
-        assert_eq!(relayed.why, "silence");
+        // Whoever notices first leads the other there.
+        assert!(["silence", "peer-moved"].contains(&relayed.why.as_str()));
         pause(Duration::from_millis(500));
         falls.push(probe.stop().gap());
 
