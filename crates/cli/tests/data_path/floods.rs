@@ -81,7 +81,7 @@ fn a_peer_that_sends_nothing_but_replayed_handshakes_leaves_others_their_rate() 
     let answers = Capture::start(&portal);
     let pace = Pace::of(half_as_many(2e8));
     let flood = Flood::start(&portal, stage.gateway(), vec![train], pace);
-    rest(LEAD);
+    rest(LONGER_THAN_A_SHARE);
     let sent = flood.sent();
     drop(flood);
     let cookies = cookies(&answers.stop());
@@ -91,8 +91,11 @@ fn a_peer_that_sends_nothing_but_replayed_handshakes_leaves_others_their_rate() 
     stage.close();
 }
 
-/// Between two moments less than a second apart at most twice what one source is answered in a second.
-const MAX_COOKIES: usize = 400;
+/// What a source is answered is counted by the second: so long that a second begins whose share no earlier flood has used up.
+const LONGER_THAN_A_SHARE: Duration = Duration::from_millis(1_200);
+
+/// What one source is answered in each of the three seconds that so long a time can touch.
+const MAX_COOKIES: usize = 3 * 200;
 
 /// How many of the frames are answers that ask for a cookie (the WireGuard paper, §5.4.7).
 fn cookies(frames: &[Vec<u8>]) -> usize {
