@@ -1,6 +1,8 @@
 mod rig;
 mod starvation;
 
+use super::super::stats::DropReason;
+use super::exchange::MAX_ALLOCATION_WAITING;
 use super::*;
 use connlib_wire::stun::{Message, Method};
 use rig::*;
