@@ -294,14 +294,8 @@ impl Scenario {
             .events
             .iter()
             .any(|(_, event)| matches!(event, Event::Link { .. }));
-        // What was lost on its way arrives for the first time when it is replayed.
-        let is_replayed = self.loses()
-            && self.events.iter().any(|(_, event)| {
-                let replays = [Attack::Replay, Attack::ReplayElsewhere];
-                matches!(event, Event::Attack { attack, .. } if replays.contains(attack))
-            });
 
-        at_first || later || is_replayed
+        at_first || later
     }
 
     /// How many clients there are.

@@ -22,6 +22,8 @@ pub(crate) struct Watch {
     /// How many of them are too many.
     too_many_checks: u32,
     keeps_order: bool,
+    /// When somebody last sent again what others had sent: what was lost on its way arrives for the first time then.
+    replayed_at: Option<Instant>,
     pub(super) disturbances: Vec<Disturbance>,
     /// When the portal was away, for one host or for all.
     pub(super) outages: Vec<Disturbance>,
@@ -57,6 +59,7 @@ impl Watch {
             too_many_checks: MAX_CHECKS
                 * u32::try_from(scenario.clients().max(1)).unwrap_or(u32::MAX),
             keeps_order: !scenario.reorders(),
+            replayed_at: None,
             disturbances: Vec::new(),
             outages: Vec::new(),
             reach: vec![(start, Reach::new(scenario))],
@@ -84,12 +87,15 @@ impl Watch {
 
     /// Whether packets must come out in the order they went in at `now`.
     pub(crate) fn keeps_order(&self, now: Instant) -> bool {
-        let is_settled = self
-            .paths
-            .last()
-            .is_none_or(|(at, ..)| now > *at + UNSETTLED.holds);
+        let moved_at = self.paths.last().map(|(at, ..)| *at);
+        let mut disorders = [moved_at, self.replayed_at].into_iter().flatten();
 
-        self.keeps_order && is_settled
+        self.keeps_order && disorders.all(|at| now > at + UNSETTLED.holds)
+    }
+
+    /// Somebody sends again what others have sent.
+    pub(crate) fn replayed(&mut self, now: Instant) {
+        self.replayed_at = Some(now);
     }
 
     pub(crate) fn was_disturbed(&self) -> bool {

@@ -62,6 +62,9 @@ impl World {
         if heard.is_empty() {
             return;
         }
+        if matches!(attack, Attack::Replay | Attack::ReplayElsewhere) {
+            self.watch.replayed(self.now);
+        }
         for _ in 0..count {
             let index = self.rng.random_range(0..heard.len());
             let Some((from, to, datagram)) = heard.get(index) else {
