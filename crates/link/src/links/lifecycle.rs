@@ -1,7 +1,9 @@
 //! Links come, outlive a change of network, and go.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
+use connlib_wire::buffer::Buffer;
 use connlib_wire::control::Control;
 use rand::Rng as _;
 
@@ -106,6 +108,17 @@ impl Links {
         for peer in peers {
             self.close(now, peer);
         }
+    }
+
+    /// The packets that wait for a link, oldest first, but those that waited too long.
+    pub fn take_waiting(&mut self, now: Instant, id: PeerId) -> VecDeque<Buffer> {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return VecDeque::new();
+        };
+        let (waiting, too_old) = peer.take_waiting(now);
+        self.stats.dropped_packets += too_old as u64;
+
+        waiting.into_iter().map(|(_, packet)| packet).collect()
     }
 
     /// Forgets a link without a word: the peer said goodbye.

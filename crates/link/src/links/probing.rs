@@ -40,6 +40,7 @@ impl Links {
                 self.use_path(now, id, path, why);
             }
             Wanted::Search => self.recheck(now, id),
+            Wanted::TellUnanswered => self.events.push_back(Event::Unanswered(id)),
         }
     }
 

@@ -39,6 +39,9 @@ pub enum Event {
     /// No path to the peer has worked for three seconds. The link stays, and its paths are tried on; an owner who knows
     /// another peer for the same purpose may turn to that.
     Silent(PeerId),
+    /// Nothing new was learnt for five seconds of the way to a peer that was never reached, and again each five seconds.
+    /// Told to the controlling end alone. The link stays, as with [`Silent`](Self::Silent).
+    Unanswered(PeerId),
     /// The link is gone because nothing was heard.
     Failed(PeerId),
     /// The link is gone because we ended it.

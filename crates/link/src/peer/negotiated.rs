@@ -26,6 +26,10 @@ const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long no pair may work before a link that never had a path has failed (connections.md §8).
 const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
 
+/// How long nothing new may be learnt of the way to a peer that was never reached before the owner is told: it may know
+/// another peer. Of a network that loses every third datagram each way, something is heard by then.
+const MAX_WITHOUT_NEWS: Duration = Duration::from_secs(5);
+
 /// The least time between two handshakes that an upsert asks for (connections.md §7.3).
 const UPSERT_HANDSHAKE_INTERVAL: Duration = Duration::from_secs(20);
 
@@ -77,6 +81,8 @@ pub(crate) struct Negotiated {
     is_withdrawn: bool,
     /// When the peer was last heard by any path.
     heard_at: Instant,
+    /// While the controlling end has had no path yet: when something new was last learnt of it.
+    news_at: Option<Instant>,
 }
 
 /// When a relayed link looks for a direct way next.
@@ -95,6 +101,8 @@ pub(crate) enum Wanted {
     Use(Path),
     /// All pairs are to be tried again, for there may be a better one.
     Search,
+    /// The owner is to be told that there is no news of a peer that was never reached.
+    TellUnanswered,
 }
 
 /// By which way a check or its answer came.
@@ -119,6 +127,8 @@ impl Negotiated {
         );
         let liveness = Liveness::new(now, agent.timeout() + DISCONNECT_GRACE);
 
+        let is_controlling = config.role == Role::Controlling;
+
         Self {
             pace: Pace::new(now, config.role),
             config,
@@ -136,6 +146,7 @@ impl Negotiated {
             network_changed_at: None,
             is_withdrawn: false,
             heard_at: now,
+            news_at: is_controlling.then_some(now),
         }
     }
 
@@ -171,12 +182,18 @@ impl Negotiated {
     /// The peer answered or said something by some path.
     pub(crate) fn heard(&mut self, now: Instant) {
         self.heard_at = now;
+        self.learnt(now);
+    }
+
+    fn learnt(&mut self, now: Instant) {
+        self.news_at = self.news_at.map(|_| now);
     }
 
     /// There may be something new to be found: pairs are checked quickly again.
     fn seek(&mut self, now: Instant) {
         let often = self.pace.seek(now);
         self.agent.check_every(often);
+        self.learnt(now);
     }
 
     pub(crate) fn connectivity_changed(
@@ -328,6 +345,10 @@ impl Negotiated {
         if let Some(step) = self.liveness.handle_timeout(now) {
             return Some(Wanted::Step(step));
         }
+        if self.unanswered_at().is_some_and(|at| at <= now) {
+            self.learnt(now);
+            return Some(Wanted::TellUnanswered);
+        }
         if let Some(held) = self.held.filter(|held| held.until <= now) {
             self.held = None;
             if self.liveness.heard_at() < held.since {
@@ -374,6 +395,7 @@ impl Negotiated {
         let path = liveness
             .into_iter()
             .chain(held)
+            .chain(self.unanswered_at())
             .map(|at| (at, PeerReason::Path));
 
         paced.chain(candidates).chain(grace).chain(path).min()
@@ -381,6 +403,10 @@ impl Negotiated {
 
     fn grace_ends_at(&self) -> Option<Instant> {
         self.disconnected_at.map(|at| at + DISCONNECT_GRACE)
+    }
+
+    fn unanswered_at(&self) -> Option<Instant> {
+        self.news_at.map(|at| at + MAX_WITHOUT_NEWS)
     }
 
     fn ends_at(&self) -> Option<Instant> {

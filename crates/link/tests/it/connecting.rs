@@ -1,6 +1,6 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use connlib_link::{Event, NotSent, PathKind, UpsertError};
+use connlib_link::{Event, NotSent, PathKind, PeerId, UpsertError};
 use connlib_wire::MAX_PACKET;
 use connlib_wire::ecn::Ecn;
 use connlib_wire::ip::Packet;
@@ -132,6 +132,7 @@ fn the_link_comes_up_despite_loss() {
             world.is_up()
         });
         assert!(is_up, "seed {seed}");
+        assert_eq!(unanswered(&world, CLIENT, world.now), [0_u64; 0]);
     }
 }
 
@@ -245,6 +246,42 @@ fn a_peer_that_tells_no_candidate_fails_after_ten_seconds() {
         .run_until(Duration::from_secs(20), failed)
         .expect("it fails");
     assert_eq!(after, Duration::from_secs(10));
+}
+
+/// After how many seconds it was told that nothing is heard of a new peer.
+fn unanswered(world: &World, id: PeerId, since: Instant) -> Vec<u64> {
+    let node = match id {
+        CLIENT => &world.client,
+        _ => &world.gateway,
+    };
+    let events = node.events.iter();
+    let told = events.filter(|(_, event)| matches!(event, Event::Unanswered(_)));
+
+    told.map(|(at, _)| (*at - since).as_secs()).collect()
+}
+
+#[test]
+fn the_controlling_end_is_told_every_five_seconds_that_there_is_no_news_of_a_new_peer() {
+    let mut world = World::new(Direct::Blocked);
+    world.run_for(Duration::from_millis(200));
+    world.relay_is_up = false;
+    let start = world.now;
+    world.connect();
+    world.run_for(Duration::from_secs(16));
+
+    assert_eq!(unanswered(&world, CLIENT, start), [5, 10, 15]);
+    assert_eq!(unanswered(&world, GATEWAY, start), [0_u64; 0]);
+}
+
+#[test]
+fn a_peer_that_was_reached_once_is_not_called_unanswered() {
+    let mut world = connected(Direct::Open);
+    let start = world.now;
+    world.direct = Direct::Blocked;
+    world.relay_is_up = false;
+    world.run_for(Duration::from_secs(16));
+
+    assert_eq!(unanswered(&world, CLIENT, start), [0_u64; 0]);
 }
 
 #[test]

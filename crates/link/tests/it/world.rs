@@ -363,7 +363,8 @@ impl World {
                         });
                     }
                     Event::Established(_) | Event::Failed(_) | Event::Closed(_) => {}
-                    Event::PathChanged { .. } | Event::NoRelays | Event::Silent(_) => {}
+                    Event::PathChanged { .. } | Event::NoRelays => {}
+                    Event::Silent(_) | Event::Unanswered(_) => {}
                     other => panic!("an event this world doesn't know: {other:?}"),
                 }
             }

@@ -117,6 +117,7 @@ impl Negotiated {
     pub(crate) fn moved(&mut self, now: Instant, kind: PathKind) {
         self.held = None;
         self.is_withdrawn = false;
+        self.news_at = None;
         self.seek(now);
         // Where a pair died, the agent turns to one that worked long ago.
         let is_heard = self.heard_at == now;
