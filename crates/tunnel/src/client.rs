@@ -64,6 +64,8 @@ pub struct Client {
     requests: Requests,
     grants: Grants,
     candidates: Candidates,
+    /// Gateways without an answer that the portal may name again.
+    deserted: Vec<PeerId>,
     announced: Option<Interface>,
     packets: VecDeque<Buffer>,
     messages: VecDeque<ToPortal>,
@@ -90,6 +92,7 @@ impl Client {
             requests: Requests::default(),
             grants: Grants::default(),
             candidates: Candidates::default(),
+            deserted: Vec::new(),
             announced: None,
             packets: VecDeque::new(),
             messages: VecDeque::new(),
@@ -361,11 +364,13 @@ impl Client {
         for held in self.requests.granted(resource) {
             self.encapsulate(now, gateway, &held);
         }
+        self.leave_deserted(now);
     }
 
     fn handle_refused(&mut self, now: Instant, failed: &AuthorizationCreationFailed) {
         let resource = failed.resource_id;
         tracing::debug!(%resource, reason = ?failed.reason, "Access refused");
+        self.leave_deserted(now);
         let error = match failed.reason {
             portal::Refusal::Offline | portal::Refusal::VersionMismatch => IcmpError::Unreachable,
             portal::Refusal::NotFound
@@ -394,6 +399,33 @@ impl Client {
     fn forget_gateway(&mut self, peer: PeerId) {
         self.grants.forget(GatewayId(peer.0));
         self.candidates.forget(peer);
+    }
+
+    /// A gateway that was never reached may have ended in the instant it was chosen: what waits for it asks anew. The link
+    /// is tried on until there is an answer, which may name the same one again.
+    fn turn_from(&mut self, peer: PeerId) {
+        let now = self.last_now;
+        let waiting = self.links.take_waiting(now, peer);
+        if waiting.is_empty() {
+            return;
+        }
+        tracing::info!(gateway = %peer, "No answer; asking for a gateway anew");
+        self.grants.forget(GatewayId(peer.0));
+        self.grants.prefer_no_more(GatewayId(peer.0));
+        self.deserted.push(peer);
+        for packet in waiting {
+            self.route_again(now, packet);
+        }
+    }
+
+    /// The portal has answered: a gateway that was not named again is left.
+    fn leave_deserted(&mut self, now: Instant) {
+        for peer in std::mem::take(&mut self.deserted) {
+            if !self.grants.serves(GatewayId(peer.0)) {
+                self.links.close(now, peer);
+                self.forget_gateway(peer);
+            }
+        }
     }
 
     /// Takes in what the links have to say, and asks for what is due.
@@ -428,13 +460,17 @@ impl Client {
                     self.links.remove(peer);
                     self.forget_gateway(peer);
                 }
+                // It may have ended in the instant it was chosen.
+                link::Event::Unanswered(peer) if self.portal == PortalState::Joined => {
+                    self.turn_from(peer);
+                }
                 link::Event::Failed(peer) => {
                     tracing::info!(gateway = %peer, "Connection lost; the next packet starts over");
                     self.forget_gateway(peer);
                 }
                 link::Event::Closed(peer) => self.forget_gateway(peer),
                 link::Event::NoRelays => self.messages.push_back(ToPortal::NoRelays(Empty {})),
-                link::Event::Silent(_) | _ => {}
+                link::Event::Silent(_) | link::Event::Unanswered(_) | _ => {}
             }
         }
     }

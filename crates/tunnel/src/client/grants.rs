@@ -86,6 +86,16 @@ impl Grants {
         self.by_resource.retain(|_, serving| *serving != gateway);
     }
 
+    /// Whether anything is reached through a gateway.
+    pub(super) fn serves(&self, gateway: GatewayId) -> bool {
+        self.gateways.contains_key(&gateway)
+    }
+
+    /// Another gateway does as well as this one: no connection was ever made through it.
+    pub(super) fn prefer_no_more(&mut self, gateway: GatewayId) {
+        self.last.retain(|_, last| *last != gateway);
+    }
+
     /// The gateways to ask for, best first (client.md §2.5).
     pub(super) fn preferred(&self, resource: ResourceId) -> Vec<GatewayId> {
         let last = self.last.get(&resource).copied();

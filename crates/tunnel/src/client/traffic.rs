@@ -61,6 +61,18 @@ impl Client {
         None
     }
 
+    /// Routes a packet that was sealed for nobody yet once more.
+    pub(super) fn route_again(&mut self, now: Instant, packet: Buffer) {
+        match SuperPacket::parse(VirtioHeader::default(), packet) {
+            Ok(mut packet) => {
+                if let Some(peer) = self.route(now, &mut packet) {
+                    self.begin_send(now, peer, packet, 0);
+                }
+            }
+            Err(_) => self.dropped_from_tun += 1,
+        }
+    }
+
     /// Sends a packet that was [routed](Self::route) to `peer`, without its first `skip` segments. It leaves when its job was
     /// run and committed.
     pub fn begin_send(

@@ -39,10 +39,14 @@ fn joined() -> (Client, Instant) {
 }
 
 fn grant(client: &mut Client, now: Instant) {
+    grant_through(client, now, GATEWAY);
+}
+
+fn grant_through(client: &mut Client, now: Instant, gateway: &str) {
     let credentials =
         |name: &str| format!(r#"{{"username":"{name}","password":"password of {name}"}}"#);
     let payload = format!(
-        r#"{{"resource_id":"{LAN}","gateway_id":"{GATEWAY}","gateway_group_id":"2b7c9e44-1a5d-4f60-8c3e-7d2f1b0a9c88",
+        r#"{{"resource_id":"{LAN}","gateway_id":"{gateway}","gateway_group_id":"2b7c9e44-1a5d-4f60-8c3e-7d2f1b0a9c88",
             "gateway_public_key":"{KEY}","gateway_ipv4":"100.64.0.9","gateway_ipv6":"fd00:2021:1111::9","preshared_key":"{KEY}",
             "client_ice_credentials":{},"gateway_ice_credentials":{}}}"#,
         credentials("clnt"),
@@ -224,6 +228,76 @@ fn while_the_portal_is_away_nothing_is_said_and_later_it_is() {
 
     client.handle_portal_state(now, PortalState::Joined);
     assert_eq!(requests(&mut client), 1);
+}
+
+/// Waits for what follows from a gateway that never answers: the requests of each second.
+fn seconds(client: &mut Client, start: Instant, seconds: u64) -> Vec<usize> {
+    let each = (1..=seconds).map(|second| {
+        client.handle_timeout(start + Duration::from_secs(second));
+        requests(client)
+    });
+
+    each.collect()
+}
+
+#[test]
+fn for_what_waits_for_a_gateway_that_never_answers_another_is_asked_for() {
+    const OTHER: &str = "66666666-7777-4888-9999-bbbbbbbbbbbb";
+    let (mut client, now) = joined();
+    client.handle_packet(now, &udp(OWN, HOST));
+    grant(&mut client, now);
+    requests(&mut client);
+    assert_eq!(seconds(&mut client, now, 5), [0, 0, 0, 0, 1]);
+
+    let later = now + Duration::from_secs(5);
+    assert_eq!(client.status(later).peers.len(), 1, "it is tried on");
+    grant_through(&mut client, later, OTHER);
+    let status = client.status(later);
+    assert_eq!(status.resources[0].gateway.as_deref(), Some(OTHER));
+    assert_eq!(status.peers.len(), 1);
+    assert_eq!(status.dropped_from_tun, 0);
+    assert_eq!(
+        seconds(&mut client, later, 5),
+        [0, 0, 0, 0, 1],
+        "the packet went along"
+    );
+}
+
+#[test]
+fn a_gateway_that_is_named_again_is_tried_on() {
+    let (mut client, now) = joined();
+    client.handle_packet(now, &udp(OWN, HOST));
+    grant(&mut client, now);
+    client.handle_timeout(now + Duration::from_secs(5));
+    let Some(ToPortal::RequestAuthorization(again)) = std::iter::from_fn(|| client.poll_message())
+        .filter(|message| matches!(message, ToPortal::RequestAuthorization(_)))
+        .last()
+    else {
+        panic!("no request");
+    };
+    assert_eq!(again.connected_gateway_ids, [], "any other will do");
+
+    let later = now + Duration::from_secs(6);
+    grant(&mut client, later);
+    let status = client.status(later);
+    assert_eq!(status.resources[0].gateway.as_deref(), Some(GATEWAY));
+    assert_eq!(status.peers.len(), 1);
+}
+
+#[test]
+fn nobody_asks_for_another_gateway_when_nothing_waits_or_the_portal_is_away() {
+    let (mut client, now) = joined();
+    client.handle_packet(now, &udp(OWN, HOST));
+    grant(&mut client, now);
+    requests(&mut client);
+    client.handle_portal_state(now, PortalState::Away);
+    assert_eq!(seconds(&mut client, now, 6), [0; 6]);
+
+    // What waited is too old by then.
+    let later = now + Duration::from_secs(11);
+    client.handle_timeout(later);
+    client.handle_portal_state(later, PortalState::Joined);
+    assert_eq!(seconds(&mut client, later, 6), [0; 6]);
 }
 
 #[test]
