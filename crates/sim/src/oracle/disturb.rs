@@ -38,13 +38,8 @@ impl Watch {
                     Some(Role::Relay) => Kind::RelayBack,
                 };
                 if !self.finish(*host, now) {
-                    self.push(
-                        kind,
-                        is_client(host).then_some(*host),
-                        *host,
-                        now,
-                        Some(now),
-                    );
+                    let client = is_client(host).then_some(*host);
+                    self.push(kind, client, *host, now, Some(now));
                 }
                 self.end_outages(*host, now);
             }
@@ -65,7 +60,15 @@ impl Watch {
             Event::Start { host, .. } => {
                 let place = scenario.hosts.get(*host).map(|host| host.place);
                 self.place(now, *host, place);
-                self.finish(*host, now);
+                if !self.finish(*host, now) {
+                    let kind = match role(host) {
+                        Some(Role::Client { .. }) => Kind::ClientBack,
+                        Some(Role::Gateway { .. }) | None => Kind::GatewayBack,
+                        Some(Role::Relay) => Kind::RelayBack,
+                    };
+                    let client = is_client(host).then_some(*host);
+                    self.push(kind, client, *host, now, Some(now));
+                }
             }
             Event::Block { hosts: [one, two] } => {
                 let client = [one, two].into_iter().find(|host| is_client(host)).copied();

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::Disturbance;
 use super::judge::Court;
-use crate::apps::Running;
-use crate::limits::{FIRST_REPLY_LOSSY, RESUME};
+use crate::apps::{Probe, Running};
+use crate::limits::{FIRST_REPLY_LOSSY, Kind, RESUME};
 use crate::scenario::Role;
 
 impl Court<'_> {
@@ -91,7 +91,8 @@ impl Court<'_> {
         let Some(over_at) = disturbance.over_at else {
             return self.over_at;
         };
-        let mut until = over_at + disturbance.kind.limit().holds + self.round_trip * 2;
+        let holds = self.holds(disturbance, client);
+        let mut until = over_at + holds + self.round_trip * 2;
         if self.is_lossy {
             until += FIRST_REPLY_LOSSY.holds;
         }
@@ -103,12 +104,44 @@ impl Court<'_> {
                     .over_at
                     .is_none_or(|back_at| back_at >= disturbance.began_at);
                 if is_late {
-                    until = until.max(back_at + disturbance.kind.limit().holds);
+                    until = until.max(back_at + holds);
                 }
             }
         }
 
         until
+    }
+
+    /// How long a disturbance may last for a client. A gateway that stops while somebody is still connecting has no way to
+    /// say goodbye to them.
+    fn holds(&self, disturbance: &Disturbance, client: usize) -> Duration {
+        let is_stop = disturbance.kind == Kind::GatewayStop;
+        let kind = match is_stop && !self.is_connected(client, disturbance.began_at) {
+            true => Kind::GatewayKill,
+            false => disturbance.kind,
+        };
+
+        kind.limit().holds
+    }
+
+    /// Whether a client was answered after all that it had been disturbed by before.
+    fn is_connected(&self, client: usize, at: Instant) -> bool {
+        let disturbances = self.watch.disturbances.iter();
+        let before = disturbances.filter(|other| {
+            let concerns = other.client.is_none_or(|concerned| concerned == client);
+            concerns && other.began_at < at
+        });
+        let settled_at = before.map(|other| other.over_at.unwrap_or(at)).max();
+        let since = settled_at.unwrap_or(self.start);
+        let mut probes = self.sent_by(client);
+
+        probes.any(|probe| probe.replied_at.is_some_and(|it| since < it && it <= at))
+    }
+
+    fn sent_by(&self, client: usize) -> impl Iterator<Item = &Probe> {
+        let of_client = (self.apps.flows().iter()).filter(move |it| it.flow.host == client);
+
+        of_client.flat_map(|running| &running.probes)
     }
 
     pub(super) fn is_client(&self, host: usize) -> bool {
@@ -125,12 +158,7 @@ impl Court<'_> {
     }
 
     pub(super) fn was_answered(&self, client: usize, before: Instant) -> bool {
-        let of_client = self
-            .apps
-            .flows()
-            .iter()
-            .filter(|other| other.flow.host == client);
-        let mut probes = of_client.flat_map(|other| &other.probes);
+        let mut probes = self.sent_by(client);
 
         probes.any(|probe| probe.replied_at.is_some_and(|at| at <= before))
     }
