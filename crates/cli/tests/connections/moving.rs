@@ -32,7 +32,7 @@ pub(crate) fn gateway_moves(table: &mut Table) {
         table,
         name,
         "gateway",
-        &["peer-moved", "withdrawn", "better"],
+        &["peer-moved", "withdrawn", "better", "silence"],
     );
 }
 

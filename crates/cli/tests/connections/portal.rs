@@ -9,9 +9,11 @@ use crate::world::{World, pause};
 pub(crate) fn portal_restarted(table: &mut Table) {
     let mut world = World::new(&["relay"], &["gateway"]);
     world.connect();
-    let before = world.path().unwrap();
     world.wait_for_line("client", "Joined the portal");
     let probe = Probe::start(world.network.namespace("client"));
+    // Of several direct ways the ends agree on one soon after packets flow.
+    pause(Duration::from_secs(3));
+    let before = world.path().unwrap();
     for _ in 0..2 {
         pause(Duration::from_millis(300));
         world.stop("portal");
