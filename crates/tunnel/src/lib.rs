@@ -20,6 +20,7 @@
 
 mod candidates;
 pub mod client;
+pub mod dns;
 mod filter;
 pub mod gateway;
 mod ranges;
