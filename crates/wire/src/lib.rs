@@ -9,6 +9,7 @@
 //! ecn      congestion marks                    channel  TURN channel data
 //! id, key  names and keys                      control  client <-> gateway, inside the tunnel
 //! secret   text that cannot be printed         portal   client, gateway, relay <-> portal
+//! dns      questions, answers and names
 //! offload  what a TUN device says of a packet
 //! runs     packets of a flow, joined for a TUN device
 //! super_packet  up to 64 KiB of one flow, as a TUN device reads them, and its segments
@@ -24,6 +25,7 @@
 pub mod buffer;
 pub mod channel;
 pub mod control;
+pub mod dns;
 pub mod ecn;
 pub mod id;
 pub mod ip;
