@@ -20,6 +20,7 @@ mod respond;
 pub use answer::{Answer, AnswerError};
 pub use code::{Rcode, RecordType, class};
 pub use message::Malformed;
+pub(crate) use name::split_labels;
 pub use name::{Name, NameError};
 pub use query::{Edns, Query, QueryError};
 pub use respond::{Data, ExtendedError, respond};

@@ -9,7 +9,7 @@
 //! ecn      congestion marks                    channel  TURN channel data
 //! id, key  names and keys                      control  client <-> gateway, inside the tunnel
 //! secret   text that cannot be printed         portal   client, gateway, relay <-> portal
-//! dns      questions, answers and names
+//! dns      questions, answers and names          pattern  which names a resource is about
 //! offload  what a TUN device says of a packet
 //! runs     packets of a flow, joined for a TUN device
 //! super_packet  up to 64 KiB of one flow, as a TUN device reads them, and its segments
@@ -31,6 +31,7 @@ pub mod id;
 pub mod ip;
 pub mod key;
 pub mod offload;
+pub mod pattern;
 pub mod portal;
 pub mod runs;
 pub mod secret;

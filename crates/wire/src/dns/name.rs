@@ -89,7 +89,7 @@ impl Name {
 
     /// Its labels from left to right, each as it stands in the text; none for the root.
     pub fn labels(&self) -> impl DoubleEndedIterator<Item = &str> + Clone {
-        Labels(Some(self.as_str()).filter(|text| !text.is_empty()))
+        split_labels(self.as_str())
     }
 
     /// The name as it stands in a message, uncompressed.
@@ -290,9 +290,14 @@ impl Iterator for Tokens<'_> {
     }
 }
 
-/// The labels of a text, cut at each dot without a backslash.
+/// The labels of a text, cut at each dot that isn't escaped; none if it is empty.
+pub(crate) fn split_labels(text: &str) -> impl DoubleEndedIterator<Item = &str> + Clone {
+    Labels(Some(text).filter(|text| !text.is_empty()))
+}
+
+/// What is still to be cut.
 #[derive(Clone)]
-pub(crate) struct Labels<'a>(pub(crate) Option<&'a str>);
+struct Labels<'a>(Option<&'a str>);
 
 impl<'a> Iterator for Labels<'a> {
     type Item = &'a str;
