@@ -2,10 +2,14 @@
 
 mod build;
 pub mod checksum;
+mod fields;
 mod flow;
+mod quoted;
 
 pub use build::{Echo, IcmpError, echo, icmp_error, udp};
+pub use fields::TcpFlags;
 pub use flow::flow_hash;
+pub use quoted::{PortsOrId, Quoted};
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -448,11 +452,20 @@ fn v4_headers(raw: &[u8]) -> Result<(Version, u8, usize), PacketError> {
 fn v6_headers(raw: &[u8]) -> Result<(Version, u8, usize), PacketError> {
     const ERROR: PacketError = PacketError::Length { header: "IPv6" };
     let header = raw.first_chunk::<40>().ok_or(ERROR)?;
-    let [_, _, _, _, l0, l1, next, ..] = *header;
+    let [_, _, _, _, l0, l1, ..] = *header;
     if usize::from(u16::from_be_bytes([l0, l1])) + 40 != raw.len() {
         return Err(ERROR);
     }
 
+    let (number, transport_at) = v6_transport(raw)?;
+
+    Ok((Version::V6, number, transport_at))
+}
+
+/// Follows the extension headers, whatever length the packet states: what comes behind them, and where.
+fn v6_transport(raw: &[u8]) -> Result<(u8, usize), PacketError> {
+    const ERROR: PacketError = PacketError::Length { header: "IPv6" };
+    let [_, _, _, _, _, _, next, ..] = *raw.first_chunk::<40>().ok_or(ERROR)?;
     let (mut next, mut at) = (next, 40);
     // Hop-by-hop, routing and destination options have one shape; a chain ends at anything else.
     while let 0 | 43 | 60 | protocol::FRAGMENT = next {
@@ -475,7 +488,7 @@ fn v6_headers(raw: &[u8]) -> Result<(Version, u8, usize), PacketError> {
         }
     }
 
-    Ok((Version::V6, next, at))
+    Ok((next, at))
 }
 
 fn transport(version: Version, number: u8, bytes: &[u8]) -> Result<Transport, PacketError> {

@@ -10,9 +10,11 @@
 //! segment 2                         · · | header | payload 2 |
 //! ```
 
+use std::net::IpAddr;
+
 use crate::ecn::Ecn;
 use crate::ip::checksum::{Sum, pseudo_header};
-use crate::ip::{Packet, PacketError, Transport, Version, protocol};
+use crate::ip::{Packet, PacketError, Quoted, Transport, Version, protocol};
 use crate::offload::VirtioHeader;
 
 /// The most segments of one super-packet (io.md §3.3).
@@ -114,6 +116,39 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> SuperPacket<T> {
     /// Sets the congestion mark of each segment. To be called before [`split`](Self::split).
     pub fn set_ecn(&mut self, ecn: Ecn) {
         self.packet.set_ecn(ecn);
+    }
+
+    /// Sets the source address of each segment; no change if it is of the other family.
+    ///
+    /// Like every change to the headers, it is to be made before [`split`](Self::split). The checksums of several segments
+    /// are made there, that of a single one is patched.
+    pub fn set_source(&mut self, source: IpAddr) {
+        self.packet.set_source(source);
+    }
+
+    /// Sets the destination address of each segment, as [`set_source`](Self::set_source) does the source.
+    pub fn set_destination(&mut self, destination: IpAddr) {
+        self.packet.set_destination(destination);
+    }
+
+    /// Sets the source port of each segment; no change if it is neither TCP nor UDP.
+    pub fn set_source_port(&mut self, port: u16) {
+        self.packet.set_source_port(port);
+    }
+
+    /// Sets the destination port of each segment; no change if it is neither TCP nor UDP.
+    pub fn set_destination_port(&mut self, port: u16) {
+        self.packet.set_destination_port(port);
+    }
+
+    /// Sets the id of an echo request or reply; no change for anything else.
+    pub fn set_echo_id(&mut self, id: u16) {
+        self.packet.set_echo_id(id);
+    }
+
+    /// [`Packet::rewrite_quoted`]; an ICMP error is always a single packet.
+    pub fn rewrite_quoted(&mut self, new: &Quoted) -> bool {
+        self.packet.rewrite_quoted(new)
     }
 
     /// Cuts it into its segments.

@@ -1,3 +1,5 @@
+mod rewriting;
+
 use proptest::prelude::*;
 
 use super::*;
