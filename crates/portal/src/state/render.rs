@@ -34,6 +34,7 @@ pub(super) fn interface(directory: &Directory, addresses: TunnelAddresses) -> In
         upstream_doh: (network.doh.iter())
             .map(|url| Doh { url: url.clone() })
             .collect(),
+        upstream_dot: Vec::new(),
     }
 }
 

@@ -60,6 +60,7 @@ impl Portal {
                 upstream_dns: Vec::new(),
                 upstream_do53: Vec::new(),
                 upstream_doh: Vec::new(),
+                upstream_dot: Vec::new(),
             },
             resources: NETWORK
                 .parse()

@@ -141,6 +141,11 @@ impl Answer {
         }
     }
 
+    /// Whether it says that the name, or a record of the type, doesn't exist.
+    pub fn is_negative(&self, query: &Query) -> bool {
+        self.rcode == Rcode::NXDOMAIN || !self.has(query.record_type)
+    }
+
     fn keep_negative(&self) -> Option<u32> {
         let soa = self
             .section(Section::Authority)

@@ -93,6 +93,13 @@ pub struct Interface {
     /// Resolvers over HTTPS.
     #[serde(default, deserialize_with = "skip_malformed")]
     pub upstream_doh: Vec<Doh>,
+    /// Resolvers over TLS. Only our portal names any.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "skip_malformed"
+    )]
+    pub upstream_dot: Vec<Dot>,
 }
 
 /// A resolver over plain DNS, port 53.
@@ -106,6 +113,13 @@ pub struct Do53 {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Doh {
     /// Its URL.
+    pub url: String,
+}
+
+/// A resolver over TLS.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Dot {
+    /// Its URL: `tls://host[:port]`.
     pub url: String,
 }
 
