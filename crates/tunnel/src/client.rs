@@ -1,34 +1,41 @@
 //! The client: packets ask for access, grants let them through.
 
+mod access;
 mod grants;
+mod name_server;
+mod names;
 mod requests;
 mod resources;
+mod sentinels;
+mod setups;
 mod traffic;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
-use connlib_link::{self as link, Links, PeerConfig, PeerId, RelayServer, Role};
+use connlib_link::{self as link, Links, PeerId, RelayServer};
 use connlib_wire::buffer::Buffer;
-use connlib_wire::id::{GatewayId, ResourceId};
-use connlib_wire::ip::{IcmpError, Packet};
+use connlib_wire::id::GatewayId;
 use connlib_wire::key::PublicKey;
-use connlib_wire::portal::client::{
-    AuthorizationCreated, AuthorizationCreationFailed, FromPortal, GatewayCandidates, Init,
-    RequestAuthorization, ToPortal,
-};
+use connlib_wire::portal::client::{FromPortal, GatewayCandidates, Init, ToPortal};
 use connlib_wire::portal::{Empty, client as portal};
 use connlib_wire::train::Transmit;
 use ipnet::IpNet;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 
 use crate::candidates::{Candidates, Change};
+use crate::dns::Exchange;
 use crate::status::{ResourceStatus, Status};
 use crate::{PortalState, Reason, Settings, ranges};
 use grants::Grants;
-use requests::Requests;
+use name_server::NameServer;
+use requests::{Due, Requests};
 use resources::Resources;
+use setups::Setups;
 
+pub use names::{NameRecord, RecordError};
 pub use resources::ResourceView;
 
 /// Something that the operating system or a person should know.
@@ -41,6 +48,9 @@ pub enum Event {
     ResourcesChanged(Vec<ResourceView>),
     /// Our key changed: the portal must be told by a new connection.
     KeyChanged(PublicKey),
+    /// Names were given addresses, which they keep for good: to be kept, and given to the next client
+    /// ([`restore_name`](Client::restore_name)).
+    NamesAssigned(Vec<NameRecord>),
 }
 
 /// What the TUN device must look like.
@@ -52,6 +62,11 @@ pub struct Interface {
     pub ipv6: Ipv6Addr,
     /// What leads into it, in order.
     pub routes: Vec<IpNet>,
+    /// The addresses at which we answer for name servers, in the order in which they are to be asked. None: the system's
+    /// settings are to be left alone.
+    pub name_servers: Vec<IpAddr>,
+    /// What names of one label are completed with.
+    pub search_domain: Option<String>,
 }
 
 /// A client's state machine.
@@ -60,9 +75,12 @@ pub struct Client {
     links: Links,
     portal: PortalState,
     addresses: Option<(Ipv4Addr, Ipv6Addr)>,
+    search_domain: Option<String>,
     resources: Resources,
     requests: Requests,
     grants: Grants,
+    setups: Setups,
+    name_server: NameServer,
     candidates: Candidates,
     /// Gateways without an answer that the portal may name again.
     deserted: Vec<PeerId>,
@@ -70,6 +88,7 @@ pub struct Client {
     packets: VecDeque<Buffer>,
     messages: VecDeque<ToPortal>,
     events: VecDeque<Event>,
+    exchanges: VecDeque<Exchange>,
     /// Counts what may have changed where packets go.
     revision: u64,
     dropped_from_tun: u64,
@@ -81,6 +100,7 @@ impl Client {
     /// Creates a client that knows nothing yet. Use fresh entropy for `seed` but in tests.
     pub fn new(now: Instant, seed: [u8; 32], settings: Settings) -> Self {
         let unix = settings.unix;
+        let mut random = StdRng::from_seed(seed);
         let mut links = Links::new(now, seed, link::Settings { unix });
         links.set_inside(&ranges::TUNNEL);
 
@@ -88,20 +108,33 @@ impl Client {
             links,
             portal: PortalState::Away,
             addresses: None,
+            search_domain: None,
             resources: Resources::default(),
             requests: Requests::default(),
             grants: Grants::default(),
+            setups: Setups::default(),
+            name_server: NameServer::new(now, random.random()),
             candidates: Candidates::default(),
             deserted: Vec::new(),
             announced: None,
             packets: VecDeque::new(),
             messages: VecDeque::new(),
             events: VecDeque::new(),
+            exchanges: VecDeque::new(),
             revision: 0,
             dropped_from_tun: 0,
             dropped_from_peers: 0,
             last_now: now,
         }
+    }
+
+    /// Takes back what an earlier client gave out ([`Event::NamesAssigned`]). To be called before anything is asked.
+    ///
+    /// # Errors
+    ///
+    /// The record is not one of a client's, or not the only one of its name; it is left out.
+    pub fn restore_name(&mut self, record: &NameRecord) -> Result<(), RecordError> {
+        self.name_server.names.restore(record)
     }
 
     /// The key to connect to the portal with.
@@ -115,7 +148,7 @@ impl Client {
         match message {
             FromPortal::Init(init) => self.handle_init(now, init),
             FromPortal::ConfigChanged(config) => {
-                self.set_interface(&config.interface);
+                self.set_interface(now, &config.interface);
                 self.announce_interface();
             }
             FromPortal::ResourceCreatedOrUpdated(resource) => {
@@ -172,9 +205,7 @@ impl Client {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.last_now = now;
         self.links.handle_timeout(now);
-        for resource in self.requests.due(now) {
-            self.ask(resource);
-        }
+        self.name_server.handle_timeout(now);
         self.settle(now);
     }
 
@@ -221,26 +252,38 @@ impl Client {
         self.events.pop_front()
     }
 
+    /// A question to be carried to a name server, outside of the tunnel. The outcome goes to
+    /// [`handle_exchanged`](Self::handle_exchanged).
+    pub fn poll_exchange(&mut self) -> Option<Exchange> {
+        self.exchanges.pop_front()
+    }
+
     /// When to call [`handle_timeout`](Self::handle_timeout) next, and what for.
     pub fn poll_timeout(&mut self) -> Option<(Instant, Reason)> {
         let can_speak = self.portal == PortalState::Joined;
         let has_messages = can_speak && (!self.messages.is_empty() || !self.candidates.is_empty());
-        if has_messages || !self.packets.is_empty() || !self.events.is_empty() {
+        let has_output = !self.packets.is_empty() || !self.events.is_empty();
+        if has_messages || has_output || !self.exchanges.is_empty() {
             return Some((self.last_now, Reason::Output));
         }
         let links = self
             .links
             .poll_timeout()
             .map(|(at, reason)| (at, Reason::Link(reason)));
-        let requests = self.requests.poll_timeout().map(|at| (at, Reason::Request));
+        let requests = self.requests.poll_timeout();
+        let requests = requests.into_iter().chain(self.setups.poll_timeout()).min();
+        let requests = requests.map(|at| (at, Reason::Request));
+        let names = self.name_server.poll_timeout(self.last_now);
+        let names = names.map(|at| (at, Reason::Names));
 
-        links.into_iter().chain(requests).min()
+        links.into_iter().chain(requests).chain(names).min()
     }
 
     /// Our network changed and the sockets were bound anew: every link goes on (see [`Links::network_changed`]).
     pub fn network_changed(&mut self, now: Instant) {
         self.last_now = now;
         self.links.network_changed(now);
+        self.name_server.start_over(now);
         self.settle(now);
     }
 
@@ -248,6 +291,7 @@ impl Client {
     pub fn reset(&mut self, now: Instant) {
         self.last_now = now;
         self.links.reset(now);
+        self.name_server.start_over(now);
         self.events
             .push_back(Event::KeyChanged(self.links.public_key()));
         self.settle(now);
@@ -289,7 +333,7 @@ impl Client {
 
     fn handle_init(&mut self, now: Instant, init: Init) {
         // In this order: routes need the interface, requests need the relays.
-        self.set_interface(&init.interface);
+        self.set_interface(now, &init.interface);
         for gone in self.resources.replace_all(init.resources) {
             self.revoke(now, gone);
         }
@@ -299,11 +343,18 @@ impl Client {
         self.requests.retry_without_relay(now);
     }
 
-    fn set_interface(&mut self, interface: &portal::Interface) {
+    fn set_interface(&mut self, now: Instant, interface: &portal::Interface) {
         self.addresses = Some((interface.ipv4, interface.ipv6));
+        self.search_domain.clone_from(&interface.search_domain);
+        self.name_server.configure(now, interface);
     }
 
     fn resources_changed(&mut self) {
+        // A name that was the public's may be a resource's now.
+        self.name_server.forget_answers();
+        for why in self.resources.take_complaints() {
+            tracing::info!("{why}");
+        }
         self.announce_interface();
         self.events
             .push_back(Event::ResourcesChanged(self.resources.views()));
@@ -314,127 +365,36 @@ impl Client {
         let Some((ipv4, ipv6)) = self.addresses else {
             return;
         };
-        let mut routes = ranges::TUNNEL.to_vec();
+        let mut routes = ranges::CLIENT.to_vec();
         routes.extend(self.resources.networks());
-        let interface = Interface { ipv4, ipv6, routes };
+        let interface = Interface {
+            ipv4,
+            ipv6,
+            routes,
+            name_servers: self.name_server.sentinels.addresses().collect(),
+            search_domain: self.search_domain.clone(),
+        };
         if self.announced.as_ref() != Some(&interface) {
             self.announced = Some(interface.clone());
             self.events.push_back(Event::InterfaceChanged(interface));
         }
     }
 
-    fn ask(&mut self, resource: ResourceId) {
-        if self.portal == PortalState::Away || !self.resources.contains(resource) {
-            return;
-        }
-        tracing::debug!(%resource, "Asking for access");
-        self.messages
-            .push_back(ToPortal::RequestAuthorization(RequestAuthorization {
-                resource_id: resource,
-                connected_gateway_ids: self.grants.preferred(resource),
-            }));
-    }
-
-    fn handle_authorized(&mut self, now: Instant, created: AuthorizationCreated) {
-        let resource = created.resource_id;
-        if !self.resources.contains(resource) || !self.requests.is_pending(resource) {
-            tracing::debug!(%resource, "Ignoring access that nobody waits for");
-            return;
-        }
-        let gateway = created.gateway_id;
-        let config = PeerConfig {
-            public_key: created.gateway_public_key,
-            preshared_key: created.preshared_key,
-            local: created.client_ice_credentials,
-            remote: created.gateway_ice_credentials,
-            role: Role::Controlling,
-        };
-        if let Err(why) = self.links.upsert(now, gateway.into(), config) {
-            tracing::debug!(%gateway, %why, "No link to the gateway");
-            self.requests.wait_for_relay(resource);
-            self.messages.push_back(ToPortal::NoRelays(Empty {}));
-            return;
-        }
-        tracing::debug!(%resource, %gateway, "Access granted");
-        self.grants.grant(
-            resource,
-            gateway,
-            (created.gateway_ipv4, created.gateway_ipv6),
-        );
-        for held in self.requests.granted(resource) {
-            self.encapsulate(now, gateway, &held);
-        }
-        self.leave_deserted(now);
-    }
-
-    fn handle_refused(&mut self, now: Instant, failed: &AuthorizationCreationFailed) {
-        let resource = failed.resource_id;
-        tracing::debug!(%resource, reason = ?failed.reason, "Access refused");
-        self.leave_deserted(now);
-        let error = match failed.reason {
-            portal::Refusal::Offline | portal::Refusal::VersionMismatch => IcmpError::Unreachable,
-            portal::Refusal::NotFound
-            | portal::Refusal::Forbidden
-            | portal::Refusal::Disabled
-            | portal::Refusal::Unknown
-            | _ => IcmpError::Prohibited,
-        };
-        // So that programs fail at once instead of waiting for a reply that can't come.
-        for held in self.requests.refused(now, resource, error) {
-            if let Ok(packet) = Packet::parse(&*held) {
-                self.answer(&packet, error);
-            }
-        }
-    }
-
-    /// A resource is gone or another: nothing of it may flow. A gateway that serves no other is left.
-    fn revoke(&mut self, now: Instant, resource: ResourceId) {
-        self.requests.forget(resource);
-        if let Some(gateway) = self.grants.revoke(resource) {
-            self.links.close(now, gateway.into());
-            self.forget_gateway(gateway.into());
-        }
-    }
-
-    fn forget_gateway(&mut self, peer: PeerId) {
-        self.grants.forget(GatewayId(peer.0));
-        self.candidates.forget(peer);
-    }
-
-    /// A gateway that was never reached may have ended in the instant it was chosen: what waits for it asks anew. The link
-    /// is tried on until there is an answer, which may name the same one again.
-    fn turn_from(&mut self, peer: PeerId) {
-        let now = self.last_now;
-        let waiting = self.links.take_waiting(now, peer);
-        if waiting.is_empty() {
-            return;
-        }
-        tracing::info!(gateway = %peer, "No answer; asking for a gateway anew");
-        self.grants.forget(GatewayId(peer.0));
-        self.grants.prefer_no_more(GatewayId(peer.0));
-        self.deserted.push(peer);
-        for packet in waiting {
-            self.route_again(now, packet);
-        }
-    }
-
-    /// The portal has answered: a gateway that was not named again is left.
-    fn leave_deserted(&mut self, now: Instant) {
-        for peer in std::mem::take(&mut self.deserted) {
-            if !self.grants.serves(GatewayId(peer.0)) {
-                self.links.close(now, peer);
-                self.forget_gateway(peer);
-            }
-        }
-    }
-
-    /// Takes in what the links have to say, and asks for what is due.
+    /// Takes in what the links have to say, asks for what is due, and answers who asked for names.
     fn settle(&mut self, now: Instant) {
         self.revision += 1;
         self.hear_links();
-        for resource in self.requests.due(now) {
+        let Due { ask, unanswered } = self.requests.due(now);
+        for resource in ask {
             self.ask(resource);
         }
+        self.fail_held(now, unanswered, None);
+        let (again, unanswered) = self.setups.due(now);
+        for key in again {
+            self.tell_gateway(now, &key);
+        }
+        self.refuse_held(unanswered);
+        self.serve_names(now);
     }
 
     fn hear_links(&mut self) {

@@ -6,13 +6,26 @@
 //! # Carriers' duties
 //!
 //! * Answer each exchange once, within [`Exchange::within`]; afterwards nobody waits for it.
-//! * Take only what comes from where the message went, and is an answer to it
-//!: go on listening after anything else.
+//! * Take only what comes from where the message went, and is an answer to it ([`is_answer_to`]): go on listening after
+//!   anything else.
 //! * Keep the socket out of the tunnel.
+//!
+//! [`is_answer_to`]: connlib_wire::dns::is_answer_to
+
+mod cache;
+mod health;
+mod inside;
+mod listener;
+mod lookups;
+mod tcp;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+
+pub(crate) use inside::Inside;
+pub(crate) use listener::{Asker, Listener};
+pub(crate) use lookups::{Ask, Done, Failure, Lookups, Outcome};
 
 /// Names an [`Exchange`], so that its outcome finds back.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]

@@ -16,26 +16,34 @@ pub(crate) fn permits<T: AsRef<[u8]>>(
     packet: &Packet<T>,
     end: ResourceEnd,
 ) -> bool {
-    if filters.is_empty() {
-        return true;
-    }
     let port = match end {
         ResourceEnd::Source => packet.source_port(),
         ResourceEnd::Destination => packet.destination_port(),
     };
+
+    passes(filters, packet.transport(), port)
+}
+
+/// Whether `filters` let a transport pass to a port.
+pub(crate) fn permits_port(filters: &[Filter], transport: Transport, port: u16) -> bool {
+    passes(filters, transport, Some(port))
+}
+
+fn passes(filters: &[Filter], transport: Transport, port: Option<u16>) -> bool {
+    if filters.is_empty() {
+        return true;
+    }
     let in_range = |range: &PortRange| {
         port.is_some_and(|port| (range.port_range_start..=range.port_range_end).contains(&port))
     };
 
-    filters
-        .iter()
-        .any(|filter| match (filter, packet.transport()) {
-            (Filter::Icmp, Transport::Icmp) => true,
-            (Filter::Tcp(range), Transport::Tcp) | (Filter::Udp(range), Transport::Udp) => {
-                in_range(range)
-            }
-            _ => false,
-        })
+    filters.iter().any(|filter| match (filter, transport) {
+        (Filter::Icmp, Transport::Icmp) => true,
+        (Filter::Tcp(range), Transport::Tcp) | (Filter::Udp(range), Transport::Udp) => {
+            in_range(range)
+        }
+        _ => false,
+    })
 }
 
 #[cfg(test)]

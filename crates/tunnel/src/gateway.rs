@@ -1,5 +1,7 @@
 //! The gateway: lets in what is granted, for as long as it is granted.
 
+mod names;
+mod nat;
 mod peers;
 mod traffic;
 
@@ -17,9 +19,13 @@ use connlib_wire::portal::gateway::{
 };
 use connlib_wire::train::Transmit;
 use ipnet::IpNet;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 
 use crate::candidates::{Candidates, Change};
+use crate::dns::Exchange;
 use crate::{Calendar, PortalState, Reason, Settings, Status, ranges};
+use names::Names;
 use peers::Peers;
 
 /// Something that the operating system should know.
@@ -51,11 +57,13 @@ pub struct Gateway {
     calendar: Calendar,
     addresses: Option<(Ipv4Addr, Ipv6Addr)>,
     peers: Peers,
+    names: Names,
     candidates: Candidates,
     announced: Option<Interface>,
     packets: VecDeque<Buffer>,
     messages: VecDeque<ToPortal>,
     events: VecDeque<Event>,
+    exchanges: VecDeque<Exchange>,
     /// Counts what may have changed where packets go.
     revision: u64,
     dropped_from_tun: u64,
@@ -67,6 +75,7 @@ impl Gateway {
     /// Creates a gateway that lets nobody in. Use fresh entropy for `seed` but in tests.
     pub fn new(now: Instant, seed: [u8; 32], settings: Settings) -> Self {
         let unix = settings.unix;
+        let mut random = StdRng::from_seed(seed);
         let mut links = Links::new(now, seed, link::Settings { unix });
         links.set_inside(&ranges::TUNNEL);
 
@@ -79,11 +88,13 @@ impl Gateway {
             },
             addresses: None,
             peers: Peers::default(),
+            names: Names::new(now, random.random()),
             candidates: Candidates::default(),
             announced: None,
             packets: VecDeque::new(),
             messages: VecDeque::new(),
             events: VecDeque::new(),
+            exchanges: VecDeque::new(),
             revision: 0,
             dropped_from_tun: 0,
             dropped_from_peers: 0,
@@ -144,6 +155,8 @@ impl Gateway {
         self.last_now = now;
         self.links.handle_timeout(now);
         self.peers.expire(now);
+        self.peers.expire_flows(now);
+        self.names.handle_timeout(now);
         self.settle(now);
     }
 
@@ -188,11 +201,18 @@ impl Gateway {
         self.events.pop_front()
     }
 
+    /// A question to be carried to a name server, outside of the tunnel. The outcome goes to
+    /// [`handle_exchanged`](Self::handle_exchanged).
+    pub fn poll_exchange(&mut self) -> Option<Exchange> {
+        self.exchanges.pop_front()
+    }
+
     /// When to call [`handle_timeout`](Self::handle_timeout) next, and what for.
     pub fn poll_timeout(&mut self) -> Option<(Instant, Reason)> {
         let can_speak = self.portal == PortalState::Joined;
         let has_messages = can_speak && (!self.messages.is_empty() || !self.candidates.is_empty());
-        if has_messages || !self.packets.is_empty() || !self.events.is_empty() {
+        let has_output = !self.packets.is_empty() || !self.events.is_empty();
+        if has_messages || has_output || !self.exchanges.is_empty() {
             return Some((self.last_now, Reason::Output));
         }
         let links = self
@@ -200,14 +220,18 @@ impl Gateway {
             .poll_timeout()
             .map(|(at, reason)| (at, Reason::Link(reason)));
         let expiry = self.peers.next_expiry().map(|at| (at, Reason::Expiry));
+        let flows = self.peers.next_flow_end().map(|at| (at, Reason::Flow));
+        let names = self.names.poll_timeout(self.last_now);
+        let names = names.map(|at| (at, Reason::Names));
 
-        links.into_iter().chain(expiry).min()
+        [links, expiry, flows, names].into_iter().flatten().min()
     }
 
     /// Our network changed and the sockets were bound anew: every link goes on (see [`Links::network_changed`]).
     pub fn network_changed(&mut self, now: Instant) {
         self.last_now = now;
         self.links.network_changed(now);
+        self.names.start_over(now);
         self.settle(now);
     }
 
@@ -215,6 +239,7 @@ impl Gateway {
     pub fn reset(&mut self, now: Instant) {
         self.last_now = now;
         self.links.reset(now);
+        self.names.start_over(now);
         self.events
             .push_back(Event::KeyChanged(self.links.public_key()));
         self.settle(now);
@@ -306,6 +331,7 @@ impl Gateway {
         }
         self.revision += 1;
         self.hear_links();
+        self.serve_names(now);
     }
 
     fn hear_links(&mut self) {

@@ -58,6 +58,10 @@ pub enum Reason {
     Request,
     /// A grant ends.
     Expiry,
+    /// A question for a name server is to be asked again or given up, or a connection to one ends.
+    Names,
+    /// A flow to a name ends.
+    Flow,
     /// The links below.
     Link(connlib_link::Reason),
 }

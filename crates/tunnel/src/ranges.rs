@@ -11,7 +11,35 @@ pub(crate) const TUNNEL_V4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 64,
 pub(crate) const TUNNEL_V6: Ipv6Net =
     Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0x2021, 0x1111, 0, 0, 0, 0, 0), 107);
 
-/// Both, as routes.
+/// Addresses that stand for names of resources.
+pub(crate) const PROXY_V4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 96, 0, 0), 11);
+
+/// Addresses that stand for names of resources.
+pub(crate) const PROXY_V6: Ipv6Net = Ipv6Net::new_assert(
+    Ipv6Addr::new(0xfd00, 0x2021, 0x1111, 0x8000, 0, 0, 0, 0),
+    107,
+);
+
+/// Addresses at which a client answers questions for name servers. They lie among those that stand for names.
+pub(crate) const SENTINELS_V4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 100, 111, 0), 24);
+
+/// Addresses at which a client answers questions for name servers.
+pub(crate) const SENTINELS_V6: Ipv6Net = Ipv6Net::new_assert(
+    Ipv6Addr::new(0xfd00, 0x2021, 0x1111, 0x8000, 0x100, 0x100, 0x111, 0),
+    120,
+);
+
+/// What leads into a client's tunnel whatever its resources are (client.md §1).
+pub(crate) const CLIENT: [IpNet; 6] = [
+    IpNet::V4(TUNNEL_V4),
+    IpNet::V6(TUNNEL_V6),
+    IpNet::V4(PROXY_V4),
+    IpNet::V6(PROXY_V6),
+    IpNet::V4(SENTINELS_V4),
+    IpNet::V6(SENTINELS_V6),
+];
+
+/// Both ranges of clients and gateways, as routes.
 pub(crate) const TUNNEL: [IpNet; 2] = [IpNet::V4(TUNNEL_V4), IpNet::V6(TUNNEL_V6)];
 
 /// Whether an address belongs to a client or a gateway.
@@ -19,6 +47,22 @@ pub(crate) fn is_tunnel(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => TUNNEL_V4.contains(&ip),
         IpAddr::V6(ip) => TUNNEL_V6.contains(&ip),
+    }
+}
+
+/// Whether an address may stand for a name.
+pub(crate) fn is_proxy(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => PROXY_V4.contains(&ip),
+        IpAddr::V6(ip) => PROXY_V6.contains(&ip),
+    }
+}
+
+/// Whether an address is one at which a client may answer questions.
+pub(crate) fn is_sentinel(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => SENTINELS_V4.contains(&ip),
+        IpAddr::V6(ip) => SENTINELS_V6.contains(&ip),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use connlib_link::PeerId;
+use connlib_wire::dns::Name;
 use connlib_wire::id::{GatewayId, ResourceId};
 
 use super::resources::Resources;
@@ -54,11 +55,28 @@ impl Grants {
             .map(|(id, _)| *id)
     }
 
-    /// Whether a gateway may send from `source`: its own address, or one of a resource that it serves.
-    pub(super) fn allows_from(&self, peer: PeerId, source: IpAddr, resources: &Resources) -> bool {
+    /// The tunnel addresses of a gateway.
+    pub(super) fn addresses_of(&self, gateway: GatewayId) -> Option<(Ipv4Addr, Ipv6Addr)> {
+        let gateway = self.gateways.get(&gateway)?;
+
+        Some((gateway.ipv4, gateway.ipv6))
+    }
+
+    /// Whether a gateway may send from `source`: its own address, or one of a resource that it serves. `name` is what the
+    /// address stands for.
+    pub(super) fn allows_from(
+        &self,
+        peer: PeerId,
+        (source, name): (IpAddr, Option<&Name>),
+        resources: &mut Resources,
+    ) -> bool {
         let Some(gateway) = self.gateways.get(&GatewayId(peer.0)) else {
             return false;
         };
+        if let Some(name) = name {
+            let named = resources.named(name);
+            return named.iter().any(|id| gateway.resources.contains(id));
+        }
 
         gateway.is_at(source)
             || gateway

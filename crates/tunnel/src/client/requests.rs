@@ -1,12 +1,15 @@
-//! Packets that wait for access, and how often it is asked for (client.md §6).
+//! What waits for access, and how often that is asked for (client.md §6).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use connlib_wire::buffer::{Buffer, Pool};
+use connlib_wire::dns::{Name, Query};
 use connlib_wire::id::ResourceId;
 use connlib_wire::ip::IcmpError;
 use connlib_wire::super_packet::SuperPacket;
+
+use crate::dns::Asker;
 
 /// The least time between two requests for one resource (portal-protocol.md §9.2).
 const REPEAT_INTERVAL: Duration = Duration::from_secs(2);
@@ -17,6 +20,9 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 /// The most packets kept per resource; the oldest gives way.
 const MAX_HELD: usize = 128;
 
+/// The most questions kept per resource.
+const MAX_QUESTIONS: usize = 128;
+
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     by_resource: BTreeMap<ResourceId, Request>,
@@ -24,19 +30,31 @@ pub(super) struct Requests {
 
 #[derive(Debug)]
 enum Request {
-    Pending {
-        first_asked_at: Instant,
-        ask_again_at: Instant,
-        held: VecDeque<Buffer>,
-        needs_relay: bool,
-    },
-    Refused {
-        until: Instant,
-        error: IcmpError,
-    },
+    Pending(Pending),
+    Refused { until: Instant, error: IcmpError },
 }
 
-/// What became of a packet without access.
+#[derive(Debug)]
+struct Pending {
+    first_asked_at: Instant,
+    ask_again_at: Instant,
+    needs_relay: bool,
+    held: VecDeque<Buffer>,
+    /// The names that are about to be used.
+    names: BTreeSet<Name>,
+    questions: Vec<Question>,
+}
+
+/// A question for a name server of the resource's site.
+#[derive(Debug)]
+struct Question {
+    until: Instant,
+    asker: Asker,
+    query: Query,
+}
+
+/// What became of a wish for access.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Asked {
     /// It is the first: ask.
     Now,
@@ -46,7 +64,25 @@ pub(super) enum Asked {
     Refused(IcmpError),
 }
 
+/// What has waited.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub(super) packets: VecDeque<Buffer>,
+    pub(super) names: BTreeSet<Name>,
+    pub(super) questions: Vec<(Asker, Query)>,
+}
+
+/// What the time brings.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    /// What to ask for again.
+    pub(super) ask: Vec<ResourceId>,
+    /// Questions that have waited for too long.
+    pub(super) unanswered: Vec<(Asker, Query)>,
+}
+
 impl Requests {
+    /// Lets a packet wait for access.
     pub(super) fn hold(
         &mut self,
         now: Instant,
@@ -54,54 +90,72 @@ impl Requests {
         packet: &mut SuperPacket<Buffer>,
         pool: &Pool,
     ) -> Asked {
-        let held = match self.by_resource.get_mut(&resource) {
-            Some(Request::Refused { until, error }) if *until > now => {
-                return Asked::Refused(*error);
-            }
-            Some(Request::Pending { held, .. }) => {
-                keep(held, packet, pool);
-                return Asked::Already;
-            }
-            Some(Request::Refused { .. }) | None => {
-                let mut held = VecDeque::new();
-                keep(&mut held, packet, pool);
-                held
-            }
-        };
-        let request = Request::Pending {
-            first_asked_at: now,
-            ask_again_at: now + REPEAT_INTERVAL,
-            held,
-            needs_relay: false,
-        };
-        self.by_resource.insert(resource, request);
-
-        Asked::Now
-    }
-
-    pub(super) fn is_pending(&self, resource: ResourceId) -> bool {
-        matches!(
-            self.by_resource.get(&resource),
-            Some(Request::Pending { .. })
-        )
-    }
-
-    /// Access is granted: the packets may go, in order.
-    pub(super) fn granted(&mut self, resource: ResourceId) -> VecDeque<Buffer> {
-        match self.by_resource.remove(&resource) {
-            Some(Request::Pending { held, .. }) => held,
-            Some(Request::Refused { .. }) | None => VecDeque::new(),
+        let (asked, pending) = self.pending(now, resource);
+        if let Some(pending) = pending {
+            keep(&mut pending.held, packet, pool);
         }
+
+        asked
     }
 
-    /// Access is refused: the packets go nowhere, nor do others for a moment.
-    pub(super) fn refused(
+    /// Asks for access because a name is about to be used.
+    pub(super) fn want(&mut self, now: Instant, resource: ResourceId, name: &Name) -> Asked {
+        let (asked, pending) = self.pending(now, resource);
+        if let Some(pending) = pending {
+            pending.names.insert(name.clone());
+        }
+
+        asked
+    }
+
+    /// Lets a question wait for access; gives it back with the reason if it may not.
+    pub(super) fn hold_question(
         &mut self,
         now: Instant,
         resource: ResourceId,
-        error: IcmpError,
-    ) -> VecDeque<Buffer> {
-        let held = self.granted(resource);
+        (asker, query): (Asker, Query),
+        until: Instant,
+    ) -> Result<Asked, (Asker, Query, IcmpError)> {
+        let (asked, pending) = self.pending(now, resource);
+        let error = match (asked, pending) {
+            (_, Some(pending)) if pending.questions.len() < MAX_QUESTIONS => {
+                let is_new = |other: &Question| (other.asker, other.query.id) != (asker, query.id);
+                if pending.questions.iter().all(is_new) {
+                    pending.questions.push(Question {
+                        until,
+                        asker,
+                        query,
+                    });
+                }
+                return Ok(asked);
+            }
+            (Asked::Refused(error), _) => error,
+            (Asked::Now | Asked::Already, _) => IcmpError::Unreachable,
+        };
+
+        Err((asker, query, error))
+    }
+
+    /// Why access was refused a moment ago, if it was.
+    pub(super) fn refusal(&self, now: Instant, resource: ResourceId) -> Option<IcmpError> {
+        match self.by_resource.get(&resource) {
+            Some(Request::Refused { until, error }) if *until > now => Some(*error),
+            Some(Request::Refused { .. } | Request::Pending(_)) | None => None,
+        }
+    }
+
+    pub(super) fn is_pending(&self, resource: ResourceId) -> bool {
+        matches!(self.by_resource.get(&resource), Some(Request::Pending(_)))
+    }
+
+    /// Access is granted: what waited may go, in order.
+    pub(super) fn granted(&mut self, resource: ResourceId) -> Held {
+        self.forget(resource)
+    }
+
+    /// Access is refused: what waited goes nowhere, nor does anything else for a moment.
+    pub(super) fn refused(&mut self, now: Instant, resource: ResourceId, error: IcmpError) -> Held {
+        let held = self.forget(resource);
         let until = now + REPEAT_INTERVAL;
         self.by_resource
             .insert(resource, Request::Refused { until, error });
@@ -109,28 +163,35 @@ impl Requests {
         held
     }
 
-    pub(super) fn forget(&mut self, resource: ResourceId) {
-        self.by_resource.remove(&resource);
+    pub(super) fn forget(&mut self, resource: ResourceId) -> Held {
+        match self.by_resource.remove(&resource) {
+            Some(Request::Pending(pending)) => Held {
+                packets: pending.held,
+                names: pending.names,
+                questions: pending
+                    .questions
+                    .into_iter()
+                    .map(|question| (question.asker, question.query))
+                    .collect(),
+            },
+            Some(Request::Refused { .. }) | None => Held::default(),
+        }
     }
 
     /// Access was granted but can't be used without a relay.
     pub(super) fn wait_for_relay(&mut self, resource: ResourceId) {
-        if let Some(Request::Pending { needs_relay, .. }) = self.by_resource.get_mut(&resource) {
-            *needs_relay = true;
+        if let Some(Request::Pending(pending)) = self.by_resource.get_mut(&resource) {
+            pending.needs_relay = true;
         }
     }
 
     /// Relays came: what only lacked one is asked for at once.
     pub(super) fn retry_without_relay(&mut self, now: Instant) {
         for request in self.by_resource.values_mut() {
-            if let Request::Pending {
-                needs_relay,
-                ask_again_at,
-                ..
-            } = request
-                && std::mem::take(needs_relay)
+            if let Request::Pending(pending) = request
+                && std::mem::take(&mut pending.needs_relay)
             {
-                *ask_again_at = now;
+                pending.ask_again_at = now;
             }
         }
     }
@@ -138,47 +199,88 @@ impl Requests {
     /// The portal is back: requests may have been lost.
     pub(super) fn ask_again(&mut self, now: Instant) {
         for request in self.by_resource.values_mut() {
-            if let Request::Pending { ask_again_at, .. } = request {
-                *ask_again_at = now;
+            if let Request::Pending(pending) = request {
+                pending.ask_again_at = now;
             }
         }
     }
 
-    /// What to ask for again. Requests that nobody answers end, and so does the memory of refusals.
-    pub(super) fn due(&mut self, now: Instant) -> Vec<ResourceId> {
-        self.by_resource.retain(|_, request| match request {
-            Request::Pending { first_asked_at, .. } => *first_asked_at + GIVE_UP_AFTER > now,
-            Request::Refused { until, .. } => *until > now,
-        });
-        let mut due = Vec::new();
+    /// What to ask for again, and who has waited for too long. Requests that nobody answers end, and so does the memory of
+    /// refusals.
+    pub(super) fn due(&mut self, now: Instant) -> Due {
+        let mut due = Due::default();
         for (resource, request) in &mut self.by_resource {
-            if let Request::Pending { ask_again_at, .. } = request
-                && *ask_again_at <= now
-            {
-                *ask_again_at = now + REPEAT_INTERVAL;
-                due.push(*resource);
+            let Request::Pending(pending) = request else {
+                continue;
+            };
+            let is_over = pending.gives_up_at() <= now;
+            let late = |question: &mut Question| is_over || question.until <= now;
+            let late = pending.questions.extract_if(.., late);
+            due.unanswered
+                .extend(late.map(|question| (question.asker, question.query)));
+            if !is_over && pending.ask_again_at <= now {
+                pending.ask_again_at = now + REPEAT_INTERVAL;
+                due.ask.push(*resource);
             }
         }
+        self.by_resource.retain(|_, request| match request {
+            Request::Pending(pending) => pending.gives_up_at() > now,
+            Request::Refused { until, .. } => *until > now,
+        });
 
         due
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let deadlines = self.by_resource.values().map(|request| match request {
-            Request::Pending {
-                first_asked_at,
-                ask_again_at,
-                ..
-            } => (*ask_again_at).min(*first_asked_at + GIVE_UP_AFTER),
+            Request::Pending(pending) => {
+                let questions = pending.questions.iter().map(|question| question.until);
+                let own = pending.ask_again_at.min(pending.gives_up_at());
+                questions.min().map_or(own, |first| first.min(own))
+            }
             Request::Refused { until, .. } => *until,
         });
 
         deadlines.min()
     }
+
+    /// The request for a resource that is under way, and what a wish for it comes to.
+    fn pending(&mut self, now: Instant, resource: ResourceId) -> (Asked, Option<&mut Pending>) {
+        let is_known = match self.by_resource.get(&resource) {
+            Some(Request::Refused { until, error }) if *until > now => {
+                return (Asked::Refused(*error), None);
+            }
+            Some(Request::Pending(_)) => true,
+            Some(Request::Refused { .. }) | None => false,
+        };
+        if !is_known {
+            let pending = Pending {
+                first_asked_at: now,
+                ask_again_at: now + REPEAT_INTERVAL,
+                needs_relay: false,
+                held: VecDeque::new(),
+                names: BTreeSet::new(),
+                questions: Vec::new(),
+            };
+            self.by_resource.insert(resource, Request::Pending(pending));
+        }
+        let asked = if is_known { Asked::Already } else { Asked::Now };
+
+        match self.by_resource.get_mut(&resource) {
+            Some(Request::Pending(pending)) => (asked, Some(pending)),
+            Some(Request::Refused { .. }) | None => (asked, None),
+        }
+    }
+}
+
+impl Pending {
+    fn gives_up_at(&self) -> Instant {
+        self.first_asked_at + GIVE_UP_AFTER
+    }
 }
 
 /// Adds a packet, each segment by itself, to those that wait.
-fn keep(held: &mut VecDeque<Buffer>, packet: &mut SuperPacket<Buffer>, pool: &Pool) {
+pub(super) fn keep(held: &mut VecDeque<Buffer>, packet: &mut SuperPacket<Buffer>, pool: &Pool) {
     let mut segments = packet.split();
     while let Some(segment) = segments.next_segment() {
         // A retransmission adds nothing but a burst later.

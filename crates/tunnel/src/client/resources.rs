@@ -1,12 +1,18 @@
 //! What the client may reach, and which of it an address belongs to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use connlib_wire::dns::Name;
 use connlib_wire::id::ResourceId;
-use connlib_wire::portal::resource::{Filter, Resource, Site};
+use connlib_wire::ip::Transport;
+use connlib_wire::pattern::{Pattern, PatternIndex};
+use connlib_wire::portal::resource::{Filter, IpStack, Resource, Site};
 use ipnet::IpNet;
 use prefix_trie::joint::JointPrefixMap;
+
+use crate::filter::permits_port;
 
 /// A resource as people see it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -30,12 +36,30 @@ pub(super) struct Routed {
     pub(super) filters: Vec<Filter>,
 }
 
+impl Routed {
+    /// Whether questions may pass to a name server, whichever way (client.md §4.6).
+    pub(super) fn permits_dns(&self, port: u16) -> bool {
+        [Transport::Udp, Transport::Tcp]
+            .into_iter()
+            .all(|transport| permits_port(&self.filters, transport, port))
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Resources {
     by_id: BTreeMap<ResourceId, Resource>,
     /// The longest prefix wins; of two resources with one network, the one with the greater id (client.md §5.3).
     networks: JointPrefixMap<IpNet, Routed>,
+    patterns: PatternIndex<ResourceId>,
+    /// What names were found to match since resources changed last.
+    named: HashMap<Name, Arc<[ResourceId]>>,
+    /// The patterns that make no sense, and were said to.
+    complained: BTreeSet<(ResourceId, String)>,
+    complaints: Vec<String>,
 }
+
+/// How many names it is remembered for what they match.
+const MAX_NAMED: usize = 16_384;
 
 impl Resources {
     pub(super) fn contains(&self, id: ResourceId) -> bool {
@@ -46,6 +70,43 @@ impl Resources {
         self.networks
             .get_lpm(&IpNet::from(ip))
             .map(|(_, routed)| routed)
+    }
+
+    /// The resources that a name belongs to, the one with the most specific pattern first; of equal patterns, the one with the
+    /// greater id.
+    pub(super) fn named(&mut self, name: &Name) -> Arc<[ResourceId]> {
+        if let Some(known) = self.named.get(name) {
+            return Arc::clone(known);
+        }
+        let found = self.patterns.matches(name).into_iter();
+        let found: Arc<[ResourceId]> = found.map(|(_, id)| *id).collect();
+        if self.named.len() >= MAX_NAMED {
+            self.named.clear();
+        }
+        self.named.insert(name.clone(), Arc::clone(&found));
+
+        found
+    }
+
+    /// What may pass to a resource of names.
+    pub(super) fn filters(&self, id: ResourceId) -> &[Filter] {
+        match self.by_id.get(&id) {
+            Some(Resource::Dns(resource)) => &resource.filters,
+            Some(_) | None => &[],
+        }
+    }
+
+    /// Which addresses the names of a resource have.
+    pub(super) fn ip_stack(&self, id: ResourceId) -> IpStack {
+        match self.by_id.get(&id) {
+            Some(Resource::Dns(resource)) => resource.ip_stack,
+            Some(_) | None => IpStack::Dual,
+        }
+    }
+
+    /// What is wrong with resources that can never be reached; each is said once.
+    pub(super) fn take_complaints(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.complaints)
     }
 
     /// Whether `ip` lies in the network of the resource `id`.
@@ -108,13 +169,30 @@ impl Resources {
 
     fn rebuild(&mut self) {
         self.networks = JointPrefixMap::new();
+        self.patterns.clear();
+        self.named.clear();
         for resource in self.by_id.values() {
-            if let Resource::Cidr(resource) = resource {
-                let routed = Routed {
-                    id: resource.id,
-                    filters: resource.filters.clone(),
-                };
-                self.networks.insert(resource.address.trunc(), routed);
+            match resource {
+                Resource::Cidr(resource) => {
+                    let routed = Routed {
+                        id: resource.id,
+                        filters: resource.filters.clone(),
+                    };
+                    self.networks.insert(resource.address.trunc(), routed);
+                }
+                Resource::Dns(resource) => match Pattern::parse(&resource.address) {
+                    Ok(pattern) => self.patterns.insert(&pattern, resource.id),
+                    Err(why) => {
+                        let key = (resource.id, resource.address.clone());
+                        if self.complained.insert(key) {
+                            let (name, address) = (&resource.name, &resource.address);
+                            self.complaints.push(format!(
+                                "The resource {name:?} can't be reached: its address {address:?} is no pattern ({why})"
+                            ));
+                        }
+                    }
+                },
+                Resource::Internet(_) | _ => {}
             }
         }
     }

@@ -6,7 +6,8 @@ use std::time::Instant;
 use connlib_link::{Job, NotSent, PeerId};
 use connlib_wire::MAX_PACKET;
 use connlib_wire::buffer::Buffer;
-use connlib_wire::control::Control;
+use connlib_wire::control::{AssignedIps, Control, DomainStatus, NatStatus};
+use connlib_wire::dns::Name;
 use connlib_wire::id::{GatewayId, ResourceId};
 use connlib_wire::ip::{IcmpError, Packet, icmp_error};
 use connlib_wire::offload::VirtioHeader;
@@ -15,6 +16,7 @@ use connlib_wire::super_packet::SuperPacket;
 use connlib_wire::train::{Arrival, Received, Route};
 
 use super::requests::Asked;
+use super::setups::{Gate, Key};
 use super::{Client, is_one_of};
 use crate::filter::{ResourceEnd, permits};
 use crate::{Packets, ranges};
@@ -22,6 +24,10 @@ use crate::{Packets, ranges};
 /// Where a packet of the TUN device goes.
 enum Way {
     To(GatewayId),
+    /// To a name, which its gateway must know.
+    Named(Key),
+    /// To us, as a name server.
+    NameServer,
     /// To a resource without a grant.
     Ask(ResourceId),
     Refuse(IcmpError),
@@ -40,7 +46,26 @@ impl Client {
                 if packet.segment_len() <= max_packet {
                     return Some(gateway.into());
                 }
-                self.answer(&packet.packet(), too_big(max_packet));
+                self.answer(now, &packet.packet(), too_big(max_packet));
+            }
+            Way::Named(key) => {
+                let max_packet = self.links.max_packet(key.gateway.into());
+                if packet.segment_len() > max_packet {
+                    self.answer(now, &packet.packet(), too_big(max_packet));
+                } else {
+                    match self.setups.gate(now, &key, packet, self.links.pool()) {
+                        Gate::Pass => return Some(key.gateway.into()),
+                        Gate::Held => return None,
+                        Gate::Tell => {
+                            self.tell_gateway(now, &key);
+                            return None;
+                        }
+                    }
+                }
+            }
+            Way::NameServer => {
+                self.take_question(now, packet);
+                return None;
             }
             Way::Ask(resource) => {
                 match self.requests.hold(now, resource, packet, self.links.pool()) {
@@ -50,15 +75,67 @@ impl Client {
                         return None;
                     }
                     Asked::Already => return None,
-                    Asked::Refused(error) => self.answer(&packet.packet(), error),
+                    Asked::Refused(error) => self.answer(now, &packet.packet(), error),
                 }
             }
-            Way::Refuse(error) => self.answer(&packet.packet(), error),
+            Way::Refuse(error) => self.answer(now, &packet.packet(), error),
             Way::Nowhere => {}
         }
         self.dropped_from_tun += packet.segments() as u64;
 
         None
+    }
+
+    /// Takes packets for one of our addresses as a name server.
+    fn take_question(&mut self, now: Instant, packet: &mut SuperPacket<Buffer>) {
+        let mut segments = packet.split();
+        while let Some(segment) = segments.next_segment() {
+            if let Ok(segment) = Packet::parse(segment) {
+                self.name_server.listener.handle_packet(now, &segment);
+            }
+        }
+        self.serve_names(now);
+    }
+
+    /// Tells a gateway which addresses stand for a name.
+    pub(super) fn tell_gateway(&mut self, now: Instant, key: &Key) {
+        let Some(addresses) = self.name_server.names.addresses_of(&key.name) else {
+            return;
+        };
+        let assigned = Control::AssignedIps(AssignedIps {
+            resource: key.resource,
+            domain: key.name.as_str().to_owned(),
+            proxy_ips: addresses.collect(),
+        });
+        if let Some(packet) = assigned.to_packet(self.links.pool()) {
+            tracing::debug!(gateway = %key.gateway, resource = %key.resource, "Telling which addresses stand for a name");
+            self.encapsulate(now, key.gateway, packet.bytes());
+        }
+    }
+
+    /// Takes a gateway's answer to that.
+    fn handle_status(&mut self, now: Instant, peer: PeerId, status: &DomainStatus) {
+        let Ok(name) = Name::parse(&status.domain) else {
+            return;
+        };
+        let key = Key {
+            gateway: GatewayId(peer.0),
+            resource: status.resource,
+            name,
+        };
+        let held = self.setups.handle_status(&key, status.status);
+        self.revision += 1;
+        match status.status {
+            NatStatus::Active => {
+                for packet in held {
+                    self.route_again(now, packet);
+                }
+            }
+            NatStatus::Inactive => {
+                tracing::debug!(gateway = %key.gateway, resource = %key.resource, "The gateway can't reach a name");
+                self.refuse_held(held);
+            }
+        }
     }
 
     /// Routes a packet that was sealed for nobody yet once more.
@@ -116,8 +193,9 @@ impl Client {
         if !self.links.poll_opened(now, packets) {
             return false;
         }
-        self.judge(packets);
+        self.judge(now, packets);
         self.hear_links();
+        self.serve_names(now);
 
         true
     }
@@ -155,7 +233,7 @@ impl Client {
     pub fn handle_arrival(&mut self, now: Instant, arrival: &Arrival<'_>, packets: &mut Packets) {
         self.last_now = now;
         self.links.handle_arrival(now, arrival, packets);
-        self.judge(packets);
+        self.judge(now, packets);
         self.settle(now);
     }
 
@@ -181,17 +259,24 @@ impl Client {
         }
     }
 
-    pub(super) fn answer(&mut self, packet: &Packet<&[u8]>, error: IcmpError) {
-        if let Some(answer) = icmp_error(self.links.pool(), packet, error) {
+    pub(super) fn answer(&mut self, now: Instant, packet: &Packet<&[u8]>, error: IcmpError) {
+        let Some(answer) = icmp_error(self.links.pool(), packet, error) else {
+            return;
+        };
+        // Our own questions go through the tunnel as well.
+        if !self.name_server.inside.handle_packet(now, &answer) {
             self.packets.push_back(answer.into_inner());
         }
     }
 
-    fn way(&self, packet: &Packet<&[u8]>, segment_len: usize) -> Way {
+    fn way(&mut self, packet: &Packet<&[u8]>, segment_len: usize) -> Way {
         let destination = packet.destination();
         // The gateway would not know where to send answers for anyone but us.
         if !is_one_of(packet.source(), self.addresses) || is_one_of(destination, self.addresses) {
             return Way::Nowhere;
+        }
+        if self.name_server.sentinels.contains(destination) {
+            return Way::NameServer;
         }
         if segment_len > MAX_PACKET {
             return Way::Refuse(too_big(MAX_PACKET));
@@ -201,6 +286,13 @@ impl Client {
                 Some(gateway) => Way::To(gateway),
                 None => Way::Nowhere,
             };
+        }
+        if ranges::is_sentinel(destination) {
+            // It stood for a name server until lately, and stands for nothing now.
+            return Way::Nowhere;
+        }
+        if ranges::is_proxy(destination) {
+            return self.way_to_name(packet);
         }
         let Some(resource) = self.resources.lookup(destination) else {
             return Way::Nowhere;
@@ -215,10 +307,43 @@ impl Client {
         }
     }
 
+    /// Where a packet goes whose destination stands for a name: of the resources that the name belongs to, to the first that lets
+    /// it pass (client.md §5.3).
+    fn way_to_name(&mut self, packet: &Packet<&[u8]>) -> Way {
+        let names = &self.name_server.names;
+        let Some(name) = names.name_at(packet.destination()) else {
+            return Way::Refuse(IcmpError::Unreachable);
+        };
+        let candidates = self.resources.named(name);
+        if candidates.is_empty() {
+            return Way::Refuse(IcmpError::Unreachable);
+        }
+        let lets_pass = |id: &&ResourceId| {
+            permits(
+                self.resources.filters(**id),
+                packet,
+                ResourceEnd::Destination,
+            )
+        };
+        let Some(resource) = candidates.iter().find(lets_pass).copied() else {
+            return Way::Refuse(IcmpError::Prohibited);
+        };
+
+        match self.grants.gateway_of(resource) {
+            Some(gateway) => Way::Named(Key {
+                gateway,
+                resource,
+                name: name.clone(),
+            }),
+            None => Way::Ask(resource),
+        }
+    }
+
     /// Keeps of a train's packets those that may reach the TUN device.
-    fn judge(&mut self, packets: &mut Packets) {
-        let mut goodbyes = Vec::new();
-        let (grants, resources, own) = (&self.grants, &self.resources, self.addresses);
+    fn judge(&mut self, now: Instant, packets: &mut Packets) {
+        let (mut goodbyes, mut statuses) = (Vec::new(), Vec::new());
+        let (grants, resources, own) = (&self.grants, &mut self.resources, self.addresses);
+        let name_server = &mut self.name_server;
         let dropped = &mut self.dropped_from_peers;
         // Packets of one flow follow each other.
         let mut latest: Option<((PeerId, IpAddr, IpAddr), bool)> = None;
@@ -229,7 +354,8 @@ impl Client {
             };
             match Control::parse(&packet) {
                 Some(Ok(Control::Goodbye)) => goodbyes.push(opened.peer),
-                // Names are not resources of this version, and what it doesn't know it ignores.
+                Some(Ok(Control::DomainStatus(status))) => statuses.push((opened.peer, status)),
+                // Not for a client, or of a kind that this version doesn't know.
                 Some(Ok(_) | Err(_)) => {}
                 None => {
                     let ends = (opened.peer, packet.source(), packet.destination());
@@ -237,11 +363,16 @@ impl Client {
                         Some((judged, is_allowed)) if judged == ends => is_allowed,
                         _ => {
                             let (peer, source, destination) = ends;
+                            let name = name_server.names.name_at(source);
                             is_one_of(destination, own)
-                                && grants.allows_from(peer, source, resources)
+                                && grants.allows_from(peer, (source, name), resources)
                         }
                     };
                     latest = Some((ends, is_allowed));
+                    // An answer to a question of our own.
+                    if is_allowed && name_server.inside.handle_packet(now, &packet) {
+                        return false;
+                    }
                     let ecn = packet.ecn();
                     let merged = ecn.merged_with_outer(opened.outer_ecn);
                     if merged != ecn {
@@ -253,6 +384,9 @@ impl Client {
             }
             false
         });
+        for (peer, status) in statuses {
+            self.handle_status(now, peer, &status);
+        }
         for peer in goodbyes {
             tracing::debug!(%peer, "The gateway said goodbye");
             self.links.remove(peer);

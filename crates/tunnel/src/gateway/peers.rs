@@ -4,11 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
+use connlib_link::PeerId;
+use connlib_wire::dns::Name;
 use connlib_wire::id::{ClientId, ResourceId};
-use connlib_wire::ip::Packet;
+use connlib_wire::ip::{IcmpError, Packet};
+use connlib_wire::pattern::Pattern;
 use connlib_wire::portal::resource::{Filter, GatewayResource};
 use ipnet::IpNet;
 
+use super::names::Names;
+use super::nat::{Incoming, Inside, Nat, Outside, Untranslated};
 use crate::filter::{ResourceEnd, permits};
 use crate::ranges;
 use crate::status::ResourceStatus;
@@ -17,8 +22,12 @@ use crate::status::ResourceStatus;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Verdict {
     Pass,
-    /// Not granted: the client is told, so that it can ask again.
-    Refuse,
+    /// It is for a name, and goes to one of its addresses.
+    Translate(Outside),
+    /// It is a question for us.
+    NameServer,
+    /// It may not go there, or can't: the client is told, so that it can ask again, or give up.
+    Refuse(IcmpError),
     /// Not worth an answer.
     Drop,
 }
@@ -38,11 +47,14 @@ struct Peer {
     ipv4: Ipv4Addr,
     ipv6: Ipv6Addr,
     grants: BTreeMap<ResourceId, Grant>,
+    nat: Nat,
 }
 
 #[derive(Debug)]
 struct Grant {
     resource: GatewayResource,
+    /// What names of it match; `None` if it has none, or its pattern is malformed.
+    pattern: Option<Pattern>,
     until: Option<Instant>,
 }
 
@@ -66,12 +78,18 @@ impl Peers {
             ipv4,
             ipv6,
             grants: BTreeMap::new(),
+            nat: Nat::default(),
         });
         self.by_address.insert(ipv4.into(), id);
         self.by_address.insert(ipv6.into(), id);
 
         let resource_id = resource.id();
-        let former = peer.grants.insert(resource_id, Grant { resource, until });
+        let grant = Grant::new(resource, until);
+        let is_other = |former: &Grant| former.pattern != grant.pattern;
+        if peer.grants.get(&resource_id).is_some_and(is_other) {
+            peer.nat.remove_resource(resource_id);
+        }
+        let former = peer.grants.insert(resource_id, grant);
         if let Some(at) = former.and_then(|grant| grant.until) {
             self.expiries.remove(&(at, id, resource_id));
         }
@@ -85,6 +103,7 @@ impl Peers {
             return;
         };
         let grant = peer.grants.remove(&resource);
+        peer.nat.remove_resource(resource);
         if grant.is_some() && peer.grants.is_empty() {
             self.idle.push(id);
         }
@@ -177,7 +196,7 @@ impl Peers {
 
     /// Judges a packet that a client sent (gateway.md §6).
     pub(super) fn judge_outbound<T: AsRef<[u8]>>(
-        &self,
+        &mut self,
         now: Instant,
         id: ClientId,
         packet: &Packet<T>,
@@ -187,14 +206,20 @@ impl Peers {
         if destination.is_multicast() || packet.is_icmp_error() {
             return Verdict::Drop;
         }
-        let Some(peer) = self.by_id.get(&id).filter(|peer| peer.is_at(source)) else {
-            return Verdict::Refuse;
+        let Some(peer) = self.by_id.get_mut(&id).filter(|peer| peer.is_at(source)) else {
+            return Verdict::Refuse(IcmpError::Prohibited);
         };
         if is_own(destination, own) {
-            return Verdict::Pass;
+            return match Names::wants(packet) {
+                true => Verdict::NameServer,
+                false => Verdict::Pass,
+            };
         }
         if ranges::is_tunnel(destination) {
-            return Verdict::Refuse;
+            return Verdict::Refuse(IcmpError::Prohibited);
+        }
+        if ranges::is_proxy(destination) {
+            return peer.judge_named(now, packet);
         }
 
         if peer.may_reach(now, destination, |filters| {
@@ -202,7 +227,7 @@ impl Peers {
         }) {
             Verdict::Pass
         } else {
-            Verdict::Refuse
+            Verdict::Refuse(IcmpError::Prohibited)
         }
     }
 
@@ -220,8 +245,20 @@ impl Peers {
             return Some(id);
         }
         // Another client's packet would slip past the rules between clients.
-        if ranges::is_tunnel(source) {
+        if ranges::is_tunnel(source) || ranges::is_proxy(source) {
             return None;
+        }
+        match peer.nat.incoming(packet) {
+            Incoming::Of(inside) => {
+                // What is about a flow may come back whatever it is.
+                let lets_pass = |filters: &[Filter]| {
+                    packet.is_icmp_error() || permits(filters, packet, ResourceEnd::Source)
+                };
+                return peer.may_use(now, &inside, lets_pass).then_some(id);
+            }
+            // The client no longer knows it by the address that it comes from.
+            Incoming::Ended => return None,
+            Incoming::Foreign => {}
         }
         // Errors about a flow come from anywhere on its way.
         if packet.is_icmp_error() {
@@ -232,6 +269,78 @@ impl Peers {
             permits(filters, packet, ResourceEnd::Source)
         })
         .then_some(id)
+    }
+
+    /// The translations of a client.
+    pub(super) fn nat(&mut self, id: ClientId) -> Option<&mut Nat> {
+        self.by_id.get_mut(&id).map(|peer| &mut peer.nat)
+    }
+
+    /// The client with this tunnel address.
+    pub(super) fn client_at(&self, ip: IpAddr) -> Option<ClientId> {
+        self.by_address.get(&ip).copied()
+    }
+
+    /// Whether a client may let addresses stand for a name of a resource.
+    pub(super) fn may_name(
+        &self,
+        now: Instant,
+        client: PeerId,
+        resource: ResourceId,
+        name: &Name,
+    ) -> bool {
+        let peer = self.by_id.get(&ClientId(client.0));
+
+        peer.and_then(|peer| peer.grants.get(&resource))
+            .is_some_and(|grant| grant.is_in_force(now) && grant.matches(name))
+    }
+
+    /// Whether a client may ask for a name: it belongs to a resource that was granted.
+    pub(super) fn may_ask(&self, now: Instant, client: IpAddr, name: &Name) -> bool {
+        let peer = self.client_at(client).and_then(|id| self.by_id.get(&id));
+
+        peer.is_some_and(|peer| {
+            let mut grants = peer.grants.values();
+            grants.any(|grant| grant.is_in_force(now) && grant.matches(name))
+        })
+    }
+
+    /// Lets addresses stand for a name that was found at others. False if the client may not do so, or with such addresses.
+    pub(super) fn set_up_name(
+        &mut self,
+        now: Instant,
+        client: PeerId,
+        resource: ResourceId,
+        name: &Name,
+        (proxies, found): (&BTreeSet<IpAddr>, &BTreeSet<IpAddr>),
+    ) -> bool {
+        if !self.may_name(now, client, resource, name)
+            || proxies.is_empty()
+            || !proxies.iter().all(|ip| ranges::is_proxy(*ip))
+        {
+            return false;
+        }
+
+        self.nat(ClientId(client.0))
+            .is_some_and(|nat| nat.set_up(name, resource, proxies, found))
+    }
+
+    /// Ends flows that have not been used for too long.
+    pub(super) fn expire_flows(&mut self, now: Instant) {
+        for peer in self.by_id.values_mut() {
+            if peer.nat.poll_timeout().is_some_and(|at| at <= now) {
+                peer.nat.expire(now);
+            }
+        }
+    }
+
+    pub(super) fn next_flow_end(&self) -> Option<Instant> {
+        let ends = self
+            .by_id
+            .values()
+            .filter_map(|peer| peer.nat.poll_timeout());
+
+        ends.min()
     }
 
     pub(super) fn status(&self) -> Vec<ResourceStatus> {
@@ -282,14 +391,79 @@ impl Peer {
         self.grants.values().any(|grant| match &grant.resource {
             GatewayResource::Cidr {
                 address, filters, ..
-            } => {
-                grant.until.is_none_or(|until| until > now)
-                    && covers(*address, ip)
-                    && permits(filters)
-            }
-            // Names and the Internet are not served by this version.
+            } => grant.is_in_force(now) && covers(*address, ip) && permits(filters),
+            // Names are reached by the addresses that stand for them; the Internet is not served by this version.
             GatewayResource::Dns { .. } | GatewayResource::Internet { .. } | _ => false,
         })
+    }
+
+    /// Whether any grant in force lets a packet of a flow to a name pass.
+    fn may_use(&self, now: Instant, flow: &Inside, permits: impl Fn(&[Filter]) -> bool) -> bool {
+        let Some(translation) = self.nat.translation(flow.proxy) else {
+            return false;
+        };
+
+        translation.resources.iter().any(|id| {
+            self.grants
+                .get(id)
+                .is_some_and(|grant| grant.is_in_force(now) && permits(grant.filters()))
+        })
+    }
+
+    /// Judges a packet to an address that stands for a name.
+    fn judge_named<T: AsRef<[u8]>>(&mut self, now: Instant, packet: &Packet<T>) -> Verdict {
+        let Some(translation) = self.nat.translation(packet.destination()) else {
+            return Verdict::Refuse(IcmpError::Prohibited);
+        };
+        let lets_pass = |id: &ResourceId| {
+            self.grants.get(id).is_some_and(|grant| {
+                grant.is_in_force(now) && permits(grant.filters(), packet, ResourceEnd::Destination)
+            })
+        };
+        if !translation.resources.iter().any(lets_pass) {
+            return Verdict::Refuse(IcmpError::Prohibited);
+        }
+
+        match self.nat.outgoing(now, packet) {
+            Ok(outside) => Verdict::Translate(outside),
+            Err(Untranslated::NoAddress | Untranslated::Exhausted) => {
+                Verdict::Refuse(IcmpError::Unreachable)
+            }
+            Err(Untranslated::Unknown) => Verdict::Refuse(IcmpError::Prohibited),
+            Err(Untranslated::Protocol) => Verdict::Drop,
+        }
+    }
+}
+
+impl Grant {
+    fn new(resource: GatewayResource, until: Option<Instant>) -> Self {
+        let pattern = match &resource {
+            GatewayResource::Dns { address, .. } => Pattern::parse(address).ok(),
+            GatewayResource::Cidr { .. } | GatewayResource::Internet { .. } | _ => None,
+        };
+
+        Self {
+            resource,
+            pattern,
+            until,
+        }
+    }
+
+    fn is_in_force(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| until > now)
+    }
+
+    fn matches(&self, name: &Name) -> bool {
+        self.pattern
+            .as_ref()
+            .is_some_and(|pattern| pattern.matches(name))
+    }
+
+    fn filters(&self) -> &[Filter] {
+        match &self.resource {
+            GatewayResource::Dns { filters, .. } | GatewayResource::Cidr { filters, .. } => filters,
+            GatewayResource::Internet { .. } | _ => &[],
+        }
     }
 }
 

@@ -7,18 +7,19 @@ use connlib_link::{Job, NotSent, PeerId};
 use connlib_wire::buffer::Buffer;
 use connlib_wire::control::Control;
 use connlib_wire::id::ClientId;
-use connlib_wire::ip::{IcmpError, Packet, Transport, icmp_error};
+use connlib_wire::ip::{IcmpError, Packet, PortsOrId, Quoted, Transport, icmp_error};
 use connlib_wire::offload::VirtioHeader;
 use connlib_wire::stun::Family;
 use connlib_wire::super_packet::SuperPacket;
 use connlib_wire::train::{Arrival, Received, Route};
 
 use super::Gateway;
+use super::nat::{Incoming, Inside, Kind, Nat, Outside, TcpEnd, source_of};
 use super::peers::Verdict;
 use crate::Packets;
 
 /// All that a verdict depends on, while time stands still.
-type Flow = (PeerId, IpAddr, IpAddr, Transport, Option<u16>);
+type Flow = (PeerId, IpAddr, IpAddr, Transport, Option<u16>, Option<u16>);
 
 impl Gateway {
     /// Finds the client for a packet of the TUN device. `None`: it was dealt with here; nobody may have it, or it was answered.
@@ -45,11 +46,15 @@ impl Gateway {
         &mut self,
         now: Instant,
         peer: PeerId,
-        packet: SuperPacket<Buffer>,
+        mut packet: SuperPacket<Buffer>,
         skip: usize,
     ) {
         self.last_now = now;
         let segments = packet.segments() as u64;
+        if !self.translate_inbound(now, ClientId(peer.0), &mut packet) {
+            self.dropped_from_tun += segments;
+            return;
+        }
         match self.links.begin_seal(now, peer, packet, skip) {
             Ok(()) | Err(NotSent::Waiting) => {}
             Err(why) => {
@@ -140,20 +145,69 @@ impl Gateway {
         self.dropped_from_tun += 1;
     }
 
+    /// Gives a packet of a flow to a name the addresses that its client knows. False if the flow has ended meanwhile.
+    fn translate_inbound(
+        &mut self,
+        now: Instant,
+        client: ClientId,
+        packet: &mut SuperPacket<Buffer>,
+    ) -> bool {
+        let Some(nat) = self.peers.nat(client) else {
+            return true;
+        };
+        let view = packet.packet();
+        let inside = match nat.incoming(&view) {
+            Incoming::Foreign => return true,
+            Incoming::Ended => return false,
+            Incoming::Of(inside) => inside,
+        };
+        nat.answered(now, &inside);
+        if let Some(quoted) = view.quoted() {
+            let ports_or_id = match quoted.ports_or_id {
+                PortsOrId::Ports { destination, .. } => PortsOrId::Ports {
+                    source: inside.port,
+                    destination,
+                },
+                PortsOrId::EchoId(_) | PortsOrId::Neither => PortsOrId::EchoId(inside.port),
+            };
+            packet.rewrite_quoted(&Quoted {
+                destination: inside.proxy,
+                ports_or_id,
+                ..quoted
+            });
+            // From wherever on the way it comes: the client has asked that address.
+            packet.set_source(inside.proxy);
+            return true;
+        }
+        if let Some(end) = end_of(&view) {
+            nat.note_end(now, &inside, end, false);
+        }
+        packet.set_source(inside.proxy);
+        match inside.kind {
+            Kind::Tcp | Kind::Udp => packet.set_destination_port(inside.port),
+            Kind::Echo => packet.set_echo_id(inside.port),
+        }
+
+        true
+    }
+
     /// Keeps of a train's packets those that their senders may send, and answers others.
     fn judge(&mut self, now: Instant, packets: &mut Packets) {
-        let mut goodbyes = Vec::new();
+        let (mut goodbyes, mut assigned) = (Vec::new(), Vec::new());
         let mut refused = Vec::new();
-        let (peers, own, pool) = (&self.peers, self.addresses, self.links.pool());
+        let (peers, names, own) = (&mut self.peers, &mut self.names, self.addresses);
+        let pool = self.links.pool();
         // Packets of one flow follow each other. ICMP is judged one by one: some of it is never passed.
         let mut latest: Option<(Flow, Verdict)> = None;
         packets.retain(|opened| {
             let Ok(mut packet) = Packet::parse(opened.bytes) else {
                 return false;
             };
+            let client = ClientId(opened.peer.0);
             match Control::parse(&packet) {
                 Some(Ok(Control::Goodbye)) => goodbyes.push(opened.peer),
-                // Names are not resources of this version, and what it doesn't know it ignores.
+                Some(Ok(Control::AssignedIps(event))) => assigned.push((opened.peer, event)),
+                // Not for a gateway, or of a kind that this version doesn't know.
                 Some(Ok(_) | Err(_)) => {}
                 None => {
                     let flow = (
@@ -161,6 +215,7 @@ impl Gateway {
                         packet.source(),
                         packet.destination(),
                         packet.transport(),
+                        packet.source_port(),
                         packet.destination_port(),
                     );
                     let verdict = match latest {
@@ -169,20 +224,26 @@ impl Gateway {
                         {
                             verdict
                         }
-                        _ => peers.judge_outbound(now, ClientId(opened.peer.0), &packet, own),
+                        _ => peers.judge_outbound(now, client, &packet, own),
                     };
                     latest = Some((flow, verdict));
                     match verdict {
-                        Verdict::Pass => {
+                        Verdict::Pass | Verdict::Translate(_) => {
                             let ecn = packet.ecn();
                             let merged = ecn.merged_with_outer(opened.outer_ecn);
                             if merged != ecn {
                                 packet.set_ecn(merged);
                             }
+                            if let Verdict::Translate(outside) = verdict
+                                && let Some(nat) = peers.nat(client)
+                            {
+                                translate_outbound(now, nat, &mut packet, outside);
+                            }
                             return true;
                         }
-                        Verdict::Refuse => {
-                            let answer = icmp_error(pool, &packet, IcmpError::Prohibited);
+                        Verdict::NameServer => names.handle_packet(now, &packet),
+                        Verdict::Refuse(error) => {
+                            let answer = icmp_error(pool, &packet, error);
                             refused.push((opened.peer, answer));
                         }
                         Verdict::Drop => refused.push((opened.peer, None)),
@@ -193,11 +254,12 @@ impl Gateway {
         });
         for (peer, answer) in refused {
             self.dropped_from_peers += 1;
-            if let Some(answer) = answer
-                && let Err(why) = self.links.encapsulate(now, peer, answer.bytes())
-            {
-                tracing::trace!(client = %peer, %why, "Answer not sent");
+            if let Some(answer) = answer {
+                self.send(now, peer, answer.bytes());
             }
+        }
+        for (peer, event) in assigned {
+            self.handle_assigned(now, peer, event);
         }
         for peer in goodbyes {
             tracing::debug!(client = %peer, "The client said goodbye");
@@ -206,7 +268,40 @@ impl Gateway {
             self.candidates.forget(peer);
             self.revision += 1;
         }
+        self.serve_names(now);
     }
+
+    /// Sends a packet that was made here.
+    pub(super) fn send(&mut self, now: Instant, peer: PeerId, packet: &[u8]) {
+        match self.links.encapsulate(now, peer, packet) {
+            Ok(()) | Err(NotSent::Waiting) => {}
+            Err(why) => tracing::trace!(client = %peer, %why, "Packet not sent"),
+        }
+    }
+}
+
+/// Gives a client's packet the address and the port that it has in the network.
+fn translate_outbound(now: Instant, nat: &mut Nat, packet: &mut Packet<&mut [u8]>, to: Outside) {
+    if let Some(end) = end_of(packet)
+        && let Some((kind, port)) = source_of(packet)
+    {
+        let proxy = packet.destination();
+        nat.note_end(now, &Inside { kind, port, proxy }, end, true);
+    }
+    packet.set_destination(to.real);
+    match to.kind {
+        Kind::Tcp | Kind::Udp => packet.set_source_port(to.port),
+        Kind::Echo => packet.set_echo_id(to.port),
+    }
+}
+
+fn end_of<T: AsRef<[u8]>>(packet: &Packet<T>) -> Option<TcpEnd> {
+    let flags = packet.tcp_flags()?;
+    if flags.is_rst() {
+        return Some(TcpEnd::Reset);
+    }
+
+    flags.is_fin().then_some(TcpEnd::Finished)
 }
 
 /// The answer to a packet larger than `max_packet`.

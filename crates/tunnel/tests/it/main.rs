@@ -11,6 +11,7 @@
 
 mod client;
 mod gateway;
+mod names;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};

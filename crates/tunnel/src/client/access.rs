@@ -1,0 +1,157 @@
+//! Access to resources: asked for, granted, refused, lost (client.md §6).
+
+use std::time::Instant;
+
+use connlib_link::{PeerConfig, PeerId, Role};
+use connlib_wire::buffer::Buffer;
+use connlib_wire::id::{GatewayId, ResourceId};
+use connlib_wire::ip::{IcmpError, Packet};
+use connlib_wire::portal::Empty;
+use connlib_wire::portal::client::{
+    AuthorizationCreated, AuthorizationCreationFailed, Refusal, RequestAuthorization, ToPortal,
+};
+
+use super::Client;
+use crate::PortalState;
+
+impl Client {
+    pub(super) fn ask(&mut self, resource: ResourceId) {
+        if self.portal == PortalState::Away || !self.resources.contains(resource) {
+            return;
+        }
+        tracing::debug!(%resource, "Asking for access");
+        self.messages
+            .push_back(ToPortal::RequestAuthorization(RequestAuthorization {
+                resource_id: resource,
+                connected_gateway_ids: self.grants.preferred(resource),
+            }));
+    }
+
+    pub(super) fn handle_authorized(&mut self, now: Instant, created: AuthorizationCreated) {
+        let resource = created.resource_id;
+        if !self.resources.contains(resource) || !self.requests.is_pending(resource) {
+            tracing::debug!(%resource, "Ignoring access that nobody waits for");
+            return;
+        }
+        let gateway = created.gateway_id;
+        let config = PeerConfig {
+            public_key: created.gateway_public_key,
+            preshared_key: created.preshared_key,
+            local: created.client_ice_credentials,
+            remote: created.gateway_ice_credentials,
+            role: Role::Controlling,
+        };
+        if let Err(why) = self.links.upsert(now, gateway.into(), config) {
+            tracing::debug!(%gateway, %why, "No link to the gateway");
+            self.requests.wait_for_relay(resource);
+            self.messages.push_back(ToPortal::NoRelays(Empty {}));
+            return;
+        }
+        tracing::debug!(%resource, %gateway, "Access granted");
+        self.grants.grant(
+            resource,
+            gateway,
+            (created.gateway_ipv4, created.gateway_ipv6),
+        );
+        let granted = self.requests.granted(resource);
+        for name in granted.names {
+            self.prepare(now, resource, &name);
+        }
+        for packet in granted.packets {
+            self.route_again(now, packet);
+        }
+        self.ask_held(now, resource, granted.questions);
+        self.leave_deserted(now);
+    }
+
+    pub(super) fn handle_refused(&mut self, now: Instant, failed: &AuthorizationCreationFailed) {
+        let resource = failed.resource_id;
+        tracing::debug!(%resource, reason = ?failed.reason, "Access refused");
+        self.leave_deserted(now);
+        let error = match failed.reason {
+            Refusal::Offline | Refusal::VersionMismatch => IcmpError::Unreachable,
+            Refusal::NotFound | Refusal::Forbidden | Refusal::Disabled | Refusal::Unknown | _ => {
+                IcmpError::Prohibited
+            }
+        };
+        // So that programs fail at once instead of waiting for a reply that can't come.
+        let refused = self.requests.refused(now, resource, error);
+        for held in refused.packets {
+            if let Ok(packet) = Packet::parse(&*held) {
+                self.answer(now, &packet, error);
+            }
+        }
+        self.fail_held(now, refused.questions, Some(error));
+    }
+
+    /// A resource is gone or another: nothing of it may flow. A gateway that serves no other is left.
+    pub(super) fn revoke(&mut self, now: Instant, resource: ResourceId) {
+        let forgotten = self.requests.forget(resource);
+        self.fail_held(now, forgotten.questions, None);
+        self.name_server.abandon_site(resource);
+        for (_, held) in self.setups.forget_resource(resource) {
+            self.refuse_held(held);
+        }
+        if let Some(gateway) = self.grants.revoke(resource) {
+            self.links.close(now, gateway.into());
+            self.forget_gateway(gateway.into());
+        }
+    }
+
+    pub(super) fn forget_gateway(&mut self, peer: PeerId) {
+        let gateway = GatewayId(peer.0);
+        self.grants.forget(gateway);
+        self.candidates.forget(peer);
+        // What waited for it may go through another one.
+        let now = self.last_now;
+        for (_, packets) in self.setups.forget_gateway(gateway) {
+            for packet in packets {
+                self.route_again(now, packet);
+            }
+        }
+    }
+
+    /// Answers packets that waited for what didn't come.
+    pub(super) fn refuse_held(&mut self, held: impl IntoIterator<Item = Buffer>) {
+        let now = self.last_now;
+        for packet in held {
+            if let Ok(packet) = Packet::parse(&*packet) {
+                self.answer(now, &packet, IcmpError::Unreachable);
+            }
+        }
+    }
+
+    /// A gateway that was never reached may have ended in the instant it was chosen: what waits for it asks anew. The link
+    /// is tried on until there is an answer, which may name the same one again.
+    pub(super) fn turn_from(&mut self, peer: PeerId) {
+        let now = self.last_now;
+        let waiting = self.links.take_waiting(now, peer);
+        if waiting.is_empty() {
+            return;
+        }
+        tracing::info!(gateway = %peer, "No answer; asking for a gateway anew");
+        let gateway = GatewayId(peer.0);
+        self.grants.forget(gateway);
+        self.grants.prefer_no_more(gateway);
+        self.deserted.push(peer);
+        for packet in waiting {
+            self.route_again(now, packet);
+        }
+        for (key, packets) in self.setups.forget_gateway(gateway) {
+            self.prepare(now, key.resource, &key.name);
+            for packet in packets {
+                self.route_again(now, packet);
+            }
+        }
+    }
+
+    /// The portal has answered: a gateway that was not named again is left.
+    fn leave_deserted(&mut self, now: Instant) {
+        for peer in std::mem::take(&mut self.deserted) {
+            if !self.grants.serves(GatewayId(peer.0)) {
+                self.links.close(now, peer);
+                self.forget_gateway(peer);
+            }
+        }
+    }
+}

@@ -1,0 +1,531 @@
+//! The client as the name server of its machine: what it answers itself, and whom it asks for the rest (client.md §4).
+//!
+//! ```text
+//! question ──► a name of a resource? ── A, AAAA, ANY ──► addresses that stand for it, and the connection begins
+//!                    │                ── HTTPS, SVCB ──► nothing: they would lead around the tunnel
+//!                    │                ── others ───────► the site's own servers, through its gateway
+//!                    ├─ PTR of such an address ────────► the name
+//!                    └─ neither ───────────────────────► the server that the address asked stands for, and then the others
+//! ```
+
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use connlib_wire::dns::{Data, ExtendedError, Name, Query, Rcode, RecordType, respond};
+use connlib_wire::id::ResourceId;
+use connlib_wire::ip::IcmpError;
+use connlib_wire::portal::resource::IpStack;
+use connlib_wire::portal::{UpstreamDns, client as portal};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::names::{self, Names};
+use super::requests::Asked;
+use super::sentinels::Sentinels;
+use super::setups::Key;
+use super::{Client, Event};
+use crate::dns::{
+    Ask, Asker, Done, Exchange, ExchangeError, ExchangeId, Failure, Inside, Listener, Lookups,
+    Outcome, Resolvers, Server,
+};
+use crate::ranges;
+
+/// All that the client needs to answer questions.
+#[derive(Debug)]
+pub(super) struct NameServer {
+    pub(super) listener: Listener,
+    pub(super) inside: Inside,
+    pub(super) sentinels: Sentinels,
+    pub(super) names: Names,
+    lookups: Lookups<Asker>,
+    /// What the portal wants to be asked, best first.
+    configured: Vec<Server>,
+    /// What the system would ask.
+    system: Vec<Server>,
+}
+
+/// How long a synthesised answer may be kept, in seconds: resources come and go (client.md §4.3).
+const TTL: u32 = 1;
+
+/// The class of the Internet (RFC 1035 §3.2.4).
+const CLASS_IN: u16 = 1;
+
+/// Where questions are answered.
+const PORT: u16 = 53;
+
+/// Where a gateway answers questions for its site (client.md §0).
+pub(crate) const SITE_PORT: u16 = 53_535;
+
+/// Firefox asks its own servers instead of us unless this name doesn't exist.
+const CANARY: &str = "use-application-dns.net";
+
+/// How long a question may take by the network that we are in, and through the tunnel (client.md §4.5, §4.6).
+const OUTSIDE: Duration = Duration::from_secs(5);
+const INSIDE: Duration = Duration::from_secs(10);
+
+impl NameServer {
+    pub(super) fn new(now: Instant, seed: [u8; 32]) -> Self {
+        let mut random = StdRng::from_seed(seed);
+
+        Self {
+            listener: Listener::new(now, random.random(), PORT),
+            inside: Inside::new(now, random.random()),
+            sentinels: Sentinels::default(),
+            names: Names::default(),
+            lookups: Lookups::new(random.random()),
+            configured: Vec::new(),
+            system: Vec::new(),
+        }
+    }
+
+    /// Takes in what the portal wants to be asked (client.md §1).
+    pub(super) fn configure(&mut self, now: Instant, interface: &portal::Interface) {
+        self.configured = configured(interface);
+        self.update(now);
+    }
+
+    fn set_system(&mut self, now: Instant, resolvers: &Resolvers) {
+        self.system = resolvers
+            .servers
+            .iter()
+            .copied()
+            .map(Server::Plain)
+            .collect();
+        self.update(now);
+    }
+
+    /// Lets our addresses stand for the servers that count now.
+    fn update(&mut self, now: Instant) {
+        let is_usable = |server: &&Server| !matches!(server, Server::Plain(addr) if ranges::is_sentinel(addr.ip()));
+        let configured: Vec<_> = self.configured.iter().filter(is_usable).cloned().collect();
+        let servers = if configured.is_empty() {
+            &self.system
+        } else {
+            &configured
+        };
+        if !self.sentinels.set(servers) {
+            return;
+        }
+        self.lookups.forget_answers();
+        let sentinels = &self.sentinels;
+        self.listener.retain(now, |ip| sentinels.contains(ip));
+        self.inside.reset(now);
+    }
+
+    /// What was answered may no longer be true: resources have changed.
+    pub(super) fn forget_answers(&mut self) {
+        self.lookups.forget_answers();
+    }
+
+    pub(super) fn abandon_site(&mut self, resource: ResourceId) {
+        self.lookups.abandon_site(resource);
+    }
+
+    /// The network changed: what is under way is asked anew, by what is there now.
+    pub(super) fn start_over(&mut self, now: Instant) {
+        self.inside.reset(now);
+        self.lookups.start_over(now);
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.listener.handle_timeout(now);
+        self.inside.handle_timeout(now);
+        self.lookups.handle_timeout(now);
+    }
+
+    pub(super) fn has_output(&self) -> bool {
+        self.listener.has_output()
+            || self.inside.has_output()
+            || self.lookups.has_output()
+            || self.names.has_fresh()
+    }
+
+    pub(super) fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
+        [
+            self.listener.poll_timeout(now),
+            self.inside.poll_timeout(now),
+            self.lookups.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Answers without asking anybody.
+    fn respond(
+        &mut self,
+        now: Instant,
+        asker: Asker,
+        query: &Query,
+        (rcode, records): (Rcode, &[Data]),
+        why: Option<&ExtendedError>,
+    ) {
+        let message = respond(query, rcode, TTL, records, why);
+        self.listener.answer(now, asker, &message);
+    }
+
+    fn fail(&mut self, now: Instant, asker: Asker, query: &Query, why: &ExtendedError) {
+        self.respond(now, asker, query, (Rcode::SERVFAIL, &[]), Some(why));
+    }
+
+    fn finish(&mut self, now: Instant, done: Done<Asker>) {
+        let Done {
+            asker,
+            query,
+            outcome,
+        } = done;
+        match outcome {
+            Outcome::Answer { answer, age, note } => {
+                let max = asker.max_answer(&query);
+                let message = answer.for_asker(&query, age, max, note.as_ref());
+                self.listener.answer(now, asker, &message);
+            }
+            Outcome::Failed(failure) => self.fail(now, asker, &query, &reason(&failure)),
+        }
+    }
+}
+
+impl Client {
+    /// Takes the name servers that the system would use.
+    pub fn set_resolvers(&mut self, now: Instant, resolvers: &Resolvers) {
+        self.last_now = now;
+        self.name_server.set_system(now, resolvers);
+        self.announce_interface();
+        self.settle(now);
+    }
+
+    /// Takes the outcome of an exchange that [`poll_exchange`](Self::poll_exchange) gave out.
+    pub fn handle_exchanged(
+        &mut self,
+        now: Instant,
+        id: ExchangeId,
+        outcome: Result<Vec<u8>, ExchangeError>,
+    ) {
+        self.last_now = now;
+        self.name_server.lookups.handle_outcome(now, id, outcome);
+        self.settle(now);
+    }
+
+    /// Lets questions, answers and packets go where they belong until none is left.
+    pub(super) fn serve_names(&mut self, now: Instant) {
+        while self.name_server.has_output() {
+            while let Some((asker, query)) = self.name_server.listener.poll_query() {
+                self.answer_question(now, asker, query);
+            }
+            while let Some(exchange) = self.name_server.lookups.poll_exchange() {
+                self.start_exchange(now, exchange);
+            }
+            while let Some(packet) = self.name_server.inside.poll_packet() {
+                self.route_again(now, packet);
+            }
+            while let Some((id, outcome)) = self.name_server.inside.poll_outcome() {
+                self.name_server.lookups.handle_outcome(now, id, outcome);
+            }
+            while let Some(done) = self.name_server.lookups.poll_done() {
+                self.name_server.finish(now, done);
+            }
+            while let Some(packet) = self.name_server.listener.poll_packet() {
+                self.packets.push_back(packet);
+            }
+            let fresh = self.name_server.names.take_fresh();
+            if !fresh.is_empty() {
+                self.events.push_back(Event::NamesAssigned(fresh));
+            }
+        }
+    }
+
+    fn answer_question(&mut self, now: Instant, asker: Asker, query: Query) {
+        let server = &mut self.name_server;
+        if query.opcode != 0 {
+            return server.respond(now, asker, &query, (Rcode::NOTIMP, &[]), None);
+        }
+        if query.edns.as_ref().is_some_and(|edns| edns.version > 0) {
+            return server.respond(now, asker, &query, (Rcode::BADVERS, &[]), None);
+        }
+        if query.name.as_str() == CANARY {
+            return server.respond(now, asker, &query, (Rcode::NXDOMAIN, &[]), None);
+        }
+        if query.record_type == RecordType::PTR
+            && let Some(name) = query.name.reverse().and_then(|ip| server.names.name_at(ip))
+        {
+            let records = [Data::Ptr(name.clone())];
+            return server.respond(now, asker, &query, (Rcode::NOERROR, &records), None);
+        }
+        let resources = self.resources.named(&query.name);
+        let Some(resource) = resources.first().copied() else {
+            return self.ask_upstream(now, asker, query);
+        };
+        match query.record_type {
+            _ if query.class != CLASS_IN => {
+                self.name_server
+                    .respond(now, asker, &query, (Rcode::NOERROR, &[]), None);
+            }
+            RecordType::A | RecordType::AAAA | RecordType::ANY => {
+                self.answer_with_addresses(now, asker, &query, &resources);
+            }
+            RecordType::HTTPS | RecordType::SVCB => {
+                self.name_server
+                    .respond(now, asker, &query, (Rcode::NOERROR, &[]), None);
+            }
+            _ => self.ask_site(now, asker, query, resource),
+        }
+    }
+
+    /// Answers with the addresses that stand for a name, and lets the connection begin: whoever asks for an address is about to
+    /// use it.
+    fn answer_with_addresses(
+        &mut self,
+        now: Instant,
+        asker: Asker,
+        query: &Query,
+        resources: &[ResourceId],
+    ) {
+        let Some(block) = self.name_server.names.assign(&query.name) else {
+            let why = told(ExtendedError::OTHER, "all addresses for names are taken");
+            return self.name_server.fail(now, asker, query, &why);
+        };
+        let (mut has_v4, mut has_v6) = (false, false);
+        for resource in resources {
+            let stack = self.resources.ip_stack(*resource);
+            has_v4 |= stack != IpStack::Ipv6Only;
+            has_v6 |= stack != IpStack::Ipv4Only;
+        }
+        let wants = |record_type| [record_type, RecordType::ANY].contains(&query.record_type);
+        let v4 = names::v4_addresses(block)
+            .filter(|_| has_v4 && wants(RecordType::A))
+            .map(Data::A);
+        let v6 = names::v6_addresses(block)
+            .filter(|_| has_v6 && wants(RecordType::AAAA))
+            .map(Data::Aaaa);
+        let records: Vec<Data> = v4.chain(v6).collect();
+
+        let mut why = None;
+        if let Some(resource) = resources.first() {
+            match self.requests.refusal(now, *resource) {
+                Some(refused) => why = Some(refusal(refused)),
+                None => self.prepare(now, *resource, &query.name),
+            }
+        }
+        self.name_server
+            .respond(now, asker, query, (Rcode::NOERROR, &records), why.as_ref());
+    }
+
+    /// Makes the way to a name, or makes sure of it.
+    pub(super) fn prepare(&mut self, now: Instant, resource: ResourceId, name: &Name) {
+        match self.grants.gateway_of(resource) {
+            Some(gateway) => {
+                let key = Key {
+                    gateway,
+                    resource,
+                    name: name.clone(),
+                };
+                if self.setups.refresh(now, key.clone()) {
+                    self.tell_gateway(now, &key);
+                }
+            }
+            None => {
+                if let Asked::Now = self.requests.want(now, resource, name) {
+                    self.ask(resource);
+                }
+            }
+        }
+    }
+
+    /// Asks the servers of the site that a name's resource is at.
+    fn ask_site(&mut self, now: Instant, asker: Asker, query: Query, resource: ResourceId) {
+        let Some(gateway) = self.grants.gateway_of(resource) else {
+            match self
+                .requests
+                .hold_question(now, resource, (asker, query), now + INSIDE)
+            {
+                Ok(Asked::Now) => self.ask(resource),
+                Ok(Asked::Already | Asked::Refused(_)) => {}
+                Err((asker, query, refused)) => {
+                    self.name_server.fail(now, asker, &query, &refusal(refused));
+                }
+            }
+            return;
+        };
+        let Some((ipv4, ipv6)) = self.grants.addresses_of(gateway) else {
+            return;
+        };
+        let address: IpAddr = match asker.at() {
+            IpAddr::V4(_) => ipv4.into(),
+            IpAddr::V6(_) => ipv6.into(),
+        };
+        let ask = Ask {
+            query,
+            servers: vec![Server::Plain((address, SITE_PORT).into())],
+            carrier: asker.carrier(),
+            site: Some(resource),
+            within: INSIDE,
+        };
+        self.name_server.lookups.ask(now, asker, ask);
+    }
+
+    /// Access to `resource` is granted: what waits to be asked at its site is asked.
+    pub(super) fn ask_held(
+        &mut self,
+        now: Instant,
+        resource: ResourceId,
+        held: Vec<(Asker, Query)>,
+    ) {
+        for (asker, query) in held {
+            self.ask_site(now, asker, query, resource);
+        }
+    }
+
+    /// Access is refused, or nobody said anything: who asked is told.
+    pub(super) fn fail_held(
+        &mut self,
+        now: Instant,
+        held: Vec<(Asker, Query)>,
+        why: Option<IcmpError>,
+    ) {
+        let why = match why {
+            Some(error) => refusal(error),
+            None => told(
+                ExtendedError::NOT_READY,
+                "there is no connection to the resource's site",
+            ),
+        };
+        for (asker, query) in held {
+            self.name_server.fail(now, asker, &query, &why);
+        }
+    }
+
+    fn ask_upstream(&mut self, now: Instant, asker: Asker, query: Query) {
+        let server = &mut self.name_server;
+        let servers = server.sentinels.servers_from(asker.at());
+        let servers = server.lookups.dead_last(now, servers);
+        let ask = Ask {
+            query,
+            servers,
+            carrier: asker.carrier(),
+            site: None,
+            within: OUTSIDE,
+        };
+        server.lookups.ask(now, asker, ask);
+    }
+
+    /// Carries an exchange through the tunnel, or lets it be carried outside.
+    ///
+    /// What the system would ask is asked as the system would: in the network that we are in, an address means something else
+    /// than behind a gateway (client.md §4.6).
+    fn start_exchange(&mut self, now: Instant, exchange: Exchange) {
+        let through_tunnel = match &exchange.server {
+            Server::Plain(addr) if ranges::is_tunnel(addr.ip()) => Some(*addr),
+            Server::Plain(addr) if self.is_behind_a_gateway(*addr) => Some(*addr),
+            Server::Plain(_) | Server::Tls { .. } | Server::Https(_) => None,
+        };
+        match (through_tunnel, self.addresses) {
+            (Some(addr), Some(own)) => self.name_server.inside.start(now, exchange, addr, own),
+            _ => self.exchanges.push_back(exchange),
+        }
+    }
+
+    fn is_behind_a_gateway(&self, addr: SocketAddr) -> bool {
+        let is_configured = self.name_server.configured.contains(&Server::Plain(addr));
+
+        is_configured
+            && self
+                .resources
+                .lookup(addr.ip())
+                .is_some_and(|resource| resource.permits_dns(addr.port()))
+    }
+}
+
+/// The servers of the first kind that the portal names any of.
+fn configured(interface: &portal::Interface) -> Vec<Server> {
+    let plain = |ip: IpAddr| Server::Plain((ip, PORT).into());
+    let do53: Vec<_> = interface
+        .upstream_do53
+        .iter()
+        .map(|it| plain(it.ip))
+        .collect();
+    let older: Vec<_> = interface
+        .upstream_dns
+        .iter()
+        .map(|UpstreamDns::IpPort { address }| plain(address.ip()))
+        .collect();
+    let mut encrypted: Vec<_> = interface
+        .upstream_dot
+        .iter()
+        .filter_map(|it| dot(&it.url))
+        .collect();
+    encrypted.extend(interface.upstream_doh.iter().filter_map(|it| doh(&it.url)));
+
+    [do53, older, encrypted]
+        .into_iter()
+        .find(|servers| !servers.is_empty())
+        .unwrap_or_default()
+}
+
+/// A server over HTTPS, if its URL is one that answers can come from (client.md §4.1).
+fn doh(url: &str) -> Option<Server> {
+    let rest = url.strip_prefix("https://")?;
+    let host = rest.split(['/', ':']).next().unwrap_or_default();
+    let is_usable = !host.is_empty() && !rest.contains(['?', '#', ' ']);
+    if !is_usable {
+        tracing::debug!(url, "Not a server to ask over HTTPS");
+    }
+
+    is_usable.then(|| Server::Https(url.to_owned()))
+}
+
+/// A server over TLS: `tls://host[:port]`.
+fn dot(url: &str) -> Option<Server> {
+    let rest = url.strip_prefix("tls://")?;
+    let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, port)) => (host, port.strip_prefix(':')),
+        None => match rest.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (rest, None),
+        },
+    };
+    let port = port.map_or(Some(853), |port| port.parse().ok())?;
+    let is_usable = !host.is_empty() && !host.contains(['/', '?', '#', ' ']);
+    if !is_usable {
+        tracing::debug!(url, "Not a server to ask over TLS");
+    }
+
+    is_usable.then(|| Server::Tls {
+        host: host.to_owned(),
+        port,
+    })
+}
+
+fn told(code: u16, text: impl Into<Cow<'static, str>>) -> ExtendedError {
+    ExtendedError::new(code, text)
+}
+
+/// What refused access means to who asked for a name.
+fn refusal(error: IcmpError) -> ExtendedError {
+    match error {
+        IcmpError::Prohibited => told(
+            ExtendedError::PROHIBITED,
+            "access to this resource is refused by policy",
+        ),
+        IcmpError::Unreachable | IcmpError::TooBig { .. } | _ => told(
+            ExtendedError::NO_REACHABLE_AUTHORITY,
+            "no gateway of the resource's site is online",
+        ),
+    }
+}
+
+fn reason(failure: &Failure) -> ExtendedError {
+    match failure {
+        Failure::NoServers => told(ExtendedError::NOT_READY, "there is no name server to ask"),
+        Failure::Busy => told(ExtendedError::OTHER, "too many questions at once"),
+        Failure::TimedOut => told(
+            ExtendedError::NO_REACHABLE_AUTHORITY,
+            "no name server answered in time",
+        ),
+        Failure::Unreachable(why) => told(
+            ExtendedError::NETWORK_ERROR,
+            format!("no name server can be asked: {why}"),
+        ),
+        Failure::Interrupted => told(ExtendedError::NOT_READY, "the resource has changed"),
+    }
+}

@@ -1,0 +1,208 @@
+//! Telling gateways what the addresses of names stand for, and holding packets until they know (client.md §7).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use connlib_wire::buffer::{Buffer, Pool};
+use connlib_wire::control::NatStatus;
+use connlib_wire::dns::Name;
+use connlib_wire::id::{GatewayId, ResourceId};
+use connlib_wire::super_packet::SuperPacket;
+
+use super::requests::keep;
+
+/// What one gateway was told.
+#[derive(Debug, Default)]
+pub(super) struct Setups {
+    by_key: BTreeMap<Key, Setup>,
+    /// When each is to be told again.
+    schedule: BTreeSet<(Instant, Key)>,
+}
+
+/// A name, the resource that it is reached as, and the gateway that serves it.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Key {
+    pub(super) gateway: GatewayId,
+    pub(super) resource: ResourceId,
+    pub(super) name: Name,
+}
+
+#[derive(Debug)]
+enum Setup {
+    /// The gateway was asked.
+    Pending {
+        /// Whether packets wait for its answer. They don't where they were flowing before.
+        holds: bool,
+        held: VecDeque<Buffer>,
+        first_told_at: Instant,
+        told_at: Instant,
+        again_at: Instant,
+    },
+    /// It translates.
+    Active,
+    /// It doesn't, and says so to whoever sends.
+    Failed,
+}
+
+/// What to do with a packet for a name.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Gate {
+    /// Send it.
+    Pass,
+    /// It waits.
+    Held,
+    /// It waits, and the gateway is to be told.
+    Tell,
+}
+
+/// The first pause before a gateway is told again, and the longest (client.md §7: at least two seconds).
+const REPEAT_AFTER: Duration = Duration::from_secs(2);
+const MAX_REPEAT: Duration = Duration::from_secs(8);
+
+/// After this much silence nobody waits for an answer any longer. A gateway gives up a name after ten (gateway.md §1).
+const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
+
+impl Setups {
+    /// Judges a packet for a name.
+    pub(super) fn gate(
+        &mut self,
+        now: Instant,
+        key: &Key,
+        packet: &mut SuperPacket<Buffer>,
+        pool: &Pool,
+    ) -> Gate {
+        match self.by_key.get_mut(key) {
+            Some(Setup::Active | Setup::Failed | Setup::Pending { holds: false, .. }) => Gate::Pass,
+            Some(Setup::Pending { held, .. }) => {
+                keep(held, packet, pool);
+                Gate::Held
+            }
+            None => {
+                let mut held = VecDeque::new();
+                keep(&mut held, packet, pool);
+                self.begin(now, key.clone(), true, held);
+                Gate::Tell
+            }
+        }
+    }
+
+    /// A program asked for the name: its addresses may have changed. Returns whether the gateway is to be told.
+    pub(super) fn refresh(&mut self, now: Instant, key: Key) -> bool {
+        match self.by_key.get_mut(&key) {
+            // What flows goes on flowing meanwhile.
+            Some(Setup::Active) => self.begin(now, key, false, VecDeque::new()),
+            Some(Setup::Failed) | None => self.begin(now, key, true, VecDeque::new()),
+            Some(Setup::Pending {
+                told_at, again_at, ..
+            }) => {
+                if *told_at + REPEAT_AFTER > now {
+                    return false;
+                }
+                *told_at = now;
+                let former = std::mem::replace(again_at, now + REPEAT_AFTER);
+                let again_at = *again_at;
+                self.schedule.remove(&(former, key.clone()));
+                self.schedule.insert((again_at, key));
+            }
+        }
+
+        true
+    }
+
+    /// Takes the gateway's answer. Returns the packets that waited for it.
+    pub(super) fn handle_status(&mut self, key: &Key, status: NatStatus) -> VecDeque<Buffer> {
+        // It answers what it was asked, or takes back what it answered.
+        if !self.by_key.contains_key(key) {
+            return VecDeque::new();
+        }
+        let new = match status {
+            NatStatus::Active => Setup::Active,
+            NatStatus::Inactive => Setup::Failed,
+        };
+        match self.by_key.insert(key.clone(), new) {
+            Some(Setup::Pending { held, again_at, .. }) => {
+                self.schedule.remove(&(again_at, key.clone()));
+                held
+            }
+            Some(Setup::Active | Setup::Failed) | None => VecDeque::new(),
+        }
+    }
+
+    /// Whom to tell again; and the packets of those that never answered.
+    pub(super) fn due(&mut self, now: Instant) -> (Vec<Key>, VecDeque<Buffer>) {
+        let (mut again, mut unanswered) = (Vec::new(), VecDeque::new());
+        while let Some((at, key)) = self.schedule.first().cloned() {
+            if at > now {
+                break;
+            }
+            self.schedule.remove(&(at, key.clone()));
+            let Some(Setup::Pending {
+                first_told_at,
+                told_at,
+                again_at,
+                held,
+                ..
+            }) = self.by_key.get_mut(&key)
+            else {
+                continue;
+            };
+            if *first_told_at + GIVE_UP_AFTER <= now {
+                unanswered.append(held);
+                self.by_key.remove(&key);
+                continue;
+            }
+            // As long as it has taken so far: 2, 4, 8 seconds.
+            let pause = now.saturating_duration_since(*first_told_at);
+            *told_at = now;
+            *again_at =
+                (now + pause.clamp(REPEAT_AFTER, MAX_REPEAT)).min(*first_told_at + GIVE_UP_AFTER);
+            self.schedule.insert((*again_at, key.clone()));
+            again.push(key);
+        }
+
+        (again, unanswered)
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.schedule.first().map(|(at, _)| *at)
+    }
+
+    /// A gateway is lost, with all it was told. Returns what that was, and the packets that waited for its answers.
+    pub(super) fn forget_gateway(&mut self, gateway: GatewayId) -> Vec<(Key, VecDeque<Buffer>)> {
+        self.forget(|key| key.gateway == gateway)
+    }
+
+    /// A resource is gone.
+    pub(super) fn forget_resource(&mut self, resource: ResourceId) -> Vec<(Key, VecDeque<Buffer>)> {
+        self.forget(|key| key.resource == resource)
+    }
+
+    fn forget(&mut self, is_meant: impl Fn(&Key) -> bool) -> Vec<(Key, VecDeque<Buffer>)> {
+        let keys = self.by_key.keys().filter(|key| is_meant(key));
+        let mut forgotten: Vec<_> = keys.map(|key| (key.clone(), VecDeque::new())).collect();
+        for (key, waited) in &mut forgotten {
+            if let Some(Setup::Pending { held, again_at, .. }) = self.by_key.remove(key) {
+                *waited = held;
+                self.schedule.remove(&(again_at, key.clone()));
+            }
+        }
+
+        forgotten
+    }
+
+    fn begin(&mut self, now: Instant, key: Key, holds: bool, held: VecDeque<Buffer>) {
+        let again_at = now + REPEAT_AFTER;
+        self.schedule.insert((again_at, key.clone()));
+        let pending = Setup::Pending {
+            holds,
+            held,
+            first_told_at: now,
+            told_at: now,
+            again_at,
+        };
+        self.by_key.insert(key, pending);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,493 @@
+//! Questions on their way to servers: whom to ask next, whom to wait for, and who else wants to know.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use connlib_wire::dns::{Answer, ExtendedError, Query, Rcode};
+use connlib_wire::id::ResourceId;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::cache::{Cache, Kept, Question};
+use super::health::Health;
+use super::{Carrier, Exchange, ExchangeError, ExchangeId, Server};
+
+/// Asks servers, and remembers what they answer. `A` is whoever asked.
+#[derive(Debug)]
+pub(crate) struct Lookups<A> {
+    random: StdRng,
+    cache: Cache,
+    health: Health,
+    pending: BTreeMap<u64, Pending<A>>,
+    /// The pending one of a question, so that equal questions are asked once.
+    by_question: HashMap<(Question, Carrier), u64>,
+    under_way: BTreeMap<ExchangeId, UnderWay>,
+    /// When each pending one is to be looked at.
+    schedule: BTreeSet<(Instant, u64)>,
+    exchanges: VecDeque<Exchange>,
+    done: VecDeque<Done<A>>,
+    askers: usize,
+    next_id: u64,
+}
+
+/// A question that waits for its answer.
+#[derive(Debug)]
+struct Pending<A> {
+    question: Question,
+    carrier: Carrier,
+    query: Query,
+    askers: Vec<(A, Query)>,
+    servers: Vec<Asked>,
+    /// The server to be asked next.
+    next: usize,
+    tries: u32,
+    due_at: Instant,
+    give_up_at: Instant,
+    exchanges: Vec<ExchangeId>,
+    /// The first answer that was none: what is told if there is no better one.
+    worst: Option<Arc<Answer>>,
+    unreachable: Option<ExchangeError>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    server: Server,
+    has_failed: bool,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    pending: u64,
+    server: usize,
+    sent_at: Instant,
+    id: u16,
+    with_edns: bool,
+}
+
+/// A question, and how it is to be asked.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    /// The question.
+    pub(crate) query: Query,
+    /// The servers, the preferred one first.
+    pub(crate) servers: Vec<Server>,
+    /// How a plain server is asked.
+    pub(crate) carrier: Carrier,
+    /// The resource at whose site it is asked.
+    pub(crate) site: Option<ResourceId>,
+    /// How long it may take.
+    pub(crate) within: Duration,
+}
+
+/// What became of a question.
+#[derive(Debug)]
+pub(crate) struct Done<A> {
+    pub(crate) asker: A,
+    pub(crate) query: Query,
+    pub(crate) outcome: Outcome,
+}
+
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// A server answered, `age` seconds ago.
+    Answer {
+        answer: Arc<Answer>,
+        age: u32,
+        note: Option<ExtendedError>,
+    },
+    /// None did.
+    Failed(Failure),
+}
+
+impl From<Kept> for Outcome {
+    fn from(kept: Kept) -> Self {
+        let note = kept.is_stale.then(|| {
+            ExtendedError::new(
+                ExtendedError::STALE_ANSWER,
+                "no server answers; this is what one said before",
+            )
+        });
+
+        Self::Answer {
+            answer: kept.answer,
+            age: kept.age,
+            note,
+        }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Failure {
+    /// There is nobody to ask.
+    NoServers,
+    /// Too much is asked at once.
+    Busy,
+    /// Nobody answered in time.
+    TimedOut,
+    /// Nobody could be reached.
+    Unreachable(String),
+    /// It was given up: the network changed.
+    Interrupted,
+}
+
+/// How many questions are under way at most, and how many wait for answers to them.
+const MAX_PENDING: usize = 4_096;
+const MAX_ASKERS: usize = 8_192;
+
+/// How long a better answer than one that no longer holds is waited for (RFC 8767 §5).
+const STALE_AFTER: Duration = Duration::from_millis(1_800);
+
+impl<A: Clone + PartialEq> Lookups<A> {
+    pub(crate) fn new(seed: [u8; 32]) -> Self {
+        Self {
+            random: StdRng::from_seed(seed),
+            cache: Cache::default(),
+            health: Health::default(),
+            pending: BTreeMap::new(),
+            by_question: HashMap::new(),
+            under_way: BTreeMap::new(),
+            schedule: BTreeSet::new(),
+            exchanges: VecDeque::new(),
+            done: VecDeque::new(),
+            askers: 0,
+            next_id: 0,
+        }
+    }
+
+    /// Asks `ask` for `asker`, unless the answer is known. The outcome comes out of [`poll_done`](Self::poll_done).
+    pub(crate) fn ask(&mut self, now: Instant, asker: A, ask: Ask) {
+        let question = Question::new(&ask.query, ask.site);
+        if let Some(kept) = self.cache.fresh(now, &question) {
+            return self.finish(asker, ask.query, kept.into());
+        }
+        let key = (question, ask.carrier);
+        if let Some(pending) = self
+            .by_question
+            .get(&key)
+            .and_then(|id| self.pending.get_mut(id))
+        {
+            // Who asks once more before there was an answer still wants one answer.
+            let waits = |(other, query): &(A, Query)| *other == asker && query.id == ask.query.id;
+            if pending.askers.iter().any(waits) {
+                return;
+            }
+            if self.askers < MAX_ASKERS {
+                self.askers += 1;
+                pending.askers.push((asker, ask.query));
+                return;
+            }
+            return self.finish(asker, ask.query, Outcome::Failed(Failure::Busy));
+        }
+        if ask.servers.is_empty() {
+            return self.finish(asker, ask.query, Outcome::Failed(Failure::NoServers));
+        }
+        if self.pending.len() >= MAX_PENDING || self.askers >= MAX_ASKERS {
+            return self.finish(asker, ask.query, Outcome::Failed(Failure::Busy));
+        }
+
+        let id = self.fresh_id();
+        let within = match self.cache.stale(now, &key.0) {
+            Some(_) => ask.within.min(STALE_AFTER),
+            None => ask.within,
+        };
+        let give_up_at = now + within;
+        let servers = ask.servers.into_iter().map(|server| Asked {
+            server,
+            has_failed: false,
+        });
+        let (question, carrier) = key.clone();
+        self.askers += 1;
+        self.by_question.insert(key, id);
+        self.schedule.insert((now, id));
+        let pending = Pending {
+            question,
+            carrier,
+            query: ask.query.clone(),
+            askers: vec![(asker, ask.query)],
+            servers: servers.collect(),
+            next: 0,
+            tries: 0,
+            due_at: now,
+            give_up_at,
+            exchanges: Vec::new(),
+            worst: None,
+            unreachable: None,
+        };
+        self.pending.insert(id, pending);
+        self.try_next(now, id);
+    }
+
+    /// Takes what a carrier brought.
+    pub(crate) fn handle_outcome(
+        &mut self,
+        now: Instant,
+        id: ExchangeId,
+        outcome: Result<Vec<u8>, ExchangeError>,
+    ) {
+        let Some(exchange) = self.under_way.remove(&id) else {
+            return;
+        };
+        let Some(pending) = self.pending.get_mut(&exchange.pending) else {
+            return;
+        };
+        pending.exchanges.retain(|other| *other != id);
+        let Some(asked) = pending.servers.get_mut(exchange.server) else {
+            return;
+        };
+        let answer = outcome.map(|message| {
+            Answer::parse(message)
+                .ok()
+                .filter(|answer| answer.answers(&pending.query, exchange.id))
+        });
+        match answer {
+            Ok(Some(answer)) => {
+                let took = now.saturating_duration_since(exchange.sent_at);
+                let rcode = answer.rcode();
+                if rcode == Rcode::NOERROR || rcode == Rcode::NXDOMAIN {
+                    self.health.answered(now, &asked.server, took);
+                    return self.answered(now, exchange.pending, answer);
+                }
+                let dislikes_edns = rcode == Rcode::FORMERR || rcode == Rcode::NOTIMP;
+                if exchange.with_edns && dislikes_edns {
+                    // A server from before 1999 (RFC 6891 §7).
+                    self.health.speaks_no_edns(&asked.server);
+                    return self.try_server(now, exchange.pending, exchange.server);
+                }
+                asked.has_failed = true;
+                pending.worst.get_or_insert_with(|| Arc::new(answer));
+            }
+            // It talks nonsense.
+            Ok(None) => asked.has_failed = true,
+            Err(ExchangeError::TimedOut) => self.health.failed(now, &asked.server),
+            Err(error) => {
+                self.health.failed(now, &asked.server);
+                asked.has_failed = true;
+                pending.unreachable.get_or_insert(error);
+            }
+        }
+        self.try_next(now, exchange.pending);
+    }
+
+    /// Asks again, or gives up.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        while let Some((at, id)) = self.schedule.first().copied() {
+            if at > now {
+                return;
+            }
+            let Some(pending) = self.pending.get(&id) else {
+                self.schedule.remove(&(at, id));
+                continue;
+            };
+            if pending.give_up_at <= now {
+                self.give_up(now, id);
+                continue;
+            }
+            for exchange in &pending.exchanges {
+                let server = self
+                    .under_way
+                    .get(exchange)
+                    .map(|under_way| under_way.server);
+                if let Some(asked) = server.and_then(|server| pending.servers.get(server)) {
+                    self.health.failed(now, &asked.server);
+                }
+            }
+            self.try_next(now, id);
+        }
+    }
+
+    /// An exchange to be carried.
+    pub(crate) fn poll_exchange(&mut self) -> Option<Exchange> {
+        self.exchanges.pop_front()
+    }
+
+    /// A question that has its answer, or gets none.
+    pub(crate) fn poll_done(&mut self) -> Option<Done<A>> {
+        self.done.pop_front()
+    }
+
+    pub(crate) fn has_output(&self) -> bool {
+        !self.exchanges.is_empty() || !self.done.is_empty()
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.schedule.first().map(|(at, _)| *at)
+    }
+
+    /// Forgets all answers: what they were true of has changed.
+    pub(crate) fn forget_answers(&mut self) {
+        self.cache.clear();
+    }
+
+    /// Asks anew what is under way: the network it was sent by is gone, and in this one other servers may be fast.
+    pub(crate) fn start_over(&mut self, now: Instant) {
+        self.health = Health::default();
+        self.under_way.clear();
+        self.exchanges.clear();
+        let ids: Vec<u64> = self.pending.keys().copied().collect();
+        for id in ids {
+            if let Some(pending) = self.pending.get_mut(&id) {
+                pending.exchanges.clear();
+                pending.next = 0;
+                pending.tries = 0;
+                pending.unreachable = None;
+                for asked in &mut pending.servers {
+                    asked.has_failed = false;
+                }
+            }
+            self.try_next(now, id);
+        }
+    }
+
+    /// Ends what is asked at the site of a resource.
+    pub(crate) fn abandon_site(&mut self, resource: ResourceId) {
+        let of_site = |(id, pending): (&u64, &Pending<A>)| {
+            (pending.question.site() == Some(resource)).then_some(*id)
+        };
+        let ids: Vec<u64> = self.pending.iter().filter_map(of_site).collect();
+        for id in ids {
+            self.close(id, || Outcome::Failed(Failure::Interrupted));
+        }
+    }
+
+    /// The servers in the order in which they are best asked: those that nothing is known of yet, or any more, so that it becomes
+    /// known; then those that answer fast; at last those that don't answer.
+    pub(crate) fn by_health(&self, now: Instant, servers: &[Server]) -> Vec<Server> {
+        self.health.sorted(now, servers)
+    }
+
+    /// The same without preferring anybody for being fast: those that don't answer are asked last.
+    pub(crate) fn dead_last(&self, now: Instant, servers: Vec<Server>) -> Vec<Server> {
+        self.health.dead_last(now, servers)
+    }
+
+    fn try_next(&mut self, now: Instant, id: u64) {
+        let Some(pending) = self.pending.get(&id) else {
+            return;
+        };
+        let count = pending.servers.len();
+        let next = (0..count)
+            .map(|step| (pending.next + step) % count)
+            .find(|at| {
+                pending
+                    .servers
+                    .get(*at)
+                    .is_some_and(|asked| !asked.has_failed)
+            });
+        match next {
+            Some(next) => self.try_server(now, id, next),
+            None => self.give_up(now, id),
+        }
+    }
+
+    fn try_server(&mut self, now: Instant, id: u64, at: usize) {
+        let exchange_id = ExchangeId(self.fresh_id());
+        let dns_id = self.random.random();
+        let Some(pending) = self.pending.get_mut(&id) else {
+            return;
+        };
+        let Some(asked) = pending.servers.get(at) else {
+            return;
+        };
+        let with_edns = self.health.may_have_edns(&asked.server);
+        let within = pending.give_up_at.saturating_duration_since(now);
+        let patience = self.health.patience(now, &asked.server, pending.carrier);
+        let round = pending.tries / u32::try_from(pending.servers.len()).unwrap_or(u32::MAX);
+        let patience = patience * 2_u32.saturating_pow(round.min(6));
+
+        self.exchanges.push_back(Exchange {
+            id: exchange_id,
+            server: asked.server.clone(),
+            carrier: pending.carrier,
+            message: pending.query.to_upstream(dns_id, with_edns),
+            within,
+        });
+        pending.tries += 1;
+        pending.next = at + 1;
+        pending.exchanges.push(exchange_id);
+        self.schedule.remove(&(pending.due_at, id));
+        pending.due_at = (now + patience).min(pending.give_up_at);
+        self.schedule.insert((pending.due_at, id));
+        let under_way = UnderWay {
+            pending: id,
+            server: at,
+            sent_at: now,
+            id: dns_id,
+            with_edns,
+        };
+        self.under_way.insert(exchange_id, under_way);
+    }
+
+    fn answered(&mut self, now: Instant, id: u64, answer: Answer) {
+        let Some(pending) = self.pending.get(&id) else {
+            return;
+        };
+        let answer = match pending.question.site() {
+            // Addresses of the site mean nothing out here: its names have others, and those are asked for by themselves.
+            Some(_) => answer.without_additional(),
+            None => answer,
+        };
+        let answer = Arc::new(answer);
+        self.cache
+            .store(now, pending.question.clone(), &pending.query, &answer);
+        self.close(id, || Outcome::Answer {
+            answer: Arc::clone(&answer),
+            age: 0,
+            note: None,
+        });
+    }
+
+    /// Nobody gives a good answer: one that was good until lately is better than none, and a refusal better than silence.
+    fn give_up(&mut self, now: Instant, id: u64) {
+        let Some(pending) = self.pending.get(&id) else {
+            return;
+        };
+        let stale = self.cache.revive(now, &pending.question);
+        let worst = pending.worst.clone();
+        let failure = match &pending.unreachable {
+            Some(error) => Failure::Unreachable(error.to_string()),
+            None => Failure::TimedOut,
+        };
+        self.close(id, || match (&stale, &worst) {
+            (Some(kept), _) => kept.clone().into(),
+            (None, Some(answer)) => Outcome::Answer {
+                answer: Arc::clone(answer),
+                age: 0,
+                note: None,
+            },
+            (None, None) => Outcome::Failed(failure.clone()),
+        });
+    }
+
+    fn close(&mut self, id: u64, outcome: impl Fn() -> Outcome) {
+        let Some(pending) = self.pending.remove(&id) else {
+            return;
+        };
+        self.schedule.remove(&(pending.due_at, id));
+        self.by_question
+            .remove(&(pending.question, pending.carrier));
+        for exchange in pending.exchanges {
+            self.under_way.remove(&exchange);
+        }
+        self.askers -= pending.askers.len();
+        for (asker, query) in pending.askers {
+            let outcome = outcome();
+            self.finish(asker, query, outcome);
+        }
+    }
+
+    fn finish(&mut self, asker: A, query: Query, outcome: Outcome) {
+        self.done.push_back(Done {
+            asker,
+            query,
+            outcome,
+        });
+    }
+
+    fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+
+        self.next_id
+    }
+}

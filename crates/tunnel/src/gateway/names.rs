@@ -1,0 +1,397 @@
+//! Names at the site of a gateway: which addresses they have, and what its name servers say of them (gateway.md §9.3, §11, §12).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use connlib_link::PeerId;
+use connlib_wire::buffer::Buffer;
+use connlib_wire::control::{AssignedIps, Control, DomainStatus, NatStatus};
+use connlib_wire::dns::{ExtendedError, Name, Query, Rcode, RecordType, respond};
+use connlib_wire::id::ResourceId;
+use connlib_wire::ip::Packet;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::Gateway;
+use crate::dns::{
+    Ask, Asker, Carrier, Done, ExchangeError, ExchangeId, Failure, Listener, Lookups, Outcome,
+    Resolvers, Server,
+};
+
+/// Resolves the names of resources, and answers clients' questions for the site's name servers.
+#[derive(Debug)]
+pub(super) struct Names {
+    listener: Listener,
+    lookups: Lookups<Wants>,
+    servers: Vec<Server>,
+    search: Vec<String>,
+    hosts: BTreeMap<String, Vec<IpAddr>>,
+    /// What clients wait for, by a number of our own.
+    set_ups: BTreeMap<u64, SetUp>,
+    next_set_up: u64,
+    finished: Vec<(SetUp, Result<(), ()>)>,
+}
+
+/// Who asked for a look-up.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Wants {
+    /// A client, by our name server.
+    Answer(Asker),
+    /// One of the look-ups of a set-up.
+    Addresses(u64),
+}
+
+/// A client has told which addresses stand for a name.
+#[derive(Debug)]
+struct SetUp {
+    client: PeerId,
+    resource: ResourceId,
+    name: Name,
+    /// As the client wrote it.
+    domain: String,
+    proxies: BTreeSet<IpAddr>,
+    found: BTreeSet<IpAddr>,
+    /// How many look-ups have yet to end.
+    missing: usize,
+    has_timed_out: bool,
+}
+
+/// Where we answer questions for our site (gateway.md §1).
+const PORT: u16 = 53_535;
+
+/// How long the addresses of a name may take to be found, and an answer of our name server (gateway.md §1).
+const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// How many set-ups of one client, and of all of them, are under way at once. One more is refused, so that the client knows.
+const MAX_PER_CLIENT: usize = 256;
+const MAX_SET_UPS: usize = 1_000;
+
+/// How many bytes of an answer travel by UDP (gateway.md §12).
+const MAX_UDP_ANSWER: usize = 1_200;
+
+impl Names {
+    pub(super) fn new(now: Instant, seed: [u8; 32]) -> Self {
+        let mut random = StdRng::from_seed(seed);
+
+        Self {
+            listener: Listener::new(now, random.random(), PORT),
+            lookups: Lookups::new(random.random()),
+            servers: Vec::new(),
+            search: Vec::new(),
+            hosts: BTreeMap::new(),
+            set_ups: BTreeMap::new(),
+            next_set_up: 0,
+            finished: Vec::new(),
+        }
+    }
+
+    /// Whether a client's packet to our own address is one for our name server.
+    pub(super) fn wants<T: AsRef<[u8]>>(packet: &Packet<T>) -> bool {
+        packet.destination_port() == Some(PORT)
+    }
+
+    pub(super) fn handle_packet<T: AsRef<[u8]>>(&mut self, now: Instant, packet: &Packet<T>) {
+        self.listener.handle_packet(now, packet);
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.listener.handle_timeout(now);
+        self.lookups.handle_timeout(now);
+    }
+
+    pub(super) fn start_over(&mut self, now: Instant) {
+        self.lookups.start_over(now);
+    }
+
+    pub(super) fn has_output(&self) -> bool {
+        self.listener.has_output() || self.lookups.has_output() || !self.finished.is_empty()
+    }
+
+    pub(super) fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
+        let listener = self.listener.poll_timeout(now);
+
+        listener
+            .into_iter()
+            .chain(self.lookups.poll_timeout())
+            .min()
+    }
+
+    fn set_resolvers(&mut self, resolvers: &Resolvers) {
+        self.servers = resolvers
+            .servers
+            .iter()
+            .copied()
+            .map(Server::Plain)
+            .collect();
+        self.search.clone_from(&resolvers.search);
+        self.hosts = resolvers.hosts.iter().cloned().collect();
+        self.lookups.forget_answers();
+    }
+
+    /// Begins to look for the addresses of a name.
+    fn resolve(&mut self, now: Instant, mut set_up: SetUp) {
+        let is_same = |other: &&SetUp| {
+            (other.client, other.resource, &other.name, &other.proxies)
+                == (
+                    set_up.client,
+                    set_up.resource,
+                    &set_up.name,
+                    &set_up.proxies,
+                )
+        };
+        if self.set_ups.values().find(is_same).is_some() {
+            // Its outcome is on the way.
+            return;
+        }
+        let of_client = |other: &&SetUp| other.client == set_up.client;
+        let count = self.set_ups.values().filter(of_client).count();
+        if self.set_ups.len() >= MAX_SET_UPS || count >= MAX_PER_CLIENT {
+            self.finished.push((set_up, Err(())));
+            return;
+        }
+        if let Some(known) = self.hosts.get(set_up.name.as_str()) {
+            set_up.found = known.iter().copied().collect();
+            self.finished.push((set_up, Ok(())));
+            return;
+        }
+
+        let candidates = self.candidates(&set_up.name);
+        self.next_set_up += 1;
+        let number = self.next_set_up;
+        set_up.missing = candidates.len() * 2;
+        self.set_ups.insert(number, set_up);
+        for name in candidates {
+            for record_type in [RecordType::A, RecordType::AAAA] {
+                let ask = Ask {
+                    query: Query::new(&name, record_type),
+                    servers: self.lookups.by_health(now, &self.servers),
+                    carrier: Carrier::Udp,
+                    site: None,
+                    within: RESOLVE_WITHIN,
+                };
+                self.lookups.ask(now, Wants::Addresses(number), ask);
+            }
+        }
+    }
+
+    /// The names that a name may be short for: one of a single label is completed as the system would.
+    fn candidates(&self, name: &Name) -> Vec<Name> {
+        if name.as_str().contains('.') || self.search.is_empty() {
+            return vec![name.clone()];
+        }
+        let completed = |domain: &String| Name::parse(&format!("{name}.{domain}")).ok();
+
+        self.search.iter().filter_map(completed).collect()
+    }
+
+    fn handle_addresses(&mut self, number: u64, outcome: &Outcome) {
+        let Some(set_up) = self.set_ups.get_mut(&number) else {
+            return;
+        };
+        match outcome {
+            Outcome::Answer { answer, .. } => {
+                set_up.found.extend(answer.addresses().map(|(ip, _)| ip));
+            }
+            Outcome::Failed(Failure::TimedOut) => set_up.has_timed_out = true,
+            Outcome::Failed(_) => {}
+        }
+        set_up.missing -= 1;
+        if set_up.missing > 0 {
+            return;
+        }
+        if let Some(set_up) = self.set_ups.remove(&number) {
+            let is_known = !set_up.has_timed_out || !set_up.found.is_empty();
+            self.finished
+                .push((set_up, if is_known { Ok(()) } else { Err(()) }));
+        }
+    }
+
+    fn answer(&mut self, now: Instant, asker: Asker, query: &Query, outcome: &Outcome) {
+        let message = match outcome {
+            Outcome::Answer { answer, age, note } => {
+                let max = match asker.carrier() {
+                    Carrier::Udp => asker.max_answer(query).min(MAX_UDP_ANSWER),
+                    Carrier::Tcp => asker.max_answer(query),
+                };
+                answer.for_asker(query, *age, max, note.as_ref())
+            }
+            Outcome::Failed(failure) => {
+                let text = match failure {
+                    Failure::NoServers => "the gateway has no name server to ask",
+                    Failure::Busy => "the gateway is asked too much at once",
+                    Failure::TimedOut | Failure::Unreachable(_) | Failure::Interrupted => {
+                        "no name server of the site answered"
+                    }
+                };
+                let why = ExtendedError::new(ExtendedError::NO_REACHABLE_AUTHORITY, text);
+                respond(query, Rcode::SERVFAIL, 0, &[], Some(&why))
+            }
+        };
+        self.listener.answer(now, asker, &message);
+    }
+}
+
+impl Gateway {
+    /// Takes the name servers, search domains and hosts of the system.
+    pub fn set_resolvers(&mut self, now: Instant, resolvers: &Resolvers) {
+        self.last_now = now;
+        self.names.set_resolvers(resolvers);
+        self.settle(now);
+    }
+
+    /// Takes the outcome of an exchange that [`poll_exchange`](Self::poll_exchange) gave out.
+    pub fn handle_exchanged(
+        &mut self,
+        now: Instant,
+        id: ExchangeId,
+        outcome: Result<Vec<u8>, ExchangeError>,
+    ) {
+        self.last_now = now;
+        self.names.lookups.handle_outcome(now, id, outcome);
+        self.settle(now);
+    }
+
+    /// A client says which addresses stand for a name.
+    pub(super) fn handle_assigned(&mut self, now: Instant, client: PeerId, assigned: AssignedIps) {
+        let name = Name::parse(&assigned.domain).ok();
+        let set_up = |name: Name| SetUp {
+            client,
+            resource: assigned.resource,
+            name,
+            domain: assigned.domain.clone(),
+            proxies: assigned.proxy_ips.iter().copied().collect(),
+            found: BTreeSet::new(),
+            missing: 0,
+            has_timed_out: false,
+        };
+        match name {
+            Some(name) if self.peers.may_name(now, client, assigned.resource, &name) => {
+                self.names.resolve(now, set_up(name));
+            }
+            // Nothing is looked up for who may not reach it.
+            Some(_) | None => {
+                tracing::debug!(%client, resource = %assigned.resource, "A name that the client may not use");
+                self.tell_status(
+                    now,
+                    client,
+                    assigned.resource,
+                    assigned.domain,
+                    NatStatus::Inactive,
+                );
+            }
+        }
+    }
+
+    /// Lets questions, answers and packets go where they belong until none is left.
+    pub(super) fn serve_names(&mut self, now: Instant) {
+        while self.names.has_output() {
+            while let Some((asker, query)) = self.names.listener.poll_query() {
+                self.answer_question(now, asker, query);
+            }
+            while let Some(exchange) = self.names.lookups.poll_exchange() {
+                self.exchanges.push_back(exchange);
+            }
+            while let Some(done) = self.names.lookups.poll_done() {
+                let Done {
+                    asker,
+                    query,
+                    outcome,
+                } = done;
+                match asker {
+                    Wants::Answer(asker) => self.names.answer(now, asker, &query, &outcome),
+                    Wants::Addresses(number) => self.names.handle_addresses(number, &outcome),
+                }
+            }
+            for (set_up, outcome) in std::mem::take(&mut self.names.finished) {
+                self.finish_set_up(now, set_up, outcome);
+            }
+            while let Some(packet) = self.names.listener.poll_packet() {
+                self.send_to_client(now, &packet);
+            }
+        }
+    }
+
+    fn answer_question(&mut self, now: Instant, asker: Asker, query: Query) {
+        let names = &mut self.names;
+        let refused = if query.opcode != 0 {
+            Some((Rcode::NOTIMP, None))
+        } else if query.edns.as_ref().is_some_and(|edns| edns.version > 0) {
+            Some((Rcode::BADVERS, None))
+        } else if !self.peers.may_ask(now, asker.from(), &query.name) {
+            // Others' names are no business of a client: our servers may know all of the site's.
+            let text = "the name belongs to no resource of this client";
+            let why = ExtendedError::new(ExtendedError::PROHIBITED, text);
+            Some((Rcode::REFUSED, Some(why)))
+        } else {
+            None
+        };
+        if let Some((rcode, why)) = refused {
+            let message = respond(&query, rcode, 0, &[], why.as_ref());
+            return names.listener.answer(now, asker, &message);
+        }
+        let ask = Ask {
+            servers: names.lookups.by_health(now, &names.servers),
+            query,
+            carrier: asker.carrier(),
+            site: None,
+            within: ANSWER_WITHIN,
+        };
+        names.lookups.ask(now, Wants::Answer(asker), ask);
+    }
+
+    fn finish_set_up(&mut self, now: Instant, set_up: SetUp, outcome: Result<(), ()>) {
+        let SetUp {
+            client,
+            resource,
+            name,
+            domain,
+            proxies,
+            found,
+            ..
+        } = set_up;
+        let is_done = outcome.is_ok()
+            && self
+                .peers
+                .set_up_name(now, client, resource, &name, (&proxies, &found));
+        let status = if is_done {
+            NatStatus::Active
+        } else {
+            NatStatus::Inactive
+        };
+        self.revision += 1;
+        self.tell_status(now, client, resource, domain, status);
+    }
+
+    fn tell_status(
+        &mut self,
+        now: Instant,
+        client: PeerId,
+        resource: ResourceId,
+        domain: String,
+        status: NatStatus,
+    ) {
+        let status = Control::DomainStatus(DomainStatus {
+            resource,
+            domain,
+            status,
+        });
+        if let Some(packet) = status.to_packet(self.links.pool()) {
+            self.send(now, client, packet.bytes());
+        }
+    }
+
+    /// Sends a packet that was made here to the client it is for.
+    fn send_to_client(&mut self, now: Instant, packet: &Buffer) {
+        let client = Packet::parse(&**packet)
+            .ok()
+            .and_then(|packet| self.peers.client_at(packet.destination()));
+        if let Some(client) = client {
+            self.send(now, client.into(), packet);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,295 @@
+//! gateway.md §9.3, §11 and the scenarios 11 and 12 of §20.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use connlib_link::PeerId;
+use connlib_wire::control::AssignedIps;
+use connlib_wire::dns::{Data, Query, Rcode, RecordType, respond};
+use connlib_wire::id::ClientId;
+use connlib_wire::portal::gateway::FromPortal;
+use serde_json::value::RawValue;
+
+use crate::dns::{Exchange, ExchangeError, Resolvers, Server};
+use crate::gateway::Gateway;
+use crate::gateway::peers::Verdict;
+use crate::{PortalState, Settings};
+
+const RESOURCE: &str = "8f3b2c1a-0d4e-4f5a-9b6c-7d8e9fa0b1c2";
+const CLIENT: &str = "11111111-2222-4333-8444-555555555555";
+const KEY: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
+
+struct World {
+    gateway: Gateway,
+    now: Instant,
+}
+
+impl World {
+    #[expect(clippy::disallowed_methods, reason = "a start of virtual time")]
+    fn new() -> Self {
+        let now = Instant::now();
+        let unix = Duration::from_secs(1_800_000_000);
+        let mut world = Self {
+            gateway: Gateway::new(now, [1; 32], Settings { unix }),
+            now,
+        };
+        world.gateway.handle_portal_state(now, PortalState::Joined);
+        world.say(
+            "init",
+            r#"{"interface":{"ipv4":"100.64.0.9","ipv6":"fd00:2021:1111::9"},"relays":[{"type":"turn",
+                "id":"6c86c6aa-c5fb-44bc-b5d9-939cb7d7d564","addr":"203.0.113.9:3478","username":"2145916800:salt","password":"p","expires_at":2145916800}]}"#,
+        );
+        world.allow("*.corp.example", "[]");
+        world.resolvers(&["192.0.2.53", "192.0.2.54"], "");
+        world
+    }
+
+    fn say(&mut self, event: &str, payload: &str) {
+        let raw = RawValue::from_string(payload.to_owned()).unwrap();
+        let message = FromPortal::parse(event, &raw).unwrap();
+        self.gateway.handle_message(self.now, message);
+    }
+
+    fn allow(&mut self, pattern: &str, filters: &str) {
+        let payload = format!(
+            r#"{{"ref":"r1","resource":{{"type":"dns","id":"{RESOURCE}","name":"db","address":"{pattern}","filters":{filters}}},
+                "client":{{"id":"{CLIENT}","public_key":"{KEY}","preshared_key":"{KEY}","ipv4":"100.64.0.7","ipv6":"fd00:2021:1111::7"}},
+                "client_ice_credentials":{{"username":"clnt","password":"password of clnt"}},
+                "gateway_ice_credentials":{{"username":"gate","password":"password of gate"}},"expires_at":null}}"#
+        );
+        self.say("create_authorization", &payload);
+    }
+
+    fn resolvers(&mut self, servers: &[&str], hosts: &str) {
+        let server = |ip: &&str| (ip.parse::<IpAddr>().unwrap(), 53).into();
+        let resolvers = Resolvers {
+            servers: servers.iter().map(server).collect(),
+            search: vec!["corp.example".to_owned()],
+            hosts: hosts
+                .split_whitespace()
+                .map(|name| (name.to_owned(), vec!["10.5.5.5".parse().unwrap()]))
+                .collect(),
+        };
+        self.gateway.set_resolvers(self.now, &resolvers);
+    }
+
+    fn assign(&mut self, domain: &str) {
+        self.assign_at(
+            domain,
+            &["100.96.0.1", "100.96.0.2", "100.96.0.3", "100.96.0.4"],
+        );
+    }
+
+    fn assign_at(&mut self, domain: &str, proxies: &[&str]) {
+        let assigned = AssignedIps {
+            resource: RESOURCE.parse().unwrap(),
+            domain: domain.to_owned(),
+            proxy_ips: proxies.iter().map(|ip| ip.parse().unwrap()).collect(),
+        };
+        self.gateway.handle_assigned(self.now, peer(), assigned);
+        self.gateway.serve_names(self.now);
+    }
+
+    fn exchanges(&mut self) -> Vec<Exchange> {
+        std::iter::from_fn(|| self.gateway.poll_exchange()).collect()
+    }
+
+    fn reply(&mut self, exchange: &Exchange, rcode: Rcode, records: &[Data]) {
+        let query = Query::parse(&exchange.message).unwrap();
+        let message = respond(&query, rcode, 60, records, None);
+        self.gateway
+            .handle_exchanged(self.now, exchange.id, Ok(message));
+    }
+
+    /// Where a packet to the first address would go.
+    fn verdict(&mut self) -> Verdict {
+        let pool = connlib_wire::buffer::Pool::new(2_048, 1);
+        let ends = (
+            "100.64.0.7:4000".parse().unwrap(),
+            "100.96.0.1:80".parse().unwrap(),
+        );
+        let packet = connlib_wire::ip::udp(&pool, ends.0, ends.1, b"x").unwrap();
+        let own = Some((
+            "100.64.0.9".parse().unwrap(),
+            "fd00:2021:1111::9".parse().unwrap(),
+        ));
+        let peers = &mut self.gateway.peers;
+        peers.judge_outbound(self.now, ClientId(peer().0), &packet, own)
+    }
+}
+
+fn peer() -> PeerId {
+    CLIENT.parse::<ClientId>().unwrap().into()
+}
+
+fn types(exchanges: &[Exchange]) -> Vec<RecordType> {
+    let record_type = |exchange: &Exchange| Query::parse(&exchange.message).unwrap().record_type;
+    exchanges.iter().map(record_type).collect()
+}
+
+#[test]
+fn a_name_is_looked_up_in_both_families_and_set_up_when_both_are_known() {
+    let mut world = World::new();
+    assert_eq!(
+        world.verdict(),
+        Verdict::Refuse(connlib_wire::ip::IcmpError::Prohibited)
+    );
+    world.assign("db.corp.example");
+    let exchanges = world.exchanges();
+    assert_eq!(types(&exchanges), [RecordType::A, RecordType::AAAA]);
+    world.assign("db.corp.example");
+    assert!(world.exchanges().is_empty(), "it is on its way");
+
+    world.reply(
+        &exchanges[0],
+        Rcode::NOERROR,
+        &[Data::A([10, 0, 0, 1].into())],
+    );
+    assert!(matches!(world.verdict(), Verdict::Refuse(_)));
+    world.reply(&exchanges[1], Rcode::NOERROR, &[]);
+    assert!(
+        matches!(world.verdict(), Verdict::Translate(outside) if outside.real == IpAddr::from([10, 0, 0, 1]))
+    );
+    assert!(world.gateway.names.set_ups.is_empty());
+
+    // Its time to live is remembered, too.
+    world.assign("DB.corp.example");
+    let exchanges = world.exchanges();
+    assert_eq!(
+        types(&exchanges),
+        [RecordType::AAAA],
+        "no SOA: its absence isn't kept"
+    );
+}
+
+#[test]
+fn names_that_a_client_may_not_use_are_not_looked_up() {
+    let mut world = World::new();
+    world.assign("evil.example");
+    world.assign("a.b.corp.example");
+    world.assign("..");
+    world.say(
+        "reject_access",
+        &format!(r#"{{"client_id":"{CLIENT}","resource_id":"{RESOURCE}"}}"#),
+    );
+    world.assign("db.corp.example");
+    assert!(world.exchanges().is_empty());
+}
+
+#[test]
+fn a_name_that_does_not_exist_is_set_up_without_addresses() {
+    let mut world = World::new();
+    world.assign("db.corp.example");
+    for exchange in world.exchanges() {
+        world.reply(&exchange, Rcode::NXDOMAIN, &[]);
+    }
+    assert_eq!(
+        world.verdict(),
+        Verdict::Refuse(connlib_wire::ip::IcmpError::Unreachable)
+    );
+}
+
+#[test]
+fn after_ten_seconds_without_an_answer_the_client_is_told() {
+    let mut world = World::new();
+    world.assign("db.corp.example");
+    let mut servers = Vec::new();
+    for _ in 0..100 {
+        servers.extend(
+            world
+                .exchanges()
+                .into_iter()
+                .map(|exchange| exchange.server),
+        );
+        world.now += Duration::from_millis(100);
+        world.gateway.handle_timeout(world.now);
+    }
+    assert!(world.gateway.names.set_ups.is_empty());
+    assert!(matches!(
+        world.verdict(),
+        Verdict::Refuse(connlib_wire::ip::IcmpError::Prohibited)
+    ));
+    let second = Server::Plain("192.0.2.54:53".parse().unwrap());
+    assert!(servers.contains(&second), "the other one was asked, too");
+}
+
+#[test]
+fn addresses_outside_of_their_range_stand_for_nothing() {
+    let mut world = World::new();
+    for proxies in [&["10.0.0.1"][..], &["100.96.0.1", "100.64.0.7"], &[]] {
+        world.assign_at("db.corp.example", proxies);
+        for exchange in world.exchanges() {
+            world.reply(&exchange, Rcode::NOERROR, &[Data::A([10, 0, 0, 1].into())]);
+        }
+        assert!(matches!(world.verdict(), Verdict::Refuse(_)));
+    }
+}
+
+#[test]
+fn hosts_files_come_first_and_single_labels_are_completed() {
+    let mut world = World::new();
+    world.resolvers(&["192.0.2.53"], "db.corp.example");
+    world.assign("db.corp.example");
+    assert!(world.exchanges().is_empty());
+    assert!(
+        matches!(world.verdict(), Verdict::Translate(outside) if outside.real == IpAddr::from([10, 5, 5, 5]))
+    );
+
+    world.allow("printer", "[]");
+    world.assign("printer");
+    let asked = world.exchanges();
+    let name = Query::parse(&asked[0].message).unwrap().name;
+    assert_eq!(name.as_str(), "printer.corp.example");
+}
+
+#[test]
+fn without_a_server_or_with_dead_ones_the_answer_is_quick() {
+    let mut world = World::new();
+    world.assign("db.corp.example");
+    for _ in 0..2 {
+        for exchange in world.exchanges() {
+            let error = ExchangeError::Unreachable("refused".to_owned());
+            world
+                .gateway
+                .handle_exchanged(world.now, exchange.id, Err(error));
+        }
+    }
+    assert!(world.gateway.names.set_ups.is_empty());
+    world.resolvers(&[], "");
+    world.assign("db.corp.example");
+    assert!(world.gateway.names.set_ups.is_empty());
+}
+
+#[test]
+fn the_fast_server_is_asked_and_a_dead_one_last() {
+    let mut world = World::new();
+    let fast = Server::Plain("192.0.2.54:53".parse().unwrap());
+    for number in 0..3 {
+        world.assign_at(
+            &format!("n{number}.corp.example"),
+            &[&format!("100.96.1.{number}")],
+        );
+        for exchange in world.exchanges() {
+            let millis = if exchange.server == fast { 5 } else { 50 };
+            world.now += Duration::from_millis(millis);
+            world.reply(&exchange, Rcode::NOERROR, &[Data::A([10, 0, 0, 1].into())]);
+        }
+    }
+    world.assign("last.corp.example");
+    let exchanges = world.exchanges();
+    assert!(
+        exchanges.iter().all(|exchange| exchange.server == fast),
+        "{exchanges:?}"
+    );
+}
+
+#[test]
+fn a_client_can_not_make_us_look_up_without_end() {
+    let mut world = World::new();
+    for number in 0..2_000 {
+        let proxy = format!("100.96.{}.{}", number / 200, number % 200 + 1);
+        world.assign_at(&format!("n{number}.corp.example"), &[&proxy]);
+    }
+    assert_eq!(world.gateway.names.set_ups.len(), 256);
+    assert_eq!(world.exchanges().len(), 512);
+}
