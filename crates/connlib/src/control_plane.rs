@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use connlib_os::clock::Clock;
 use connlib_os::tun::TunDevice;
+use connlib_tunnel::dns::ExchangeError;
 use connlib_tunnel::{PortalState, Status};
 use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
@@ -226,6 +227,11 @@ impl<R: Role> ControlPlane<R> {
         match output {
             Output::Message(message) => self.tell_uplink(ToUplink::Message(message)),
             Output::Status(status, stats) => self.report(status, &stats),
+            Output::Exchange(exchange) => {
+                let outcome = Err(ExchangeError::Busy);
+                self.order(Order::Command(Command::Exchanged(exchange.id, outcome)))
+                    .await?;
+            }
             Output::Event(event) => {
                 if let Some(wanted) = R::interface(&event) {
                     self.interface.set_up(&wanted).await?;

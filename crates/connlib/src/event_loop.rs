@@ -248,6 +248,8 @@ impl<C: Core> EventLoop<C> {
                 Command::NetworkChanged => self.core.network_changed(now),
                 Command::ShutDown => self.core.shut_down(now),
                 Command::Status => self.reports_owed += 1,
+                Command::Resolvers(resolvers) => self.core.set_resolvers(now, &resolvers),
+                Command::Exchanged(id, outcome) => self.core.handle_exchanged(now, id, outcome),
             }
             budget.spend(COMMAND_COST, 0);
             if budget.is_spent(io.elapsed()) {
@@ -323,6 +325,9 @@ impl<C: Core> EventLoop<C> {
                     socket.device.backlog().ok()
                 });
                 Output::Status(self.core.status(now), Box::new(self.stats.clone()))
+            } else if let Some(exchange) = self.core.poll_exchange() {
+                // Last, because programs can ask for as many as they like.
+                Output::Exchange(exchange)
             } else {
                 return;
             };

@@ -10,6 +10,7 @@ use connlib_os::tun::Tun;
 use connlib_os::udp::Udp;
 use connlib_tunnel::PortalState;
 pub use connlib_tunnel::Told;
+use connlib_tunnel::dns::{Exchange, ExchangeError, ExchangeId, Resolvers};
 use connlib_wire::buffer::Buffer;
 use connlib_wire::stun::Family;
 use connlib_wire::super_packet::SuperPacket;
@@ -60,6 +61,26 @@ pub trait Core {
     fn handle_timeout(&mut self, now: Instant);
     fn trim(&mut self);
     fn reset(&mut self, now: Instant);
+
+    /// The system's name servers are known, or have changed. A core that asks none has no use for them.
+    fn set_resolvers(&mut self, now: Instant, resolvers: &Resolvers) {
+        let _ = (now, resolvers);
+    }
+
+    /// A question to be carried to a name server.
+    fn poll_exchange(&mut self) -> Option<Exchange> {
+        None
+    }
+
+    /// What became of one.
+    fn handle_exchanged(
+        &mut self,
+        now: Instant,
+        id: ExchangeId,
+        outcome: Result<Vec<u8>, ExchangeError>,
+    ) {
+        let _ = (now, id, outcome);
+    }
 
     /// The sockets were bound anew, because the network changed.
     fn network_changed(&mut self, now: Instant);
@@ -205,6 +226,10 @@ pub enum Command<Message> {
     ShutDown,
     /// Describe the state.
     Status,
+    /// These are the system's name servers now.
+    Resolvers(Resolvers),
+    /// A name server answered, or didn't.
+    Exchanged(ExchangeId, Result<Vec<u8>, ExchangeError>),
 }
 
 /// Something for the outside.
@@ -215,6 +240,8 @@ pub enum Output<C: Core> {
     Event(C::Event),
     /// The answer to [`Command::Status`]; answers come in the order of the commands.
     Status(C::Status, Box<Stats>),
+    /// For a name server. The outcome comes back as [`Command::Exchanged`].
+    Exchange(Exchange),
 }
 
 impl<C: Core> fmt::Debug for Output<C> {
@@ -223,6 +250,7 @@ impl<C: Core> fmt::Debug for Output<C> {
             Self::Message(_) => "Message",
             Self::Event(_) => "Event",
             Self::Status(..) => "Status",
+            Self::Exchange(_) => "Exchange",
         })
     }
 }

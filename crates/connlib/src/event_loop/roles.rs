@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use connlib_tunnel::client::{self, Client};
+use connlib_tunnel::dns::{Exchange, ExchangeError, ExchangeId, Resolvers};
 use connlib_tunnel::gateway::{self, Gateway};
 use connlib_tunnel::{Job, Packets, PeerId, PortalState, Status};
 use connlib_wire::buffer::Buffer;
@@ -121,6 +122,23 @@ macro_rules! core {
 
             fn handle_timeout(&mut self, now: Instant) {
                 self.handle_timeout(now);
+            }
+
+            fn set_resolvers(&mut self, now: Instant, resolvers: &Resolvers) {
+                self.set_resolvers(now, resolvers);
+            }
+
+            fn poll_exchange(&mut self) -> Option<Exchange> {
+                self.poll_exchange()
+            }
+
+            fn handle_exchanged(
+                &mut self,
+                now: Instant,
+                id: ExchangeId,
+                outcome: Result<Vec<u8>, ExchangeError>,
+            ) {
+                self.handle_exchanged(now, id, outcome);
             }
 
             fn network_changed(&mut self, now: Instant) {

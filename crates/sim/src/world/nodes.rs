@@ -75,7 +75,7 @@ impl World {
                         entry.addresses = Some((interface.ipv4, interface.ipv6));
                     }
                 }
-                Output::Event(_) | Output::Status(..) => {}
+                Output::Event(_) | Output::Status(..) | Output::Exchange(_) => {}
             }
         }
         self.launch(host, turned.trains, false);
@@ -117,7 +117,7 @@ impl World {
                         entry.addresses = Some((interface.ipv4, interface.ipv6));
                     }
                 }
-                Output::Event(_) | Output::Status(..) => {}
+                Output::Event(_) | Output::Status(..) | Output::Exchange(_) => {}
             }
         }
         self.launch(host, turned.trains, false);

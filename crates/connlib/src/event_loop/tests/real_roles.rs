@@ -97,7 +97,7 @@ impl<C: Core> Node<C> {
         let outputs = self.io.outputs.drain(..);
         let messages = outputs.filter_map(|output| match output {
             Output::Message(message) => Some(message),
-            Output::Event(_) | Output::Status(..) => None,
+            Output::Event(_) | Output::Status(..) | Output::Exchange(_) => None,
         });
         let is_busy = self.io.workers.is_busy() || wait.until == Some(now);
 
