@@ -9,7 +9,7 @@
 //! fake     both in memory, with faults  random     a seed
 //! network  ways out, notice of changes  wake       notice that the machine has slept
 //! netlink  interfaces, routes, rules    process    memory in use, user
-//!                                       namespace  private networks, children in them
+//! resolver the host's DNS settings      namespace  private networks, children in them
 //! ```
 //!
 //! # Callers' duties
@@ -32,6 +32,8 @@ pub mod poll;
 pub mod process;
 #[cfg(target_os = "linux")]
 pub mod random;
+#[cfg(target_os = "linux")]
+pub mod resolver;
 #[cfg(target_os = "linux")]
 mod sys;
 pub mod tun;

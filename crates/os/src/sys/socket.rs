@@ -1,5 +1,6 @@
 //! Sockets, their options and addresses.
 
+use std::ffi::CString;
 use std::io;
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -15,6 +16,15 @@ pub(crate) fn udp(family: c_int) -> io::Result<OwnedFd> {
 
     // SAFETY: takes no pointers, and a new descriptor belongs to us.
     unsafe { own(libc::socket(family, kind, 0)) }
+}
+
+/// The number of the interface `name` in the namespace of the calling thread.
+pub(crate) fn interface_index(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: the pointer is to a string with its zero that lives through the call.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+
+    (index != 0).then_some(index)
 }
 
 /// Sets an option whose value is an int.

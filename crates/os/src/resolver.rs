@@ -1,0 +1,45 @@
+//! The resolvers of this machine.
+
+mod hosts;
+mod resolv_conf;
+
+pub use hosts::Hosts;
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use resolv_conf::ResolvConf;
+
+/// The resolvers that a machine asks, and how it completes names.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Resolvers {
+    /// In the order in which they are asked. The port is 53 unless the system says otherwise; an address that is good on
+    /// one link only has the number of that link as its scope, where the system tells it.
+    pub servers: Vec<SocketAddr>,
+    /// The domains that names without a dot are looked for in, in this order.
+    pub search: Vec<String>,
+}
+
+impl Resolvers {
+    /// Reads a file like `/etc/resolv.conf`. It names none if it doesn't exist; what isn't understood in it is skipped.
+    ///
+    /// # Errors
+    ///
+    /// The file exists and can't be read.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        match fs::read(path) {
+            Ok(contents) => Ok(Self::parse(&contents)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Parses the contents of such a file.
+    pub fn parse(contents: &[u8]) -> Self {
+        let ResolvConf { servers, search } = ResolvConf::parse(contents);
+
+        Self { servers, search }
+    }
+}
