@@ -1,8 +1,26 @@
-//! The resolvers of this machine.
+//! The resolvers of this machine, and control over which ones it asks.
 
+#[cfg(feature = "netlink")]
+mod control;
+#[cfg(feature = "netlink")]
+mod error;
+#[cfg(feature = "netlink")]
+mod file;
 mod hosts;
+#[cfg(feature = "netlink")]
+mod listing;
 mod resolv_conf;
+#[cfg(feature = "netlink")]
+mod resolved;
+#[cfg(feature = "netlink")]
+mod text;
+#[cfg(feature = "netlink")]
+mod watch;
 
+#[cfg(feature = "netlink")]
+pub use control::{HostResolver, Method, Paths, Wanted};
+#[cfg(feature = "netlink")]
+pub use error::ResolverError;
 pub use hosts::Hosts;
 
 use std::fs;
@@ -38,7 +56,9 @@ impl Resolvers {
 
     /// Parses the contents of such a file.
     pub fn parse(contents: &[u8]) -> Self {
-        let ResolvConf { servers, search } = ResolvConf::parse(contents);
+        let ResolvConf {
+            servers, search, ..
+        } = ResolvConf::parse(contents);
 
         Self { servers, search }
     }

@@ -7,6 +7,8 @@
 )]
 
 pub(crate) mod epoll;
+#[cfg(feature = "netlink")]
+pub(crate) mod inotify;
 pub(crate) mod namespace;
 pub(crate) mod process;
 pub(crate) mod socket;

@@ -9,6 +9,9 @@ use crate::sys;
 pub(super) struct ResolvConf {
     pub(super) servers: Vec<SocketAddr>,
     pub(super) search: Vec<String>,
+    /// As they were written.
+    #[cfg(feature = "netlink")]
+    pub(super) options: Vec<String>,
 }
 
 /// Where resolvers listen (RFC 1035, section 4.2).
@@ -29,7 +32,9 @@ impl ResolvConf {
                 .take_while(|word| !word.starts_with(['#', ';']));
             match words.next() {
                 Some("nameserver") => conf.servers.extend(words.next().and_then(server)),
-                Some("search" | "domain") => conf.search = plain(words),
+                Some("search" | "domain") => conf.search = plain(words).collect(),
+                #[cfg(feature = "netlink")]
+                Some("options") => conf.options.extend(plain(words)),
                 _ => {}
             }
         }
@@ -63,11 +68,10 @@ fn scope_id(text: &str) -> Option<u32> {
     sys::socket::interface_index(text).or_else(|| text.parse().ok())
 }
 
-fn plain<'a>(words: impl Iterator<Item = &'a str>) -> Vec<String> {
+fn plain<'a>(words: impl Iterator<Item = &'a str>) -> impl Iterator<Item = String> {
     words
         .filter(|word| word.bytes().all(|byte| byte.is_ascii_graphic()))
         .map(String::from)
-        .collect()
 }
 
 #[cfg(test)]
@@ -131,6 +135,14 @@ mod tests {
 
         assert_eq!(conf.servers, [addr("192.0.2.1:53")]);
         assert_eq!(conf.search, ["a.test", "b.test"]);
+    }
+
+    #[cfg(feature = "netlink")]
+    #[test]
+    fn options_add_up() {
+        let conf = parse("options edns0 trust-ad\noptions ndots:2 # more\n");
+
+        assert_eq!(conf.options, ["edns0", "trust-ad", "ndots:2"]);
     }
 
     #[test]

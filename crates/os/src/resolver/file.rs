@@ -1,0 +1,284 @@
+//! Control by `/etc/resolv.conf` itself.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::path::{Path, PathBuf};
+
+use super::error::ResolverError;
+use super::resolv_conf::ResolvConf;
+use super::text::{Author, ours, without_ours};
+use super::{Resolvers, Wanted};
+
+/// A file that says which resolvers to ask, with the copy of what somebody else wrote into it.
+///
+/// It is rewritten in place: in a container it is often a mount of its own, which can't be replaced.
+#[derive(Debug)]
+pub(super) struct ResolvConfFile {
+    path: PathBuf,
+    backup: PathBuf,
+    firezones_backup: PathBuf,
+    /// What was written last and has not been taken back.
+    written: Option<Vec<u8>>,
+}
+
+/// How many layers of text by programs like us may lie upon each other.
+const MAX_LAYERS: usize = 4;
+
+impl ResolvConfFile {
+    pub(super) fn new(path: &Path) -> Self {
+        Self {
+            path: path.into(),
+            backup: with_suffix(path, ".before-connlib"),
+            firezones_backup: with_suffix(path, ".before-firezone"),
+            written: None,
+        }
+    }
+
+    /// Whether the file could be taken charge of.
+    pub(super) fn check(&self) -> Result<(), ResolverError> {
+        self.open()?;
+        let temporary = self.temporary();
+        self.create(&temporary)?;
+
+        fs::remove_file(&temporary).map_err(ResolverError::file("remove", &temporary))
+    }
+
+    /// Restores what was there before a run that didn't clean up. Whatever isn't ours stays.
+    pub(super) fn recover(&self) -> Result<(), ResolverError> {
+        for _ in 0..MAX_LAYERS {
+            let contents = match self.read() {
+                Ok(contents) => contents,
+                // We never write to those.
+                Err(
+                    ResolverError::Missing { .. }
+                    | ResolverError::Symlink { .. }
+                    | ResolverError::NotAFile { .. },
+                ) => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            let backup = match Author::of(&contents) {
+                Author::Us => &self.backup,
+                Author::Firezone => &self.firezones_backup,
+                Author::Somebody => return Ok(()),
+            };
+            self.restore(&contents, backup)?;
+            tracing::info!(file = %self.path.display(), "Restored what an earlier run had left changed");
+        }
+
+        Ok(())
+    }
+
+    /// What the file would say without us.
+    pub(super) fn system(&self) -> Result<Resolvers, ResolverError> {
+        let contents = match fs::read(&self.path) {
+            Ok(contents) => contents,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(ResolverError::file("read", &self.path)(error)),
+        };
+
+        match Author::of(&contents) {
+            Author::Somebody | Author::Firezone => Ok(Resolvers::parse(&contents)),
+            Author::Us => Ok(Resolvers::parse(&self.original(&contents)?)),
+        }
+    }
+
+    /// Puts `wanted` into the file. What somebody else has written into it since the last time becomes the new backup.
+    pub(super) fn apply(&mut self, wanted: &Wanted) -> Result<(), ResolverError> {
+        let mut contents = self.read()?;
+        let is_left_over = match Author::of(&contents) {
+            Author::Us => self.written.is_none(),
+            Author::Firezone => true,
+            Author::Somebody => false,
+        };
+        if is_left_over {
+            self.recover()?;
+            contents = self.read()?;
+        }
+        let original = if Author::of(&contents) == Author::Somebody {
+            self.back_up(&contents)?;
+            contents.clone()
+        } else {
+            self.original(&contents)?
+        };
+
+        let options = ResolvConf::parse(&original).options;
+        let search = wanted.search.as_deref();
+        let text = ours(&wanted.servers, search, &options, &self.backup).into_bytes();
+        // From here on there is something to take back, even if it is half of it.
+        self.written = Some(text.clone());
+        if text == contents {
+            return Ok(());
+        }
+
+        self.write(&text, &contents)
+    }
+
+    /// Takes back what was written, unless somebody else has written something since.
+    pub(super) fn revert(&mut self) -> Result<(), ResolverError> {
+        if self.written.is_none() {
+            return Ok(());
+        }
+        match self.read() {
+            Ok(contents) if Author::of(&contents) == Author::Us => {
+                self.restore(&contents, &self.backup)?;
+            }
+            Ok(_) | Err(ResolverError::Missing { .. } | ResolverError::Symlink { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.written = None;
+
+        Ok(())
+    }
+
+    /// Whether the file holds what was written last, if there is anything to hold.
+    pub(super) fn is_intact(&self) -> bool {
+        let Some(written) = &self.written else {
+            return true;
+        };
+
+        self.read().is_ok_and(|contents| contents == *written)
+    }
+
+    /// What our text stands in place of.
+    fn original(&self, contents: &[u8]) -> Result<Vec<u8>, ResolverError> {
+        match fs::read(&self.backup) {
+            Ok(original) => Ok(original),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(without_ours(contents).to_vec())
+            }
+            Err(error) => Err(ResolverError::file("read", &self.backup)(error)),
+        }
+    }
+
+    fn restore(&self, contents: &[u8], backup: &Path) -> Result<(), ResolverError> {
+        let original = match fs::read(backup) {
+            Ok(original) if original != contents => original,
+            Ok(_) => self.rest(contents),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.rest(contents),
+            Err(error) => return Err(ResolverError::file("read", backup)(error)),
+        };
+
+        self.write(&original, contents)
+    }
+
+    fn rest(&self, contents: &[u8]) -> Vec<u8> {
+        tracing::warn!(
+            file = %self.path.display(),
+            "There is no backup of what a run has replaced; its own text is taken out, look at what is left"
+        );
+
+        without_ours(contents).to_vec()
+    }
+
+    /// Copies what somebody else has written, all or nothing, with the same owner and mode.
+    fn back_up(&self, contents: &[u8]) -> Result<(), ResolverError> {
+        let failed = |source| ResolverError::file("back up to", &self.backup)(source);
+        let metadata = self.open()?.metadata().map_err(failed)?;
+        let temporary = self.temporary();
+        let mut copy = self.create(&temporary)?;
+        if let Err(error) = fchown(&copy, Some(metadata.uid()), Some(metadata.gid())) {
+            tracing::debug!(%error, "the backup has another owner");
+        }
+        let copied = copy
+            .set_permissions(metadata.permissions())
+            .and_then(|()| copy.write_all(contents))
+            .and_then(|()| copy.sync_all())
+            .and_then(|()| fs::rename(&temporary, &self.backup));
+        if copied.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        copied.map_err(failed)?;
+
+        // The new name has to be on the disk before the only other copy is overwritten.
+        self.backup
+            .parent()
+            .map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+            .map_err(failed)
+    }
+
+    fn temporary(&self) -> PathBuf {
+        with_suffix(&self.backup, ".new")
+    }
+
+    fn create(&self, temporary: &Path) -> Result<File, ResolverError> {
+        // A killed run may have left one.
+        let _ = fs::remove_file(temporary);
+
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(temporary)
+            .map_err(ResolverError::file("create", temporary))
+    }
+
+    fn read(&self) -> Result<Vec<u8>, ResolverError> {
+        self.is_regular()?;
+        let mut contents = Vec::new();
+        let read = |mut file: File| file.read_to_end(&mut contents);
+        File::open(&self.path)
+            .and_then(read)
+            .map_err(ResolverError::file("read", &self.path))?;
+
+        Ok(contents)
+    }
+
+    /// Opens the file for writing in place.
+    fn open(&self) -> Result<File, ResolverError> {
+        self.is_regular()?;
+
+        OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&self.path)
+            .map_err(ResolverError::file("write", &self.path))
+    }
+
+    fn is_regular(&self) -> Result<(), ResolverError> {
+        let path = self.path.clone();
+        let metadata =
+            fs::symlink_metadata(&path).map_err(ResolverError::file("look at", &path))?;
+        if metadata.is_symlink() {
+            let target = fs::read_link(&path).unwrap_or_default();
+            return Err(ResolverError::Symlink { path, target });
+        }
+        if !metadata.is_file() {
+            return Err(ResolverError::NotAFile { path });
+        }
+
+        Ok(())
+    }
+
+    /// Writes `new` in the place of `old`, which is put back if the disk is full.
+    fn write(&self, new: &[u8], old: &[u8]) -> Result<(), ResolverError> {
+        let file = self.open()?;
+        let write = |contents: &[u8]| {
+            // The first line comes first, so that a text that is cut off by a crash is known for ours.
+            file.write_all_at(contents, 0)?;
+            file.set_len(u64::try_from(contents.len()).unwrap_or(u64::MAX))?;
+            file.sync_data()
+        };
+
+        write(new).map_err(|source| {
+            let _ = write(old);
+            ResolverError::file("write", &self.path)(source)
+        })
+    }
+}
+
+impl Drop for ResolvConfFile {
+    fn drop(&mut self) {
+        if let Err(error) = self.revert() {
+            tracing::warn!(%error, "The machine's resolvers are not restored; the next start will try again");
+        }
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = OsString::from(path);
+    path.push(suffix);
+
+    path.into()
+}
