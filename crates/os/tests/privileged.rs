@@ -11,6 +11,8 @@
 
 #[path = "privileged/processes.rs"]
 mod processes;
+#[path = "privileged/resolver.rs"]
+mod resolver;
 #[path = "privileged/tun.rs"]
 mod tun;
 #[path = "privileged/watch.rs"]
