@@ -219,6 +219,28 @@ fn what_somebody_writes_meanwhile_becomes_the_original() {
 }
 
 #[test]
+fn without_room_for_a_backup_the_file_stays() {
+    let host = Host::new();
+    host.write("resolv.conf", ORIGINAL);
+    fs::create_dir(host.path("resolv.conf.before-connlib")).unwrap();
+
+    block_on(async {
+        let mut resolver = host.resolver(None).await.unwrap();
+        let error = resolver.apply(&wanted(&["100.100.111.1"])).await;
+
+        let text = error.unwrap_err().to_string();
+        let names = format!(
+            "can't back up to {}.before-connlib: ",
+            host.path("resolv.conf").display()
+        );
+        assert!(text.starts_with(&names), "{text}");
+        resolver.revert().await.unwrap();
+    });
+    assert_eq!(host.read("resolv.conf"), ORIGINAL);
+    assert!(!host.path("resolv.conf.before-connlib.new").exists());
+}
+
+#[test]
 fn what_is_no_regular_file_is_refused_with_its_name() {
     let host = Host::new();
     let refusal = async || host.resolver(Some(Method::ResolvConf)).await.unwrap_err();

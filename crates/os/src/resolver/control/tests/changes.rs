@@ -103,6 +103,28 @@ fn links_are_watched_to_where_they_end() {
 }
 
 #[test]
+fn a_link_to_nothing_is_watched_for_what_may_come() {
+    let host = Host::new();
+    symlink("run/a", host.path("resolv.conf")).unwrap();
+
+    block_on(async {
+        // Without a directory there is nothing to watch but the clock.
+        let mut resolver = host.resolver(None).await.unwrap();
+        fs::create_dir(host.path("run")).unwrap();
+        host.write("run/a", "nameserver 192.0.2.1\n");
+        change(&mut resolver).await;
+        assert_eq!(servers(&mut resolver).await, ["192.0.2.1:53"]);
+
+        for _ in 0..2 {
+            fs::remove_file(host.path("run/a")).unwrap();
+            change(&mut resolver).await;
+            host.write("run/a", "nameserver 192.0.2.1\n");
+            change(&mut resolver).await;
+        }
+    });
+}
+
+#[test]
 fn a_file_under_another_name_is_noticed() {
     // As in a container, where the file is a mount: its own directory tells nothing.
     let host = Host::new();
