@@ -55,6 +55,27 @@ fn a_runtime_is_needed() {
 }
 
 #[test]
+fn a_task_may_own_it() {
+    let host = Host::new();
+    host.write("resolv.conf", ORIGINAL);
+    let paths = host.paths.clone();
+
+    block_on(async {
+        let task = tokio::spawn(async move {
+            let mut resolver = HostResolver::new(None, "tun-test", paths).await?;
+            resolver.apply(&wanted(&["100.100.111.1"])).await?;
+            resolver.changed().await
+        });
+        while !host.read("resolv.conf").contains("100.100.111.1") {
+            tokio::task::yield_now().await;
+        }
+        host.replace("resolv.conf", "nameserver 192.0.2.99\n");
+        timeout(SOON, task).await.unwrap().unwrap().unwrap();
+    });
+    assert_eq!(host.read("resolv.conf"), "nameserver 192.0.2.99\n");
+}
+
+#[test]
 fn a_search_domain_must_be_one() {
     let host = Host::new();
     host.write("resolv.conf", ORIGINAL);
