@@ -11,7 +11,8 @@ use connlib_portal::server::ServerError;
 use connlib_wire::portal::phoenix::Reason;
 
 use crate::data_plane::{DataPlaneEnded, DataPlaneError};
-pub use crate::uplink::{ConnectError, TlsError, UrlError};
+pub use crate::tls::TlsError;
+pub use crate::uplink::{ConnectError, UrlError};
 
 /// Why a role did not start, or ended by itself.
 ///

@@ -37,6 +37,8 @@ mod control_plane;
 #[cfg(feature = "net")]
 mod data_plane;
 #[cfg(feature = "net")]
+mod dial;
+#[cfg(feature = "net")]
 pub mod error;
 pub mod event_loop;
 #[cfg(feature = "net")]
@@ -51,6 +53,8 @@ pub mod portal;
 pub mod relay;
 #[cfg(feature = "net")]
 pub mod status;
+#[cfg(feature = "net")]
+mod tls;
 #[cfg(feature = "net")]
 mod uplink;
 

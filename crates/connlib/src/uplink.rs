@@ -4,7 +4,7 @@
 //!   uplink     attempts, and the time between them
 //!   session    one attempt: socket, upgrade, then texts both ways
 //!   channel    what is said on one socket and when; pure
-//!   transport  names, TCP, TLS      url  addresses      refusal  HTTP answers      backoff  delays
+//!   transport  names, TLS           url  addresses      refusal  HTTP answers      backoff  delays
 //! ```
 //!
 //! It runs apart from the data plane, which must not cost it a heartbeat.
@@ -34,9 +34,9 @@ use tokio::time::sleep;
 pub(crate) use protocol::{OfClient, OfGateway, OfRelay, Protocol};
 pub(crate) use url::{Introduction, PortalUrl};
 
-pub use transport::TlsError;
 pub use url::UrlError;
 
+use crate::tls::TlsError;
 use backoff::Backoff;
 use session::{Over, Session};
 use transport::Dialer;

@@ -3,31 +3,23 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::pem::{self, PemObject as _};
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::ServerName;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
-use tokio::task::JoinSet;
+use tokio::net::lookup_host;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use url::Host;
 
 use super::ConnectError;
 use super::url::{PortalUrl, Security};
-
-/// An open connection, encrypted or not.
-pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
+use crate::dial::{DialError, TCP_TIMEOUT, Transport, connect_any};
+use crate::tls::{self, TlsError};
 
 /// A connection whose owner gets it back from who fails to use it: the handshake swallows what it is given, and behind the
 /// head of an answer that refuses it there may be an explanation.
@@ -131,57 +123,10 @@ pub(super) struct Dialer {
     mark: Option<u32>,
 }
 
-/// Why there is no TLS.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TlsError {
-    /// The file of extra root certificates can't be read.
-    #[error("can't read the root certificates in {path}: {source}; give a readable PEM file", path = path.display())]
-    CaFile {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong.
-        source: Arc<pem::Error>,
-    },
-    /// The file of extra root certificates holds none.
-    #[error("{path} holds no certificate; give a PEM file with at least one", path = path.display())]
-    NoCertificate {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// A certificate in the file can't be a root.
-    #[error("a certificate in {path} can't be a root: {source}; give that of an authority", path = path.display())]
-    BadCertificate {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong.
-        source: rustls::Error,
-    },
-    /// The TLS library doesn't work.
-    #[error("TLS can't be set up: {source}; this is a bug")]
-    Library {
-        /// What it says.
-        source: rustls::Error,
-    },
-}
-
-/// How long one address may take (portal-protocol.md §3.1).
-const TCP_TIMEOUT: Duration = Duration::from_secs(5);
-
 impl Dialer {
     /// `mark` is the firewall mark of the connections; `ca_file` holds roots besides the well-known ones.
     pub(super) fn new(mark: Option<u32>, ca_file: Option<&Path>) -> Result<Self, TlsError> {
-        let mut roots = RootCertStore {
-            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-        };
-        if let Some(path) = ca_file {
-            add_roots(&mut roots, path)?;
-        }
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|source| TlsError::Library { source })?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = tls::client_config(ca_file)?;
 
         Ok(Self {
             tls: TlsConnector::from(Arc::new(config)),
@@ -193,8 +138,7 @@ impl Dialer {
     /// others.
     pub(super) async fn dial(&self, url: &PortalUrl) -> Result<Opened, ConnectError> {
         let addrs = resolve(url).await?;
-        let tcp = self.connect_any(&addrs).await?;
-        let _ = tcp.set_nodelay(true);
+        let tcp = connect_any(&addrs, self.mark).await?;
         let ends = Ends {
             local: tcp.local_addr().ok().map(|addr| addr.ip()),
             remote: tcp.peer_addr().ok(),
@@ -236,31 +180,6 @@ impl Dialer {
             }
         }
     }
-
-    /// Tries all addresses at once: a host may advertise one that is dead.
-    async fn connect_any(&self, addrs: &[SocketAddr]) -> Result<TcpStream, ConnectError> {
-        let mut attempts = JoinSet::new();
-        for &addr in addrs {
-            attempts.spawn(connect(addr, self.mark));
-        }
-
-        let mut last = ConnectError::TimedOut;
-        while let Some(attempt) = attempts.join_next().await {
-            match attempt {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) => {
-                    tracing::debug!(%error, "One of the portal's addresses can't be reached");
-                    // A refused mark is ours to mend; it must not hide behind an unreachable address.
-                    if !matches!(last, ConnectError::Mark { .. }) {
-                        last = error;
-                    }
-                }
-                Err(error) => tracing::debug!(%error, "An attempt to connect ended early"),
-            }
-        }
-
-        Err(last)
-    }
 }
 
 impl fmt::Debug for Dialer {
@@ -287,28 +206,13 @@ fn source_for(remote: SocketAddr, mark: Option<u32>) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-async fn connect(addr: SocketAddr, mark: Option<u32>) -> Result<TcpStream, ConnectError> {
-    let failed = |source| ConnectError::Tcp {
-        addr,
-        source: Arc::new(source),
-    };
-    let socket = match addr {
-        SocketAddr::V4(_) => TcpSocket::new_v4(),
-        SocketAddr::V6(_) => TcpSocket::new_v6(),
-    };
-    let socket = socket.map_err(failed)?;
-    if let Some(mark) = mark {
-        SockRef::from(&socket)
-            .set_mark(mark)
-            .map_err(|source| ConnectError::Mark {
-                mark,
-                source: Arc::new(source),
-            })?;
-    }
-
-    match timeout(TCP_TIMEOUT, socket.connect(addr)).await {
-        Ok(result) => result.map_err(failed),
-        Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
+impl From<DialError> for ConnectError {
+    fn from(error: DialError) -> Self {
+        match error {
+            DialError::Mark { mark, source } => Self::Mark { mark, source },
+            DialError::Tcp { addr, source } => Self::Tcp { addr, source },
+            DialError::NoAddress => Self::TimedOut,
+        }
     }
 }
 
@@ -345,40 +249,9 @@ fn server_name(url: &PortalUrl) -> Option<ServerName<'static>> {
     })
 }
 
-fn add_roots(roots: &mut RootCertStore, path: &Path) -> Result<(), TlsError> {
-    let unreadable = |source| TlsError::CaFile {
-        path: path.into(),
-        source: Arc::new(source),
-    };
-    let mut count = 0;
-    for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
-        let certificate = certificate.map_err(unreadable)?;
-        roots
-            .add(certificate)
-            .map_err(|source| TlsError::BadCertificate {
-                path: path.into(),
-                source,
-            })?;
-        count += 1;
-    }
-    if count == 0 {
-        return Err(TlsError::NoCertificate { path: path.into() });
-    }
-
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_file_that_is_not_there_is_named() {
-        let path = Path::new("/nonexistent/ca.pem");
-        let error = Dialer::new(None, Some(path)).unwrap_err();
-
-        assert!(error.to_string().contains("/nonexistent/ca.pem"), "{error}");
-    }
 
     #[test]
     fn a_connection_has_moved_when_another_would_leave_from_elsewhere() {
@@ -393,14 +266,6 @@ mod tests {
 
             assert_eq!(dialer.standing(Ends { local, remote }), standing);
         }
-    }
-
-    #[test]
-    fn a_file_without_certificates_is_refused() {
-        let path = std::env::current_exe().unwrap();
-        let error = Dialer::new(None, Some(&path)).unwrap_err();
-
-        assert!(matches!(error, TlsError::NoCertificate { .. }), "{error}");
     }
 
     #[test]
