@@ -42,6 +42,9 @@ mod dial;
 pub mod error;
 pub mod event_loop;
 #[cfg(feature = "net")]
+#[allow(dead_code, reason = "the control plane is about to use it")]
+mod exchanges;
+#[cfg(feature = "net")]
 pub mod gateway;
 #[cfg(feature = "net")]
 mod handle;

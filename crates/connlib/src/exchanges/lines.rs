@@ -1,0 +1,114 @@
+//! One task for each server that is asked by a stream: it owns the connections, and ends when nobody wants them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use connlib_tunnel::dns::{ExchangeError, Server};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::network::Network;
+use super::{Outcome, lock, stream};
+
+/// The tasks, by their servers.
+pub(super) struct Lines {
+    network: Arc<Network>,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    inboxes: BTreeMap<Server, mpsc::UnboundedSender<Ask>>,
+    tasks: JoinSet<()>,
+}
+
+/// A message for a server, and who waits for the answer.
+pub(super) struct Ask {
+    pub(super) message: Vec<u8>,
+    /// When nobody waits any longer.
+    pub(super) deadline: Instant,
+    reply: oneshot::Sender<Outcome>,
+}
+
+/// What a task is asked. There are never more in it than exchanges under way.
+pub(super) type Inbox = mpsc::UnboundedReceiver<Ask>;
+
+impl Ask {
+    pub(super) fn answer(self, outcome: Outcome) {
+        // Who doesn't wait any longer doesn't mind.
+        let _ = self.reply.send(outcome);
+    }
+
+    /// Whether somebody still waits.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.reply.is_closed()
+    }
+}
+
+/// Answers everybody in an inbox with an error.
+pub(super) fn refuse(inbox: &mut Inbox, error: &ExchangeError) {
+    while let Ok(ask) = inbox.try_recv() {
+        ask.answer(Err(error.clone()));
+    }
+}
+
+impl Lines {
+    pub(super) fn new(network: Arc<Network>) -> Self {
+        Self {
+            network,
+            open: Mutex::default(),
+        }
+    }
+
+    /// Asks a server by the connection that there is, or a new one.
+    pub(super) async fn ask(&self, server: &Server, message: &[u8], deadline: Instant) -> Outcome {
+        // A task that ends at this very moment leaves the question unanswered; the next one takes it.
+        for _ in 0..2 {
+            let (reply, outcome) = oneshot::channel();
+            self.put(
+                server,
+                Ask {
+                    message: message.to_vec(),
+                    deadline,
+                    reply,
+                },
+            );
+            if let Ok(outcome) = outcome.await {
+                return outcome;
+            }
+        }
+
+        let cause = format!("the connection to {server} ended early; this is a bug");
+        Err(ExchangeError::Failed(cause))
+    }
+
+    /// Drops all connections.
+    pub(super) fn reset(&self) {
+        *lock(&self.open) = Open::default();
+    }
+
+    fn put(&self, server: &Server, ask: Ask) {
+        let Open { inboxes, tasks } = &mut *lock(&self.open);
+        let ask = match inboxes.get(server) {
+            Some(inbox) => match inbox.send(ask) {
+                Ok(()) => return,
+                Err(mpsc::error::SendError(ask)) => ask,
+            },
+            None => ask,
+        };
+
+        while tasks.try_join_next().is_some() {}
+        inboxes.retain(|_, inbox| !inbox.is_closed());
+        let (sender, inbox) = mpsc::unbounded_channel();
+        let _ = sender.send(ask);
+        inboxes.insert(server.clone(), sender);
+        let network = Arc::clone(&self.network);
+        match server.clone() {
+            Server::Https(_url) => {}
+            server @ (Server::Plain(_) | Server::Tls { .. }) => {
+                tasks.spawn(stream::run(server, network, inbox));
+            }
+        }
+    }
+}
