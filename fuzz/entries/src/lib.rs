@@ -17,6 +17,7 @@
 
 mod choices;
 mod control;
+mod dns;
 mod ip_packets;
 mod links;
 mod portal;
@@ -30,6 +31,7 @@ mod tokens;
 mod topology;
 
 pub use control::control;
+pub use dns::dns;
 pub use ip_packets::ip_packets;
 pub use links::links;
 pub use portal::portal;
@@ -65,6 +67,7 @@ impl Target {
 /// All entry points, by name.
 pub const TARGETS: &[Target] = &[
     Target::new("control", control, 3_000),
+    Target::new("dns", dns, 3_000),
     Target::new("ip_packets", ip_packets, 3_000),
     Target::new("links", links, 500),
     Target::new("portal", portal, 1_000),

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use connlib_wire::buffer::Pool;
 use connlib_wire::channel;
 use connlib_wire::control::{AssignedIps, Control, DomainStatus, NatStatus};
+use connlib_wire::dns::{Data, ExtendedError, Name, Query, Rcode, RecordType, respond};
 use connlib_wire::ip::{Echo, echo, udp};
 use connlib_wire::stun::Message;
 use rand::rngs::StdRng;
@@ -42,6 +43,7 @@ fn seeds_are_written() {
     stun();
     packets();
     control();
+    dns();
     portal_messages();
     texts();
     steps();
@@ -124,6 +126,62 @@ fn control() {
         seed("control", &[&[0], packet.bytes()].concat());
         let (kind, payload) = (packet.bytes()[40], &packet.bytes()[48..]);
         seed("control", &[&[1, kind], payload].concat());
+    }
+}
+
+fn dns() {
+    let name = Name::parse("wiki.corp.test").unwrap();
+    let asked = Query::new(&name, RecordType::A);
+    seed("dns", &asked.to_upstream(7, false));
+    seed("dns", &asked.to_upstream(7, true));
+    let records = [
+        Data::A([100, 96, 0, 1].into()),
+        Data::Aaaa("fd00:2021:1111:8000::".parse().unwrap()),
+        Data::Ptr(name),
+    ];
+    let error = ExtendedError::new(ExtendedError::PROHIBITED, "no");
+    seed("dns", &respond(&asked, Rcode::NOERROR, 300, &records, None));
+    seed(
+        "dns",
+        &respond(&asked, Rcode::BADVERS, 0, &[], Some(&error)),
+    );
+
+    let question = "04 77696b69 04 636f7270 04 74657374 00";
+    // A chain of two names, with the address in front of the second one.
+    seed(
+        "dns",
+        &hex(&format!(
+            "0007 8180 0001 0003 0000 0000 {question} 0001 0001 c00c 0005 0001 0000003c 0004 0161c011 \
+         c03a 0001 0001 0000003c 0004 0a000001 c02c 0005 0001 0000003c 0002 c011"
+        )),
+    );
+    // No such name, and for how long.
+    seed(
+        "dns",
+        &hex(&format!(
+            "0007 8183 0001 0000 0001 0000 {question} 0001 0001 \
+         c011 0006 0001 00000e10 0018 c011 c00c 00000001 00000002 00000003 00000004 0000012c"
+        )),
+    );
+    // Mail, a service and a server; EDNS in front of a signature.
+    seed(
+        "dns",
+        &hex(&format!(
+            "0007 8180 0001 0002 0001 0002 {question} 000f 0001 c00c 000f 0001 0000003c 0004 000ac00c \
+         c00c 0021 0001 0000003c 0008 000100020035c00c c011 0002 0001 0000003c 0002 c00c \
+         00 0029 04d0 00008000 0008 000a0004 01020304 016b00 00fa 00ff 00000000 0004 01020304"
+        )),
+    );
+    for text in [
+        "wiki.corp.test\nWiki.Corp.Test.",
+        "*.corp.test\ncorp.test",
+        "app.**.web.**.corp.test\napp.web.x.corp.test",
+        "**.*?*.f??-*b\na.b.foo-aab",
+        "caf\\195\\169.*\ncaf\\195\\169.x\\.y",
+        "**x\n1.0.96.100.in-addr.arpa",
+        "[a]\nb.a.9.8.7.6.5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa",
+    ] {
+        seed("dns", text.as_bytes());
     }
 }
 

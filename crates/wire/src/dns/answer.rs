@@ -328,6 +328,8 @@ impl Answer {
     }
 
     /// The same without its additional section: addresses in there would lead around the tunnel.
+    ///
+    /// [`rcode`](Self::rcode) stays what it was, though its upper bits are no longer in the bytes.
     #[must_use]
     pub fn without_additional(mut self) -> Self {
         let first = self.section(Section::Additional).next();
