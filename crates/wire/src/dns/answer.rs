@@ -26,6 +26,8 @@ pub struct Answer {
     opt: Option<Record>,
     /// Whether names behind the OPT record need it where it is.
     points_past_opt: bool,
+    /// Whether names may lie where we write; see [`for_asker`](Self::for_asker).
+    points_astray: bool,
 }
 
 /// Why bytes are not an answer.
@@ -74,6 +76,7 @@ impl Answer {
             }
         })?;
         let (opt, points_past_opt) = (walk.opt, walk.points_past_opt);
+        let points_astray = walk.points_astray;
         let upper = opt.map_or(0, |opt| opt.raw_ttl(&message) >> 24);
 
         Ok(Self {
@@ -84,6 +87,7 @@ impl Answer {
             records,
             opt,
             points_past_opt,
+            points_astray,
             bytes: message,
         })
     }
@@ -229,7 +233,7 @@ impl Answer {
     /// us, is replaced by ours as for [`respond`], with `error` if that fits. What is longer than `max` bytes becomes
     /// the header and the question, with TC.
     ///
-    /// An answer to another question becomes [`Rcode::SERVFAIL`].
+    /// An answer to another question becomes [`Rcode::SERVFAIL`], and so does one in which names depend on times to live.
     pub fn for_asker(
         &self,
         query: &Query,
@@ -264,6 +268,11 @@ impl Answer {
             }
         }
         push_answer_opt(&mut out, query, rcode, error);
+
+        // Names that point astray may run through times to live, which were changed.
+        if self.points_astray && age > 0 && Self::parse(out.clone()).is_err() {
+            return respond(query, Rcode::SERVFAIL, 0, &[], error);
+        }
 
         out
     }

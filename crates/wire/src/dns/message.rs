@@ -149,6 +149,10 @@ pub(super) struct Walk<'a> {
     pub(super) opt: Option<Record>,
     /// Whether names behind the OPT record would change if it were taken out, because they point to what moves.
     pub(super) points_past_opt: bool,
+    /// Whether a name points to where we saw none: into data that we don't understand, or between names.
+    pub(super) points_astray: bool,
+    /// Where labels, and pointers in the place of labels, were seen; ascending, as they were.
+    labels: Vec<usize>,
 }
 
 impl<'a> Walk<'a> {
@@ -158,6 +162,8 @@ impl<'a> Walk<'a> {
             at: HEADER,
             opt: None,
             points_past_opt: false,
+            points_astray: false,
+            labels: Vec::with_capacity(16),
         }
     }
 
@@ -256,33 +262,50 @@ impl<'a> Walk<'a> {
 
     /// Checks a name and says where it ends.
     fn name(&mut self, start: usize) -> Result<usize, Malformed> {
-        let (mut at, mut lowest) = (start, start);
+        let mut at = start;
+        // Behind a pointer everything lies in front of what was read before: so there is no loop, and a name never depends
+        // on what follows it.
+        let (mut behind, mut limit) = (start, self.message.len());
         let mut end = None;
         let (mut len, mut pointers) = (1, 0);
         loop {
             let first = *self.message.get(at).ok_or(Malformed::CutOff)?;
+            if end.is_none() {
+                self.labels.push(at);
+            }
+            let next = match first {
+                0 => at + 1,
+                1..=63 => at + 1 + usize::from(first),
+                0xC0.. => at + 2,
+                64..=0xBF => return Err(Malformed::LabelKind { at }),
+            };
+            if next > limit {
+                let cut_off = Malformed::CutOff;
+                return Err(end.map_or(cut_off, |_| Malformed::Pointer { at }));
+            }
             match first {
-                0 => return Ok(end.unwrap_or(at + 1)),
+                0 => return Ok(end.unwrap_or(next)),
                 1..=63 => {
-                    len += 1 + usize::from(first);
-                    at += 1 + usize::from(first);
+                    len += next - at;
+                    at = next;
                     if len > MAX_NAME {
                         return Err(Malformed::LongName { at: start });
                     }
                 }
-                0xC0.. => {
+                _ => {
                     let second = *self.message.get(at + 1).ok_or(Malformed::CutOff)?;
                     let target = usize::from(u16::from_be_bytes([first & 0x3F, second]));
                     pointers += 1;
-                    // Only ever further back: so there is no loop.
-                    if target < HEADER || target >= lowest || pointers > MAX_POINTERS {
+                    if target < HEADER || target >= behind || pointers > MAX_POINTERS {
                         return Err(Malformed::Pointer { at });
                     }
-                    self.points_past_opt |= self.opt.is_some_and(|opt| target >= opt.owner_at);
-                    end = end.or(Some(at + 2));
-                    (at, lowest) = (target, target);
+                    let astray = self.labels.binary_search(&target).is_err();
+                    self.points_astray |= astray;
+                    self.points_past_opt |=
+                        self.opt.is_some_and(|opt| astray || target >= opt.owner_at);
+                    end = end.or(Some(next));
+                    (limit, behind, at) = (behind, target, target);
                 }
-                64..=0xBF => return Err(Malformed::LabelKind { at }),
             }
         }
     }

@@ -1,11 +1,14 @@
 //! Messages for the tests, byte by byte.
 
 mod answers;
+mod malformed;
 mod names;
 mod properties;
 mod queries;
 
 use super::*;
+
+const CNAME: RecordType = RecordType::CNAME;
 
 /// A pointer to the question's name.
 const QUESTION: [u8; 2] = [0xC0, 12];
@@ -64,6 +67,10 @@ impl Built {
     fn parsed(&self) -> Answer {
         Answer::parse(self.bytes()).unwrap()
     }
+}
+
+fn wiki() -> Built {
+    Built::answer("wiki.corp.test", RecordType::A)
 }
 
 fn question(wire: &[u8], kind: RecordType) -> Vec<u8> {

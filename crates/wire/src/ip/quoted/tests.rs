@@ -257,6 +257,8 @@ proptest! {
         });
         let sent = sample.build();
         let outside = translated(&sample, (route[0], route[1]), ports);
+        // Half a checksum can't be repaired.
+        let len = if tcp && len == 17 { 16 } else { len };
         let len = (sample.transport_at() + len).min(sent.len());
 
         let mut packet = error([3, 0], &outside.bytes()[..len]);
