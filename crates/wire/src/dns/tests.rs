@@ -5,6 +5,7 @@ mod malformed;
 mod names;
 mod properties;
 mod queries;
+mod second_opinion;
 
 use super::*;
 

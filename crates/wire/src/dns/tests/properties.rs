@@ -7,7 +7,7 @@ fn labels() -> impl Strategy<Value = Vec<Vec<u8>>> {
     prop::collection::vec(prop::collection::vec(octet, 1..10), 0..8)
 }
 
-fn some_record() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn some_record() -> impl Strategy<Value = Vec<u8>> {
     let kinds = [1, 2, 5, 6, 12, 15, 16, 28, 33, 41, 250].map(RecordType);
     let owner = prop_oneof![
         Just(QUESTION.to_vec()),
