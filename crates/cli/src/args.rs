@@ -109,8 +109,9 @@ pub(crate) struct ClientArgs {
     pub(crate) peer: PeerArgs,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    #[arg(long, hide = true)]
-    dns: Option<String>,
+    /// How programs here come to ask for names of resources: auto, resolved, resolv-conf or off [default: auto]
+    #[arg(long, value_name = "HOW")]
+    pub(crate) dns: Option<String>,
     #[arg(long, hide = true)]
     internet: Option<String>,
     #[arg(long, hide = true)]
@@ -136,6 +137,9 @@ pub(crate) struct DeviceArgs {
     /// The tunnel's interface [default: tun-firezone]
     #[arg(long, value_name = "NAME")]
     pub(crate) tun: Option<String>,
+    /// The file that says which name servers to ask [default: /etc/resolv.conf]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) resolv_conf: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -389,10 +393,9 @@ impl Command {
 
 impl ClientArgs {
     fn later(&self) -> Option<&'static str> {
-        let dns = self.dns.as_ref().map(|_| "--dns");
         let internet = self.internet.as_ref().map(|_| "--internet");
 
-        dns.or(internet).or_else(|| self.check.then_some("--check"))
+        internet.or_else(|| self.check.then_some("--check"))
     }
 }
 
@@ -443,7 +446,6 @@ mod tests {
             "portal explain alice wiki --json",
             "portal audit",
             "portal backup x",
-            "client --dns auto",
             "client --internet on",
             "client --check",
             "client --metrics 127.0.0.1:9",

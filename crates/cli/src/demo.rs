@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! play        what happens, in order, on a rig        report    what it has shown; picture
-//! http, body  what goes through the tunnel
+//! http, body  what goes through the tunnel          names     how it is found
 //! ```
 
 mod body;
 mod http;
+mod names;
 mod picture;
 mod play;
 mod report;

@@ -11,6 +11,7 @@ mod environment;
 mod exit;
 mod identity;
 mod logging;
+mod names_file;
 mod portal;
 mod ready;
 mod rig;

@@ -5,12 +5,14 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use connlib::{Client, Gateway, Relay, Secret};
+use connlib::client::DnsControl;
+use connlib::{Client, Gateway, Relay, Secret, status};
 
 use crate::args::{ClientArgs, DeviceArgs, GatewayArgs, PeerArgs, RelayArgs};
 use crate::duration::Span;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure, print};
+use crate::names_file::NamesFile;
 use crate::ready::Ready;
 use crate::settings::{Found, Origin, Role, Settings, name, own_variable, parse};
 use crate::token::TokenSource;
@@ -18,6 +20,9 @@ use crate::{identity, logging, run};
 
 /// The TUN device's name unless somebody says otherwise (cli.md "Settings").
 const DEFAULT_TUN: &str = "tun-firezone";
+
+/// How programs come to ask for names unless somebody says otherwise (cli.md "Roles").
+const DEFAULT_DNS: &str = "auto";
 
 /// How long a gateway goes on without a portal unless somebody says otherwise (gateway.md §14.1).
 const GATEWAY_PARTITION_TIME: &str = "24h";
@@ -38,6 +43,7 @@ pub(crate) fn client(args: &ClientArgs, environment: &Environment) -> Result<(),
     let mut settings = Settings::open(role, args.peer.common.config.as_deref(), environment)?;
     let peer = PeerSettings::read(&mut settings, role, &args.peer)?;
     let device = DeviceSettings::read(&mut settings, &args.device)?;
+    let dns: Dns = settings.with_default(name::DNS, args.dns.as_deref(), DEFAULT_DNS)?;
     if args.peer.common.print_config {
         return print(settings.print());
     }
@@ -49,7 +55,21 @@ pub(crate) fn client(args: &ClientArgs, environment: &Environment) -> Result<(),
         .token(peer.token.read()?)
         .id(device.id(role, environment)?)
         .name(peer.name)
+        .dns(dns.0)
         .tun_name(device.tun);
+    if let Some(path) = device.resolv_conf {
+        builder = builder.resolv_conf(path);
+    }
+    let socket = peer
+        .socket
+        .clone()
+        .or_else(|| status::default_path("client"));
+    if let Some(path) = socket {
+        let (mut file, records) = NamesFile::open(path.with_extension("names"));
+        builder = builder
+            .names(records)
+            .keep_names(move |records| file.keep(records));
+    }
     if let Some(path) = peer.ca {
         builder = builder.ca_file(path);
     }
@@ -85,6 +105,9 @@ pub(crate) fn gateway(args: &GatewayArgs, environment: &Environment) -> Result<(
         .id(device.id(role, environment)?)
         .name(peer.name)
         .tun_name(device.tun);
+    if let Some(path) = device.resolv_conf {
+        builder = builder.resolv_conf(path);
+    }
     if let Some(path) = peer.ca {
         builder = builder.ca_file(path);
     }
@@ -218,6 +241,7 @@ impl PeerSettings {
 struct DeviceSettings {
     id: Option<String>,
     tun: String,
+    resolv_conf: Option<PathBuf>,
 }
 
 impl DeviceSettings {
@@ -225,6 +249,7 @@ impl DeviceSettings {
         Ok(Self {
             id: settings.optional(name::ID, args.id.as_deref())?,
             tun: settings.with_default(name::TUN, args.tun.as_deref(), DEFAULT_TUN)?,
+            resolv_conf: settings.optional(name::RESOLV_CONF, args.resolv_conf.as_deref())?,
         })
     }
 
@@ -234,6 +259,24 @@ impl DeviceSettings {
             Some(id) => Ok(id.clone()),
             None => identity::device_id(role, environment),
         }
+    }
+}
+
+/// How programs come to ask for names, in our words or Firezone's (cli.md "Settings").
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Dns(DnsControl);
+
+impl FromStr for Dns {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(match text {
+            "auto" => DnsControl::Auto,
+            "resolved" | "systemd-resolved" => DnsControl::Resolved,
+            "resolv-conf" | "etc-resolv-conf" => DnsControl::ResolvConf,
+            "off" | "disabled" => DnsControl::Off,
+            _ => return Err("write auto, resolved, resolv-conf or off"),
+        }))
     }
 }
 
@@ -336,6 +379,22 @@ mod tests {
         for text in ["", "1", "2-1", "0-1", "1-70000", "a-b"] {
             assert!(text.parse::<PortRange>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn both_vocabularies_of_dns_are_understood() {
+        for (text, control) in [
+            ("auto", DnsControl::Auto),
+            ("resolved", DnsControl::Resolved),
+            ("systemd-resolved", DnsControl::Resolved),
+            ("resolv-conf", DnsControl::ResolvConf),
+            ("etc-resolv-conf", DnsControl::ResolvConf),
+            ("off", DnsControl::Off),
+            ("disabled", DnsControl::Off),
+        ] {
+            assert_eq!(text.parse(), Ok(Dns(control)), "{text}");
+        }
+        assert!("nrpt".parse::<Dns>().is_err());
     }
 
     #[test]

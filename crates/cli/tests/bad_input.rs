@@ -67,7 +67,7 @@ fn what_is_not_in_this_version_is_exit_2_and_says_so() {
         "why 10.0.0.1",
         "netcheck --json",
         "portal explain alice wiki",
-        "client --dns off",
+        "client --internet on",
         "gateway --masquerade auto",
         "status --watch",
     ] {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use connlib_tunnel::client::NameRecord;
 use connlib_wire::secret::Secret;
 
 use crate::control_plane::{NodeConfig, OfClient, start};
@@ -20,6 +21,49 @@ pub struct Client {
 #[must_use = "nothing starts before `start`"]
 pub struct ClientBuilder {
     config: NodeConfig,
+}
+
+/// How programs on this machine are made to ask the client for names.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum DnsControl {
+    /// By systemd-resolved where it runs, else by `/etc/resolv.conf`, else not at all.
+    Auto,
+    /// By systemd-resolved.
+    Resolved,
+    /// By `/etc/resolv.conf`, which is restored at the end, or by the next run after a crash.
+    ResolvConf,
+    /// Not at all: whoever wants to may ask at the addresses that [`Client::status`] shows.
+    #[default]
+    Off,
+}
+
+impl ClientBuilder {
+    /// How programs on this machine are made to ask it for names; by default they aren't.
+    pub fn dns(mut self, control: DnsControl) -> Self {
+        self.config.dns = control;
+        self
+    }
+
+    /// The file that the system's name servers are read from, and written to where that is asked for;
+    /// `/etc/resolv.conf` by default.
+    pub fn resolv_conf(mut self, path: impl Into<PathBuf>) -> Self {
+        self.config.resolv_conf = Some(path.into());
+        self
+    }
+
+    /// The names that earlier clients on this machine gave addresses to. Programs may remember those addresses, so that
+    /// they must not stand for other names.
+    pub fn names(mut self, records: Vec<NameRecord>) -> Self {
+        self.config.names = records;
+        self
+    }
+
+    /// Is told of each name that is given addresses, to keep it for [`names`](Self::names). It is called on the client's
+    /// own thread and must not wait for long.
+    pub fn keep_names(mut self, keep: impl FnMut(&[NameRecord]) + Send + 'static) -> Self {
+        self.config.keep_names = Some(Box::new(keep));
+        self
+    }
 }
 
 crate::builder::node!(Client, ClientBuilder, OfClient);

@@ -2,6 +2,7 @@
 //!
 //! One for clients and gateways alike; what differs between them is a [`Role`].
 
+mod host_names;
 mod interface;
 mod load;
 mod notices;
@@ -9,26 +10,32 @@ mod roles;
 mod surroundings;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use connlib_os::clock::Clock;
 use connlib_os::tun::TunDevice;
-use connlib_tunnel::dns::ExchangeError;
+use connlib_tunnel::client::NameRecord;
+use connlib_tunnel::dns::Resolvers;
 use connlib_tunnel::{PortalState, Status};
 use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
+use crate::client::DnsControl;
 use crate::data_plane::{NodeHandle, Order, Outputs, Sockets, Stopped, spawn_node};
 use crate::error::{Error, Misconfigured};
 use crate::event_loop::{Command, Core, Output, Stats};
+use crate::exchanges::Exchanges;
 use crate::handle::{Answer, Control, Handle, Request, pair};
 use crate::status::StatusSocket;
 use crate::uplink::{
     CHANNEL_SIZE, FromUplink, Introduction, PortalUrl, ToUplink, Uplink, UplinkConfig,
 };
+
+use host_names::{Heard, HostNames, HostNamesConfig};
 use interface::Interface;
 use load::Load;
 use notices::{Notice, Notices, Sleep};
@@ -48,7 +55,7 @@ const TUN_NAME: &str = "tun-firezone";
 const PART_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a client or gateway is told before it starts.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct NodeConfig {
     pub(crate) api_url: Option<String>,
     pub(crate) token: Option<connlib_wire::secret::Secret>,
@@ -58,6 +65,27 @@ pub(crate) struct NodeConfig {
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) max_partition_time: Option<Duration>,
     pub(crate) socket: Option<PathBuf>,
+    /// How programs here are made to ask a client for names.
+    pub(crate) dns: DnsControl,
+    /// The file that stands for `/etc/resolv.conf`.
+    pub(crate) resolv_conf: Option<PathBuf>,
+    /// What earlier clients have given addresses to.
+    pub(crate) names: Vec<NameRecord>,
+    pub(crate) keep_names: Option<KeepNames>,
+}
+
+/// Whoever keeps the names that are given addresses.
+pub(crate) type KeepNames = Box<dyn FnMut(&[NameRecord]) + Send>;
+
+impl fmt::Debug for NodeConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeConfig")
+            .field("api_url", &self.api_url)
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("tun_name", &self.tun_name)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Starts a client or a gateway: its data plane, its TUN device, its control plane.
@@ -79,7 +107,8 @@ pub(crate) fn start<R: Role>(config: NodeConfig) -> Result<Handle, Error> {
     let device = TunDevice::create(&tun_name)?;
 
     let clock = Clock::new();
-    let core = R::core(clock.now(), seed()?, clock.unix());
+    let mut core = R::core(clock.now(), seed()?, clock.unix());
+    R::restore_names(&mut core, &config.names);
     let key = R::public_key(&core);
     let sockets = Sockets {
         port: PORT,
@@ -113,12 +142,19 @@ pub(crate) fn start<R: Role>(config: NodeConfig) -> Result<Handle, Error> {
     let (handle, control) = pair();
     let progress = control.progress.clone();
 
+    let exchanges = Exchanges::new(Some(MARK), config.ca_file.as_deref())?;
+    let host_names = HostNamesConfig {
+        control: R::dns(config.dns),
+        resolv_conf: config.resolv_conf,
+    };
     let plane = ControlPlane::<R> {
         node,
         outputs,
         uplink: send_uplink,
         portal: PortalState::Away,
         interface: Interface::new(tun_name, R::QUEUE),
+        exchanges,
+        keep_names: config.keep_names,
         device: Some(device),
         control,
         reports: VecDeque::new(),
@@ -126,7 +162,7 @@ pub(crate) fn start<R: Role>(config: NodeConfig) -> Result<Handle, Error> {
     progress.run_on_thread(R::CONTROL_THREAD, move || {
         runtime.block_on(async move {
             let connection = tokio::spawn(connection.run(clock));
-            let result = plane.run(uplink, status, key).await;
+            let result = plane.run(uplink, status, key, host_names).await;
             // Its channels are closed by now; it only has to say so to the portal.
             drop(tokio::time::timeout(PART_WITHIN, connection).await);
 
@@ -143,6 +179,9 @@ struct ControlPlane<R: Role> {
     uplink: mpsc::Sender<ToUplink<<R::Core as Core>::ToPortal>>,
     portal: PortalState,
     interface: Interface,
+    /// Questions on their way to name servers.
+    exchanges: Exchanges,
+    keep_names: Option<KeepNames>,
     /// Until it is configured and handed to the data plane.
     device: Option<TunDevice>,
     control: Control,
@@ -170,7 +209,15 @@ impl<R: Role> ControlPlane<R> {
         mut uplink: mpsc::Receiver<FromUplink<<R::Core as Core>::FromPortal>>,
         mut status: Option<StatusSocket>,
         key: connlib_wire::key::PublicKey,
+        host_names: HostNamesConfig,
     ) -> Result<(), Error> {
+        let mut names = match HostNames::start(host_names, self.interface.name()).await {
+            Ok(names) => names,
+            Err(error) => {
+                let _ = self.node.order(Order::Stop).await;
+                return self.node.join().map_err(Error::from).and(Err(error));
+            }
+        };
         self.tell_uplink(ToUplink::Connect(Some(key)));
         let mut notices = Notices::start(self.interface.name()).await;
         let mut result = Ok(());
@@ -178,7 +225,7 @@ impl<R: Role> ControlPlane<R> {
         loop {
             let step = tokio::select! {
                 output = self.outputs.recv() => match output {
-                    Some(output) => self.handle_output(output).await,
+                    Some(output) => self.handle_output(output, &names).await,
                     // The data plane has ended; it says why when it is joined.
                     None => break,
                 },
@@ -192,6 +239,16 @@ impl<R: Role> ControlPlane<R> {
                         self.handle_uplink(event).await
                     }
                     None => Ok(()),
+                },
+                (id, outcome) = self.exchanges.next() => {
+                    self.order(Order::Command(Command::Exchanged(id, outcome))).await
+                }
+                heard = names.next() => match heard {
+                    Heard::Resolvers(found) => self.handle_resolvers(found).await,
+                    Heard::Applied => {
+                        self.is_ready();
+                        Ok(())
+                    }
                 },
                 notice = notices.next(), if !is_stopping => {
                     self.handle_notice(notice, &mut notices).await
@@ -217,31 +274,33 @@ impl<R: Role> ControlPlane<R> {
         if stopped.is_ok() {
             while self.outputs.recv().await.is_some() {}
         }
+        names.stop().await;
         self.interface.tear_down().await;
         let joined = self.node.join().map_err(Error::from);
 
         result.and(joined)
     }
 
-    async fn handle_output(&mut self, output: Output<R::Core>) -> Result<(), Error> {
+    async fn handle_output(
+        &mut self,
+        output: Output<R::Core>,
+        names: &HostNames,
+    ) -> Result<(), Error> {
         match output {
             Output::Message(message) => self.tell_uplink(ToUplink::Message(message)),
             Output::Status(status, stats) => self.report(status, &stats),
-            Output::Exchange(exchange) => {
-                let outcome = Err(ExchangeError::Busy);
-                self.order(Order::Command(Command::Exchanged(exchange.id, outcome)))
-                    .await?;
-            }
+            Output::Exchange(exchange) => self.exchanges.start(exchange),
             Output::Event(event) => {
                 if let Some(wanted) = R::interface(&event) {
                     self.interface.set_up(&wanted).await?;
+                    names.want(wanted.names);
                     if let Some(device) = self.device.take() {
                         self.order(Order::Tun(device)).await?;
                     }
-                    if !self.control.progress.is_ready() {
-                        tracing::info!(interface = %self.interface.name(), "Ready");
-                        self.control.progress.set_ready();
-                    }
+                }
+                let records = R::assigned_names(&event);
+                if let Some(keep) = self.keep_names.as_mut().filter(|_| !records.is_empty()) {
+                    keep(records);
                 }
                 if let Some(key) = R::new_key(&event) {
                     self.tell_uplink(ToUplink::Connect(Some(key)));
@@ -250,6 +309,22 @@ impl<R: Role> ControlPlane<R> {
         }
 
         Ok(())
+    }
+
+    /// Packets go where they should, and programs ask us for names.
+    fn is_ready(&self) {
+        if !self.control.progress.is_ready() {
+            tracing::info!(interface = %self.interface.name(), "Ready");
+            self.control.progress.set_ready();
+        }
+    }
+
+    /// The system would ask others than before.
+    async fn handle_resolvers(&mut self, found: Resolvers) -> Result<(), Error> {
+        tracing::debug!(servers = ?found.servers, "The system's name servers");
+        self.exchanges.set_bootstrap(&found.servers);
+
+        self.order(Order::Command(Command::Resolvers(found))).await
     }
 
     async fn handle_uplink(
@@ -302,6 +377,7 @@ impl<R: Role> ControlPlane<R> {
 
     /// Lets everything find its way anew; what still works goes on.
     async fn adapt(&mut self) -> Result<(), Error> {
+        self.exchanges.reset();
         // First, so that it knows before anything is to be said about the new network.
         self.tell_uplink(ToUplink::Check);
 
@@ -316,6 +392,7 @@ impl<R: Role> ControlPlane<R> {
             }
             Request::Reset => {
                 tracing::info!("The network changed");
+                self.exchanges.reset();
                 // The portal hears of the new key before it hears of anything that belongs to it.
                 self.tell_uplink(ToUplink::Disconnect);
                 self.portal = PortalState::Away;

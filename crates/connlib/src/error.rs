@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use connlib_os::netlink::NetlinkError;
+use connlib_os::resolver::ResolverError;
 use connlib_os::tun::TunError;
 use connlib_os::udp::UdpError;
 use connlib_portal::server::ServerError;
@@ -107,6 +108,9 @@ pub enum OsRefused {
     /// Addresses, routes or rules.
     #[error(transparent)]
     Netlink(Arc<NetlinkError>),
+    /// The machine's resolver settings.
+    #[error(transparent)]
+    Resolver(Arc<ResolverError>),
     /// The connection to the portal.
     #[error(transparent)]
     Connect(ConnectError),
@@ -206,6 +210,12 @@ impl From<TunError> for Error {
 impl From<NetlinkError> for Error {
     fn from(error: NetlinkError) -> Self {
         Self::Os(OsRefused::Netlink(Arc::new(error)))
+    }
+}
+
+impl From<ResolverError> for Error {
+    fn from(error: ResolverError) -> Self {
+        Self::Os(OsRefused::Resolver(Arc::new(error)))
     }
 }
 

@@ -22,4 +22,12 @@ pub struct GatewayBuilder {
     config: NodeConfig,
 }
 
+impl GatewayBuilder {
+    /// The file that the site's name servers are read from; `/etc/resolv.conf` by default.
+    pub fn resolv_conf(mut self, path: impl Into<PathBuf>) -> Self {
+        self.config.resolv_conf = Some(path.into());
+        self
+    }
+}
+
 crate::builder::node!(Gateway, GatewayBuilder, OfGateway);

@@ -7,8 +7,9 @@ use std::time::Duration;
 use connlib_os::clock::Clock;
 use tokio::task::spawn_blocking;
 
-use super::body;
+use super::body::{self, Hash};
 use super::http;
+use super::names;
 use super::report::{Fetch, LogCounts, Report, Rtt, Via};
 use crate::args::DemoArgs;
 use crate::exit::{Exit, Failure};
@@ -17,7 +18,7 @@ use crate::rig::broken;
 use crate::rig::contact::ping;
 use crate::rig::network::DirectPath;
 use crate::rig::ping::Pinger;
-use crate::rig::plan::{Place, RESOURCE, RESOURCE_HTTP};
+use crate::rig::plan::{Place, RESOURCE, RESOURCE_DNS, RESOURCE_HTTP};
 use crate::rig::system::{PathKind, System};
 
 /// All that a performance needs.
@@ -42,6 +43,10 @@ impl Play<'_> {
         http::serve(
             self.system.network.namespace(Place::Resource)?,
             RESOURCE_HTTP,
+        )?;
+        names::serve(
+            self.system.network.namespace(Place::Resource)?,
+            RESOURCE_DNS,
         )?;
         self.system
             .narration
@@ -104,29 +109,49 @@ impl Play<'_> {
 
         let mut fetches = Vec::new();
         loop {
-            let network = Arc::clone(&self.system.network);
-            let fetched = spawn_blocking(move || {
-                let namespace = network.namespace(Place::Client)?;
-                http::fetch(namespace, RESOURCE_HTTP, &format!("/{size}"))
-            });
-            let fetched = fetched.await.map_err(broken)??;
-            let fetch = Fetch {
-                url: format!("http://{RESOURCE}/{size}"),
-                via: Via::Cidr,
-                bytes: fetched.bytes,
-                sha256_ok: fetched.hash == expected,
-                bps: fetched.bps(),
-            };
-            self.system.narration.step(format_args!(
-                "Fetched {}: {:.0} Mbit/s",
-                fetch.url,
-                fetch.bps / 1e6
-            ));
-            fetches.push(fetch);
+            if let Some(domain) = &self.system.roles.domain {
+                fetches.push(self.fetch(Via::Dns, domain, expected).await?);
+            }
+            let address = RESOURCE.to_string();
+            fetches.push(self.fetch(Via::Cidr, &address, expected).await?);
             if clock.now() >= end_at {
                 return Ok(fetches);
             }
         }
+    }
+
+    /// Fetches from `host`, which is a name or an address.
+    async fn fetch(&self, via: Via, host: &str, expected: Hash) -> Result<Fetch, Failure> {
+        let network = Arc::clone(&self.system.network);
+        let resolv_conf = self.system.resolv_conf(Place::Client);
+        let (name, size) = (host.to_owned(), self.args.size);
+        let fetched = spawn_blocking(move || {
+            let namespace = network.namespace(Place::Client)?;
+            let address = match via {
+                Via::Dns => (
+                    names::resolve(namespace, &resolv_conf, &name)?,
+                    RESOURCE_HTTP.port(),
+                )
+                    .into(),
+                Via::Cidr => RESOURCE_HTTP,
+            };
+            http::fetch(namespace, address, &format!("/{size}"))
+        });
+        let fetched = fetched.await.map_err(broken)??;
+        let fetch = Fetch {
+            url: format!("http://{host}/{size}"),
+            via,
+            bytes: fetched.bytes,
+            sha256_ok: fetched.hash == expected,
+            bps: fetched.bps(),
+        };
+        self.system.narration.step(format_args!(
+            "Fetched {}: {:.0} Mbit/s",
+            fetch.url,
+            fetch.bps / 1e6
+        ));
+
+        Ok(fetch)
     }
 
     async fn measure_rtt(&self) -> Result<Rtt, Failure> {

@@ -52,6 +52,7 @@ pub(super) struct Fetch {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Via {
+    Dns,
     Cidr,
 }
 
@@ -81,7 +82,7 @@ impl Rtt {
 /// The table for people.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut row = |name: &str, value: String| writeln!(f, "  {name:<22}{value}");
+        let mut row = |name: &str, value: String| writeln!(f, "  {name:<28}{value}");
 
         row("path", self.path.to_string())?;
         row("ready after", in_ms(self.ready))?;

@@ -141,6 +141,12 @@ impl Subnet {
         self.with_host(HOST)
     }
 
+    /// The router's IPv4 address.
+    pub(crate) const fn router_v4(self) -> Ipv4Addr {
+        let [a, b, c, d] = self.v4;
+        Ipv4Addr::new(a, b, c, d + ROUTER_HOST)
+    }
+
     /// The place's own IPv4 address.
     pub(crate) const fn host_v4(self) -> Ipv4Addr {
         let [a, b, c, d] = self.v4;
@@ -175,6 +181,9 @@ pub(crate) const RESOURCE: Ipv4Addr = RESOURCE_NET.host_v4();
 
 /// Where its HTTP server listens.
 pub(crate) const RESOURCE_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(RESOURCE), 80);
+
+/// Where its name server listens.
+pub(crate) const RESOURCE_DNS: SocketAddr = SocketAddr::new(IpAddr::V4(RESOURCE), 53);
 
 /// Where the portal listens.
 pub(crate) const PORTAL: SocketAddr =

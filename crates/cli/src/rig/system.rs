@@ -11,7 +11,7 @@ use super::certificates::{Certificates, write_private};
 use super::children::Children;
 use super::narration::Narration;
 use super::network::{Families, Network};
-use super::plan::{PORTAL, Place};
+use super::plan::{PORTAL, Place, RESOURCE};
 use super::scratch::Scratch;
 use super::topology::Roles;
 use crate::exit::Failure;
@@ -105,7 +105,13 @@ impl System<'_> {
             .await?;
 
         let site = flag("gateway", &self.roles.site);
-        let id = vec![flag("id", "demo-gateway")];
+        // Names are looked up at the resource.
+        let resolv_conf = self.resolv_conf(Place::Gateway);
+        write(&resolv_conf, &format!("nameserver {RESOURCE}\n"))?;
+        let id = vec![
+            flag("id", "demo-gateway"),
+            flag("resolv-conf", resolv_conf.display()),
+        ];
         let gateway = self.start_peer(Place::Gateway, ca, &[site], id).await?;
 
         Ok(Peers {
@@ -122,7 +128,15 @@ impl System<'_> {
     /// It isn't ready in time.
     pub(crate) async fn start_client(&self, place: Place, ca: &Path) -> Result<u32, Failure> {
         let actor = flag("client", &self.roles.actor);
-        let id = vec![flag("id", format_args!("demo-{place}"))];
+        // The machine's own settings are none of the rig's business: this file stands for them.
+        let resolv_conf = self.resolv_conf(place);
+        let router = place.subnet().router_v4();
+        write(&resolv_conf, &format!("nameserver {router}\n"))?;
+        let id = vec![
+            flag("id", format_args!("demo-{place}")),
+            flag("dns", "resolv-conf"),
+            flag("resolv-conf", resolv_conf.display()),
+        ];
 
         self.start_peer(place, ca, &[actor], id).await
     }
@@ -182,6 +196,11 @@ impl System<'_> {
     /// Where the role at `place` answers `connlib status`.
     pub(crate) fn socket(&self, place: Place) -> PathBuf {
         self.scratch.file(&format!("{place}.sock"))
+    }
+
+    /// The file that stands for `/etc/resolv.conf` at `place`.
+    pub(crate) fn resolv_conf(&self, place: Place) -> PathBuf {
+        self.scratch.file(&format!("{place}.resolv.conf"))
     }
 
     /// The token that the role at `place` has joined with.

@@ -21,6 +21,8 @@ pub(crate) struct Roles {
     pub(crate) actor: String,
     /// Where the gateway is.
     pub(crate) site: String,
+    /// A name that the client may reach, if there is any.
+    pub(crate) domain: Option<String>,
 }
 
 /// The demo's own topology.
@@ -36,9 +38,18 @@ name = "office lan"
 address = "10.20.0.0/16"
 sites = ["office"]
 
+[[resource]]
+name = "wiki"
+address = "wiki.corp.test"
+sites = ["office"]
+
 [[policy]]
 group = "staff"
 resource = "office lan"
+
+[[policy]]
+group = "staff"
+resource = "wiki"
 "#;
 
 impl Roles {
@@ -102,7 +113,22 @@ impl Roles {
             .first()
             .ok_or_else(|| wrong(format!("`{}` is at no site; give it one", resource.name)))?;
 
+        let of_actor = |name: &String| {
+            topology
+                .policies
+                .iter()
+                .any(|policy| policy.resource == *name && actor.groups.contains(&policy.group))
+        };
+        let domain = topology.resources.iter().find_map(|resource| {
+            let is_there = resource.sites.contains(site) && of_actor(&resource.name);
+            match &resource.address {
+                Address::Dns { pattern, .. } if is_there => Some(matching(pattern)),
+                Address::Dns { .. } | Address::Cidr(_) | Address::Internet => None,
+            }
+        });
+
         Ok(Self {
+            domain,
             actor: actor.name.clone(),
             site: site.clone(),
             file_name: file_name.to_owned(),
@@ -111,8 +137,22 @@ impl Roles {
     }
 }
 
+/// A name that a pattern matches.
+fn matching(pattern: &str) -> String {
+    let label = |label: &str| match label {
+        "*" | "**" => "wiki".to_owned(),
+        label => label.replace('*', "").replace('?', "w"),
+    };
+    let labels: Vec<_> = pattern.split('.').map(label).collect();
+
+    labels.join(".")
+}
+
 #[cfg(test)]
 mod tests {
+    use connlib_wire::dns::Name;
+    use connlib_wire::pattern::Pattern;
+
     use super::*;
 
     #[test]
@@ -123,6 +163,22 @@ mod tests {
             (roles.actor.as_str(), roles.site.as_str()),
             ("alice", "office")
         );
+        assert_eq!(roles.domain.as_deref(), Some("wiki.corp.test"));
+    }
+
+    #[test]
+    fn a_name_is_found_for_each_pattern() {
+        for pattern in [
+            "*.corp.test",
+            "**.corp.test",
+            "wik?.corp.test",
+            "a*b.corp.test",
+        ] {
+            let name = Name::parse(&matching(pattern)).unwrap();
+            assert!(Pattern::parse(pattern).unwrap().matches(&name), "{name}");
+        }
+        let without = TOPOLOGY.replace("wiki.corp.test", "10.9.0.0/16");
+        assert_eq!(Roles::of(without, "x.toml").unwrap().domain, None);
     }
 
     #[test]
@@ -145,7 +201,7 @@ mod tests {
                 "no cidr resource covers 10.20.0.10",
             ),
             (
-                "[[policy]]\ngroup = \"staff\"\nresource = \"office lan\"",
+                "[[policy]]\ngroup = \"staff\"\nresource = \"office lan\"\n",
                 "[[resource]]\nname = \"x\"\naddress = \"10.9.0.0/16\"\nsites = [\"office\"]\n\
                  [[policy]]\ngroup = \"staff\"\nresource = \"x\"",
                 "no actor may use `office lan`",

@@ -29,6 +29,7 @@ const fn setting(name: &'static str, variables: &'static [&'static str]) -> Name
 const CLIENT: &[Name] = &[
     setting(name::API_URL, &["CONNLIB_API_URL", "FIREZONE_API_URL"]),
     setting(name::CA, &["CONNLIB_CA"]),
+    setting(name::DNS, &["CONNLIB_DNS", "FIREZONE_DNS_CONTROL"]),
     setting(name::ID, &["CONNLIB_ID", "FIREZONE_ID"]),
     setting(
         name::MAX_PARTITION_TIME,
@@ -36,6 +37,7 @@ const CLIENT: &[Name] = &[
     ),
     setting(name::NAME, &["CONNLIB_NAME", "FIREZONE_NAME"]),
     setting(name::READY_FD, &["CONNLIB_READY_FD"]),
+    setting(name::RESOLV_CONF, &["CONNLIB_RESOLV_CONF"]),
     setting(name::SOCKET, &["CONNLIB_SOCKET"]),
     setting(
         name::TOKEN_FILE,
@@ -55,6 +57,7 @@ const GATEWAY: &[Name] = &[
     ),
     setting(name::NAME, &["CONNLIB_NAME", "FIREZONE_NAME"]),
     setting(name::READY_FD, &["CONNLIB_READY_FD"]),
+    setting(name::RESOLV_CONF, &["CONNLIB_RESOLV_CONF"]),
     setting(name::SOCKET, &["CONNLIB_SOCKET"]),
     setting(name::TOKEN_FILE, &["CONNLIB_TOKEN_FILE"]),
     setting(name::TUN, &["CONNLIB_TUN"]),
@@ -100,6 +103,7 @@ pub(crate) mod name {
     pub(crate) const API_URL: &str = "api-url";
     pub(crate) const CA: &str = "ca";
     pub(crate) const DB: &str = "db";
+    pub(crate) const DNS: &str = "dns";
     pub(crate) const HEALTH: &str = "health";
     pub(crate) const ID: &str = "id";
     pub(crate) const INSECURE_PLAINTEXT: &str = "insecure-plaintext";
@@ -111,6 +115,7 @@ pub(crate) mod name {
     pub(crate) const PUBLIC_IP4: &str = "public-ip4";
     pub(crate) const PUBLIC_IP6: &str = "public-ip6";
     pub(crate) const READY_FD: &str = "ready-fd";
+    pub(crate) const RESOLV_CONF: &str = "resolv-conf";
     pub(crate) const SECRET: &str = "secret";
     pub(crate) const SOCKET: &str = "socket";
     pub(crate) const TLS_CERT: &str = "tls-cert";
@@ -134,7 +139,7 @@ impl Role {
     /// The settings that cli.md promises and a later version brings.
     pub(crate) fn later(self) -> &'static [&'static str] {
         match self {
-            Self::Client => &["check", "dns", "internet", "metrics"],
+            Self::Client => &["check", "internet", "metrics"],
             Self::Gateway => &["masquerade", "metrics"],
             Self::Relay => &["metrics"],
             Self::Portal => &[],

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use connlib_os::netlink::QueueLimits;
-use connlib_tunnel::client::{self, Client};
+use connlib_os::resolver;
+use connlib_tunnel::client::{self, Client, NameRecord};
 use connlib_tunnel::gateway::{self, Gateway};
 use connlib_tunnel::{Settings, Status};
 use connlib_wire::key::PublicKey;
@@ -12,6 +13,7 @@ use connlib_wire::portal::{self, turn};
 use ipnet::IpNet;
 
 use super::notices::Relays;
+use crate::client::DnsControl;
 use crate::event_loop::Core;
 use crate::uplink::{self, Protocol};
 
@@ -41,6 +43,8 @@ pub(crate) struct Wanted {
     pub(crate) ipv4: Ipv4Addr,
     pub(crate) ipv6: Ipv6Addr,
     pub(crate) routes: Vec<IpNet>,
+    /// Where programs are to ask for names, and what completes those of one label.
+    pub(crate) names: resolver::Wanted,
 }
 
 /// A role with a TUN device.
@@ -66,6 +70,12 @@ pub(crate) trait Role: Send + 'static {
     const QUEUE: QueueLimits;
 
     fn core(now: Instant, seed: [u8; 32], unix: Duration) -> Self::Core;
+    /// Gives a new core the names that an earlier one has given addresses to.
+    fn restore_names(core: &mut Self::Core, records: &[NameRecord]);
+    /// Names that were given addresses.
+    fn assigned_names(event: &<Self::Core as Core>::Event) -> &[NameRecord];
+    /// How programs here are made to ask us, given what was asked for.
+    fn dns(asked_for: DnsControl) -> DnsControl;
     fn public_key(core: &Self::Core) -> PublicKey;
     fn interface(event: &<Self::Core as Core>::Event) -> Option<Wanted>;
     fn new_key(event: &<Self::Core as Core>::Event) -> Option<PublicKey>;
@@ -88,6 +98,28 @@ impl Role for OfClient {
         Client::new(now, seed, Settings { unix })
     }
 
+    fn restore_names(core: &mut Client, records: &[NameRecord]) {
+        for record in records {
+            if let Err(error) = core.restore_name(record) {
+                tracing::info!(%error, "A name of an earlier run is left out");
+            }
+        }
+    }
+
+    fn assigned_names(event: &client::Event) -> &[NameRecord] {
+        match event {
+            client::Event::NamesAssigned(records) => records,
+            client::Event::InterfaceChanged(_)
+            | client::Event::ResourcesChanged(_)
+            | client::Event::KeyChanged(_)
+            | _ => &[],
+        }
+    }
+
+    fn dns(asked_for: DnsControl) -> DnsControl {
+        asked_for
+    }
+
     fn public_key(core: &Client) -> PublicKey {
         core.public_key()
     }
@@ -101,6 +133,10 @@ impl Role for OfClient {
             ipv4: interface.ipv4,
             ipv6: interface.ipv6,
             routes: interface.routes.clone(),
+            names: resolver::Wanted {
+                servers: interface.name_servers.clone(),
+                search: interface.search_domain.clone(),
+            },
         })
     }
 
@@ -140,6 +176,17 @@ impl Role for OfGateway {
         Gateway::new(now, seed, Settings { unix })
     }
 
+    fn restore_names(_: &mut Gateway, _: &[NameRecord]) {}
+
+    fn assigned_names(_: &gateway::Event) -> &[NameRecord] {
+        &[]
+    }
+
+    /// A gateway asks as its machine does, and nobody here asks it.
+    fn dns(_: DnsControl) -> DnsControl {
+        DnsControl::Off
+    }
+
     fn public_key(core: &Gateway) -> PublicKey {
         core.public_key()
     }
@@ -153,6 +200,10 @@ impl Role for OfGateway {
             ipv4: interface.ipv4,
             ipv6: interface.ipv6,
             routes: interface.routes.clone(),
+            names: resolver::Wanted {
+                servers: Vec::new(),
+                search: None,
+            },
         })
     }
 

@@ -8,11 +8,12 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use connlib_wire::dns::Name;
+use serde::{Deserialize, Serialize};
 
 use crate::ranges;
 
 /// A name and the addresses that stand for it.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct NameRecord {
     /// The name: lower case, without the trailing dot.
     pub domain: String,
