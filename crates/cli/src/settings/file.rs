@@ -160,8 +160,8 @@ mod tests {
             ("api-url = \"a\"\napi_url = \"b\"", "is given twice"),
             ("token = \"t\"", "`token-file`"),
             (
-                "dns = \"off\"",
-                "/etc/c.toml:1: `dns` is not in this version",
+                "internet = \"on\"",
+                "/etc/c.toml:1: `internet` is not in this version",
             ),
             ("listen-port = 3478", "the key `listen-port` is unknown"),
         ] {
