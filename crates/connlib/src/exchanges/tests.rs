@@ -1,7 +1,10 @@
 //! Exchanges with servers of a few lines, on real sockets.
 
+mod authority;
+mod bootstrap;
 mod limits;
 mod tcp;
+mod tls;
 mod udp;
 
 use std::net::{Ipv4Addr, SocketAddr};
