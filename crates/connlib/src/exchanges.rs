@@ -12,6 +12,7 @@
 //! Whom to ask, how often and what to make of it is decided elsewhere ([`connlib_tunnel::dns`]).
 
 mod bootstrap;
+mod https;
 mod lines;
 mod network;
 mod stream;

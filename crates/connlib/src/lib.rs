@@ -42,7 +42,10 @@ mod dial;
 pub mod error;
 pub mod event_loop;
 #[cfg(feature = "net")]
-#[allow(dead_code, reason = "the control plane is about to use it")]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the control plane is about to use it")
+)]
 mod exchanges;
 #[cfg(feature = "net")]
 pub mod gateway;

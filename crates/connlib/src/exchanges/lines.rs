@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::network::Network;
-use super::{Outcome, lock, stream};
+use super::{Outcome, https, lock, stream};
 
 /// The tasks, by their servers.
 pub(super) struct Lines {
@@ -105,10 +105,10 @@ impl Lines {
         inboxes.insert(server.clone(), sender);
         let network = Arc::clone(&self.network);
         match server.clone() {
-            Server::Https(_url) => {}
+            Server::Https(url) => tasks.spawn(https::run(url, network, inbox)),
             server @ (Server::Plain(_) | Server::Tls { .. }) => {
-                tasks.spawn(stream::run(server, network, inbox));
+                tasks.spawn(stream::run(server, network, inbox))
             }
-        }
+        };
     }
 }

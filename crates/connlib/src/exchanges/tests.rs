@@ -2,7 +2,9 @@
 
 mod authority;
 mod bootstrap;
+mod https;
 mod limits;
+mod real;
 mod tcp;
 mod tls;
 mod udp;
