@@ -39,6 +39,8 @@ pub struct Network {
     pub do53: Vec<IpAddr>,
     /// Resolvers over HTTPS, as URLs.
     pub doh: Vec<String>,
+    /// Resolvers over TLS, as URLs: `tls://host[:port]`.
+    pub dot: Vec<String>,
     /// The domain that single-label names are completed with.
     pub search_domain: Option<String>,
 }

@@ -44,6 +44,9 @@ pub struct ShownNetwork {
     pub upstream_do53: Vec<IpAddr>,
     /// Resolvers over HTTPS.
     pub upstream_doh: Vec<String>,
+    /// Resolvers over TLS.
+    #[serde(default)]
+    pub upstream_dot: Vec<String>,
     /// The domain that single-label names are completed with.
     pub search_domain: Option<String>,
 }
@@ -195,6 +198,7 @@ impl Show {
             network: ShownNetwork {
                 upstream_do53: network.do53.clone(),
                 upstream_doh: network.doh.clone(),
+                upstream_dot: network.dot.clone(),
                 search_domain: network.search_domain.clone(),
             },
             relays: (presence.relays.iter())

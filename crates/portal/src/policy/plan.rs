@@ -367,7 +367,8 @@ fn describe(details: &mut Vec<String>, key: &str, current: &str, wanted: &str) {
 
 fn servers(network: &Network) -> String {
     let addresses = network.do53.iter().map(ToString::to_string);
-    let servers: Vec<String> = addresses.chain(network.doh.iter().cloned()).collect();
+    let encrypted = network.dot.iter().chain(&network.doh).cloned();
+    let servers: Vec<String> = addresses.chain(encrypted).collect();
 
     servers.join(", ")
 }

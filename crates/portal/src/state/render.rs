@@ -1,7 +1,7 @@
 //! What is kept, in the words of the wire.
 
 use connlib_wire::id::SiteId;
-use connlib_wire::portal::client::{Do53, Doh, Interface};
+use connlib_wire::portal::client::{Do53, Doh, Dot, Interface};
 use connlib_wire::portal::resource::{
     CidrResource, DnsResource, GatewayResource, InternetResource, Resource, Site, Sites,
 };
@@ -12,11 +12,15 @@ use crate::model::{self, Address, Directory};
 /// The port of plain DNS (RFC 1035 §4.2).
 const DNS_PORT: u16 = 53;
 
-/// A client's addresses and resolvers. Resolvers are of one kind, over HTTPS if there are any of these
-/// (portal-protocol.md §4).
+/// A client's addresses and resolvers. Resolvers are of one kind (portal-protocol.md §4): encrypted if there are any of
+/// these, over HTTPS before TLS, which clients of others don't know.
 pub(super) fn interface(directory: &Directory, addresses: TunnelAddresses) -> Interface {
     let network = directory.network();
-    let do53 = match network.doh.is_empty() {
+    let dot = match network.doh.is_empty() {
+        true => network.dot.as_slice(),
+        false => &[],
+    };
+    let do53 = match network.doh.is_empty() && dot.is_empty() {
         true => network.do53.as_slice(),
         false => &[],
     };
@@ -34,7 +38,7 @@ pub(super) fn interface(directory: &Directory, addresses: TunnelAddresses) -> In
         upstream_doh: (network.doh.iter())
             .map(|url| Doh { url: url.clone() })
             .collect(),
-        upstream_dot: Vec::new(),
+        upstream_dot: dot.iter().map(|url| Dot { url: url.clone() }).collect(),
     }
 }
 

@@ -13,7 +13,10 @@ use super::{Store, StoreError};
 use crate::model::{Account, Directory, Edit};
 
 /// Each step from one version of the layout to the next; the first begins with an empty file.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/0001.sql"),
+    include_str!("../../migrations/0002.sql"),
+];
 
 /// What tells our files from those of others (SQLite's `application_id`): "conn".
 const APPLICATION_ID: i64 = 0x636f_6e6e;

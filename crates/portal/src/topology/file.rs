@@ -105,9 +105,11 @@ impl Source<'_> {
                 network.do53.push(address);
             } else if is_doh_url(text) {
                 network.doh.push(text.clone());
+            } else if is_dot_url(text) {
+                network.dot.push(text.clone());
             } else {
                 let problem = format!(
-                    "`{text}` is not a DNS server; write an IP address (port 53 is meant) or `https://host/path`"
+                    "`{text}` is not a DNS server; write an IP address (port 53 is meant), `https://host/path` or `tls://host`"
                 );
                 return Err(self.wrong(server.span(), "network.upstream_dns", problem));
             }
@@ -368,6 +370,25 @@ impl Names {
 
         Ok(name)
     }
+}
+
+/// Whether `text` is `tls://host[:port]`.
+fn is_dot_url(text: &str) -> bool {
+    let Some(authority) = text.strip_prefix("tls://") else {
+        return false;
+    };
+    let (host, port) = match authority.split_once(']') {
+        Some((host, port)) => (host.strip_prefix('[').unwrap_or_default(), port),
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let is_port = |port: &str| {
+        port.strip_prefix(':')
+            .is_some_and(|it| it.parse::<u16>().is_ok())
+    };
+    let is_clean =
+        |character: char| character.is_ascii_alphanumeric() || ".-_:".contains(character);
+
+    !host.is_empty() && host.chars().all(is_clean) && (port.is_empty() || is_port(port))
 }
 
 /// Whether `text` is `https://host[:port]/path` without a query (client.md §4.1).

@@ -107,6 +107,20 @@ const BAD: &[(&str, &str, usize, &str, &str)] = &[
         "not a DNS server",
     ),
     (
+        "https://dns.example/dns-query",
+        "tls://dns.example/x",
+        2,
+        "network.upstream_dns",
+        "not a DNS server",
+    ),
+    (
+        "https://dns.example/dns-query",
+        "tls://[::1]:99999",
+        2,
+        "network.upstream_dns",
+        "not a DNS server",
+    ),
+    (
         "https://",
         "http://",
         2,

@@ -92,6 +92,20 @@ fn resolvers_are_told_in_both_forms_and_of_one_kind() {
         interface["upstream_doh"],
         json!([{"url": "https://dns.example/dns-query"}])
     );
+    assert!(
+        interface.get("upstream_dot").is_none(),
+        "others don't know it"
+    );
+
+    portal.apply(&format!(
+        "{FILE}\n[network]\nupstream_dns = [\"tls://dns.example\", \"tls://[2620:fe::fe]:8853\"]"
+    ));
+    let interface = portal.only(client, "config_changed")["interface"].clone();
+    assert_eq!(
+        interface["upstream_dot"],
+        json!([{"url": "tls://dns.example"}, {"url": "tls://[2620:fe::fe]:8853"}])
+    );
+    assert_eq!(interface["upstream_doh"], json!([]));
 }
 
 #[test]

@@ -160,6 +160,9 @@ fn set_network(transaction: &Transaction<'_>, network: &Network) -> rusqlite::Re
     for (position, server) in network.doh.iter().enumerate() {
         put("doh", position, server)?;
     }
+    for (position, server) in network.dot.iter().enumerate() {
+        put("dot", position, server)?;
+    }
 
     Ok(())
 }
@@ -302,6 +305,7 @@ fn load_network(connection: &Connection) -> rusqlite::Result<Network> {
     Ok(Network {
         do53: rows(connection, resolvers, ["do53"], |row| parsed(row, 0))?,
         doh: rows(connection, resolvers, ["doh"], |row| row.get(0))?,
+        dot: rows(connection, resolvers, ["dot"], |row| row.get(0))?,
         search_domain: search_domain.flatten(),
     })
 }

@@ -117,13 +117,38 @@ fn a_file_of_a_newer_version_is_refused() {
             error,
             StoreError::Newer {
                 found: 99,
-                known: 1,
+                known: 2,
                 ..
             }
         ),
         "{error:?}"
     );
     assert!(error.to_string().contains("99"), "{error}");
+}
+
+#[test]
+fn a_file_of_the_first_version_is_carried_over() {
+    let (_dir, file) = temporary();
+    drop(open(&file).unwrap());
+    let connection = Connection::open(&file).unwrap();
+    connection
+        .execute_batch(
+            "DROP TABLE resolvers;
+             CREATE TABLE resolvers (kind TEXT NOT NULL CHECK (kind IN ('do53', 'doh')), position INTEGER NOT NULL,
+                 server TEXT NOT NULL, PRIMARY KEY (kind, position)) STRICT;
+             INSERT INTO resolvers VALUES ('do53', 0, '9.9.9.9'), ('doh', 0, 'https://dns.example/');
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+    drop(connection);
+
+    let network = open(&file).unwrap().load().unwrap().network().clone();
+    assert_eq!(
+        network.do53,
+        ["9.9.9.9".parse::<std::net::IpAddr>().unwrap()]
+    );
+    assert_eq!(network.doh, ["https://dns.example/"]);
+    assert!(network.dot.is_empty());
 }
 
 #[test]
@@ -221,6 +246,7 @@ fn topology_edit(directory: &Directory, (kind, a, b, c): (u8, u8, u8, u8)) -> Op
         0 => Edit::SetNetwork(Network {
             do53: vec![[9, 9, 9, a].into(), "fd00::53".parse().unwrap()],
             doh: vec![format!("https://dns{b}.example/"); usize::from(c)],
+            dot: vec![format!("tls://dns{b}.example"); usize::from(c)],
             search_domain: (c == 0).then(|| format!("corp{a}.test")),
         }),
         1 => Edit::PutSite(Site {
