@@ -250,6 +250,22 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn idle_sockets_make_room_for_those_in_use() {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let server = server.local_addr().unwrap();
+        let sockets = Arc::new(Sockets::new(None));
+        for _ in 0..=MAX_SOCKETS {
+            let _right = sockets.rights.acquire().await.unwrap();
+            sockets.put_back(sockets.open(server).unwrap());
+        }
+
+        assert_eq!(lock(&sockets.idle).sockets.len(), MAX_SOCKETS);
+        let _rights = sockets.rights.acquire_many(10).await.unwrap();
+        let _socket = sockets.open(server).unwrap();
+        assert_eq!(lock(&sockets.idle).sockets.len(), MAX_SOCKETS - 10);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn sockets_that_are_too_old_are_closed_though_nobody_asks() {
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();

@@ -96,14 +96,12 @@ impl Connection {
             self.send_what_fits();
             self.incoming.reserve(READ_SIZE);
             let wakes_at = self.wakes_at();
-            // What else there is waits in the inbox.
-            let has_room = self.waiting.len() < MAX_WAITING;
             let end = tokio::select! {
                 read = self.reader.read_buf(&mut self.incoming) => self.handle_read(read),
                 written = write(&mut self.writer, &self.outgoing, self.is_flushed) => {
                     self.handle_written(written)
                 }
-                ask = inbox.recv(), if has_room => match ask {
+                ask = inbox.recv() => match ask {
                     Some(ask) => {
                         self.unsent.push_back(Unsent { ask, tries: 0 });
                         None
