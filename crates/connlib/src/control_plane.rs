@@ -130,10 +130,12 @@ pub(crate) fn start<R: Role>(config: NodeConfig) -> Result<Handle, Error> {
         max_partition_time: config.max_partition_time,
         seed: seed()?,
     };
+    let exchanges = Exchanges::new(Some(MARK), config.ca_file.as_deref())?;
     let connection = Uplink::<R::Protocol>::new(
         uplink_config,
         Some(MARK),
         config.ca_file.as_deref(),
+        Some(exchanges.bootstrap()),
         to_uplink,
         from_uplink,
     )?;
@@ -142,7 +144,6 @@ pub(crate) fn start<R: Role>(config: NodeConfig) -> Result<Handle, Error> {
     let (handle, control) = pair();
     let progress = control.progress.clone();
 
-    let exchanges = Exchanges::new(Some(MARK), config.ca_file.as_deref())?;
     let host_names = HostNamesConfig {
         control: R::dns(config.dns),
         resolv_conf: config.resolv_conf,

@@ -31,6 +31,7 @@ use tokio::task::{self, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
 use crate::tls::TlsError;
+pub(crate) use bootstrap::Bootstrap;
 use lines::Lines;
 use network::Network;
 use udp::Sockets;
@@ -95,6 +96,11 @@ impl Exchanges {
             };
             self.note(joined);
         }
+    }
+
+    /// What resolves the names of hosts that are reached out of the tunnel.
+    pub(crate) fn bootstrap(&self) -> Arc<Bootstrap> {
+        Arc::clone(&self.carriers.network.bootstrap)
     }
 
     /// Says which servers resolve the names of others: the system's. Without any the system itself is asked.

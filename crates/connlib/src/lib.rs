@@ -42,10 +42,6 @@ mod dial;
 pub mod error;
 pub mod event_loop;
 #[cfg(feature = "net")]
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the control plane is about to use it")
-)]
 mod exchanges;
 #[cfg(feature = "net")]
 pub mod gateway;

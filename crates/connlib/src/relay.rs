@@ -283,6 +283,7 @@ impl RelayBuilder {
             config,
             None,
             self.ca_file.as_deref(),
+            None,
             receive_commands,
             send_events,
         )?;

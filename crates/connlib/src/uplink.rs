@@ -36,6 +36,7 @@ pub(crate) use url::{Introduction, PortalUrl};
 
 pub use url::UrlError;
 
+use crate::exchanges::Bootstrap;
 use crate::tls::TlsError;
 use backoff::Backoff;
 use session::{Over, Session};
@@ -180,15 +181,17 @@ pub(crate) struct Uplink<P: Protocol> {
 pub(crate) const CHANNEL_SIZE: usize = 128;
 
 impl<P: Protocol> Uplink<P> {
-    /// Prepares a connection; nothing is sent before [`ToUplink::Connect`]. `mark` is the firewall mark of its sockets.
+    /// Prepares a connection; nothing is sent before [`ToUplink::Connect`]. `mark` is the firewall mark of its sockets;
+    /// without `bootstrap` the system resolves the portal's name.
     pub(crate) fn new(
         config: UplinkConfig,
         mark: Option<u32>,
         ca_file: Option<&Path>,
+        bootstrap: Option<Arc<Bootstrap>>,
         commands: mpsc::Receiver<ToUplink<P::ToPortal>>,
         events: mpsc::Sender<FromUplink<P::FromPortal>>,
     ) -> Result<Self, TlsError> {
-        let dialer = Dialer::new(mark, ca_file)?;
+        let dialer = Dialer::new(mark, ca_file, bootstrap)?;
         let backoff = Backoff::new(config.max_partition_time, config.seed);
 
         Ok(Self {

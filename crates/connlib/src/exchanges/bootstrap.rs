@@ -1,4 +1,4 @@
-//! The addresses of name servers that have names.
+//! The addresses of hosts that are reached out of the tunnel: the portal, and name servers that have names.
 //!
 //! The system's servers are asked and never those of the portal: to reach the portal, such a name may be needed. Nor is the
 //! system's own resolver, because what it asks may be us.
@@ -20,7 +20,7 @@ use super::udp::Sockets;
 use super::{lock, stream};
 
 /// Resolves names, and remembers the addresses.
-pub(super) struct Bootstrap {
+pub(crate) struct Bootstrap {
     mark: Option<u32>,
     udp: Arc<Sockets>,
     state: Mutex<State>,
@@ -77,13 +77,18 @@ impl Bootstrap {
         }
     }
 
+    /// Whether it knows whom to ask.
+    pub(crate) fn has_servers(&self) -> bool {
+        !lock(&self.state).servers.is_empty()
+    }
+
     /// Forgets addresses: on another network there may be others.
     pub(super) fn reset(&self) {
         lock(&self.state).known.clear();
     }
 
     /// Finds the addresses of a host, at least one.
-    pub(super) async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ExchangeError> {
+    pub(crate) async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ExchangeError> {
         let servers = {
             let state = lock(&self.state);
             let known = state.known.get(host);

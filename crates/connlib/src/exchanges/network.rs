@@ -24,7 +24,7 @@ pub(super) struct Network {
     mark: Option<u32>,
     dot: TlsConnector,
     http: TlsConnector,
-    pub(super) bootstrap: Bootstrap,
+    pub(super) bootstrap: Arc<Bootstrap>,
     /// The right to open a connection for HTTP.
     pub(super) openings: Semaphore,
 }
@@ -62,7 +62,7 @@ impl Network {
             mark,
             dot: connector(&["dot"]),
             http: connector(&["h2", "http/1.1"]),
-            bootstrap: Bootstrap::new(mark, udp),
+            bootstrap: Arc::new(Bootstrap::new(mark, udp)),
             openings: Semaphore::new(MAX_OPENINGS),
         })
     }

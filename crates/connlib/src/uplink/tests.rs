@@ -380,6 +380,7 @@ impl Rig {
             config,
             None,
             root.map(NamedTempFile::path),
+            None,
             commands_end,
             events_end,
         );

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
+use connlib_os::resolver::Hosts;
 use rustls_pki_types::ServerName;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -19,6 +20,7 @@ use url::Host;
 use super::ConnectError;
 use super::url::{PortalUrl, Security};
 use crate::dial::{DialError, TCP_TIMEOUT, Transport, connect_any};
+use crate::exchanges::Bootstrap;
 use crate::tls::{self, TlsError};
 
 /// A connection whose owner gets it back from who fails to use it: the handshake swallows what it is given, and behind the
@@ -121,23 +123,30 @@ pub(super) enum Standing {
 pub(super) struct Dialer {
     tls: TlsConnector,
     mark: Option<u32>,
+    /// Resolves the portal's name without the system, which may ask us, who may need the portal for the answer.
+    bootstrap: Option<Arc<Bootstrap>>,
 }
 
 impl Dialer {
     /// `mark` is the firewall mark of the connections; `ca_file` holds roots besides the well-known ones.
-    pub(super) fn new(mark: Option<u32>, ca_file: Option<&Path>) -> Result<Self, TlsError> {
+    pub(super) fn new(
+        mark: Option<u32>,
+        ca_file: Option<&Path>,
+        bootstrap: Option<Arc<Bootstrap>>,
+    ) -> Result<Self, TlsError> {
         let config = tls::client_config(ca_file)?;
 
         Ok(Self {
             tls: TlsConnector::from(Arc::new(config)),
             mark,
+            bootstrap,
         })
     }
 
     /// Opens a connection; addresses are looked up anew each time, because after a change of networks the host may have
     /// others.
     pub(super) async fn dial(&self, url: &PortalUrl) -> Result<Opened, ConnectError> {
-        let addrs = resolve(url).await?;
+        let addrs = self.resolve(url).await?;
         let tcp = connect_any(&addrs, self.mark).await?;
         let ends = Ends {
             local: tcp.local_addr().ok().map(|addr| addr.ip()),
@@ -163,6 +172,48 @@ impl Dialer {
                 source: Arc::new(source),
             }),
         }
+    }
+
+    async fn resolve(&self, url: &PortalUrl) -> Result<Vec<SocketAddr>, ConnectError> {
+        let name = match url.parsed_host() {
+            Some(Host::Ipv4(ip)) => return Ok(vec![(ip, url.port()).into()]),
+            Some(Host::Ipv6(ip)) => return Ok(vec![(ip, url.port()).into()]),
+            Some(Host::Domain(name)) => name,
+            None => url.host(),
+        };
+        let mut addrs: Vec<_> = match self.resolve_without_system(name).await {
+            Some(ips) => ips.into_iter().map(|ip| (ip, url.port()).into()).collect(),
+            None => timeout(TCP_TIMEOUT, lookup_host((name, url.port())))
+                .await
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+                .map_err(|source| ConnectError::Resolve {
+                    host: name.into(),
+                    source: Arc::new(source),
+                })?
+                .collect(),
+        };
+        addrs.sort_unstable();
+        addrs.dedup();
+        if addrs.is_empty() {
+            return Err(ConnectError::NoAddress { host: name.into() });
+        }
+
+        Ok(addrs)
+    }
+
+    /// What static names and the system's servers say; the system knows other ways, so that it is asked when they don't.
+    async fn resolve_without_system(&self, name: &str) -> Option<Vec<IpAddr>> {
+        let bootstrap = self.bootstrap.as_ref().filter(|it| it.has_servers())?;
+        let hosts = Hosts::read("/etc/hosts").unwrap_or_default();
+        let known = hosts.addresses(name);
+        if !known.is_empty() {
+            return Some(known.to_vec());
+        }
+        let found = timeout(TCP_TIMEOUT, bootstrap.resolve(name)).await.ok()?;
+
+        found
+            .inspect_err(|error| tracing::debug!(%error, "The portal's name"))
+            .ok()
     }
 
     /// Compares a connection with one that would be made now. Nothing is sent.
@@ -216,31 +267,6 @@ impl From<DialError> for ConnectError {
     }
 }
 
-async fn resolve(url: &PortalUrl) -> Result<Vec<SocketAddr>, ConnectError> {
-    let name = match url.parsed_host() {
-        Some(Host::Ipv4(ip)) => return Ok(vec![(ip, url.port()).into()]),
-        Some(Host::Ipv6(ip)) => return Ok(vec![(ip, url.port()).into()]),
-        Some(Host::Domain(name)) => name,
-        None => url.host(),
-    };
-    let found = timeout(TCP_TIMEOUT, lookup_host((name, url.port())))
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        .map_err(|source| ConnectError::Resolve {
-            host: name.into(),
-            source: Arc::new(source),
-        })?;
-
-    let mut addrs: Vec<_> = found.collect();
-    addrs.sort_unstable();
-    addrs.dedup();
-    if addrs.is_empty() {
-        return Err(ConnectError::NoAddress { host: name.into() });
-    }
-
-    Ok(addrs)
-}
-
 fn server_name(url: &PortalUrl) -> Option<ServerName<'static>> {
     Some(match url.parsed_host()? {
         Host::Ipv4(ip) => IpAddr::from(ip).into(),
@@ -255,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_connection_has_moved_when_another_would_leave_from_elsewhere() {
-        let dialer = Dialer::new(None, None).unwrap();
+        let dialer = Dialer::new(None, None, None).unwrap();
         let remote = "127.0.0.1:9".parse().ok();
         for (local, remote, standing) in [
             ("127.0.0.1", remote, Standing::Same),
