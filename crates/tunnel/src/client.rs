@@ -4,11 +4,13 @@ mod access;
 mod grants;
 mod name_server;
 mod names;
+mod reasons;
 mod requests;
 mod resources;
 mod sentinels;
 mod setups;
 mod traffic;
+mod upstreams;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

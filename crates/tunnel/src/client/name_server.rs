@@ -8,26 +8,27 @@
 //!                    └─ neither ───────────────────────► the server that the address asked stands for, and then the others
 //! ```
 
-use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use connlib_wire::dns::{Data, ExtendedError, Name, Query, Rcode, RecordType, respond};
 use connlib_wire::id::ResourceId;
 use connlib_wire::ip::IcmpError;
+use connlib_wire::portal::client as portal;
 use connlib_wire::portal::resource::IpStack;
-use connlib_wire::portal::{UpstreamDns, client as portal};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::names::{self, Names};
+use super::reasons::{reason, refusal, told};
 use super::requests::Asked;
 use super::sentinels::Sentinels;
 use super::setups::Key;
+use super::upstreams::configured;
 use super::{Client, Event};
 use crate::dns::{
-    Ask, Asker, Done, Exchange, ExchangeError, ExchangeId, Failure, Inside, Listener, Lookups,
-    Outcome, Resolvers, Server,
+    Ask, Asker, Done, Exchange, ExchangeError, ExchangeId, Inside, Listener, Lookups, Outcome,
+    Resolvers, Server,
 };
 use crate::ranges;
 
@@ -433,99 +434,5 @@ impl Client {
                 .resources
                 .lookup(addr.ip())
                 .is_some_and(|resource| resource.permits_dns(addr.port()))
-    }
-}
-
-/// The servers of the first kind that the portal names any of.
-fn configured(interface: &portal::Interface) -> Vec<Server> {
-    let plain = |ip: IpAddr| Server::Plain((ip, PORT).into());
-    let do53: Vec<_> = interface
-        .upstream_do53
-        .iter()
-        .map(|it| plain(it.ip))
-        .collect();
-    let older: Vec<_> = interface
-        .upstream_dns
-        .iter()
-        .map(|UpstreamDns::IpPort { address }| plain(address.ip()))
-        .collect();
-    let mut encrypted: Vec<_> = interface
-        .upstream_dot
-        .iter()
-        .filter_map(|it| dot(&it.url))
-        .collect();
-    encrypted.extend(interface.upstream_doh.iter().filter_map(|it| doh(&it.url)));
-
-    [do53, older, encrypted]
-        .into_iter()
-        .find(|servers| !servers.is_empty())
-        .unwrap_or_default()
-}
-
-/// A server over HTTPS, if its URL is one that answers can come from (client.md §4.1).
-fn doh(url: &str) -> Option<Server> {
-    let rest = url.strip_prefix("https://")?;
-    let host = rest.split(['/', ':']).next().unwrap_or_default();
-    let is_usable = !host.is_empty() && !rest.contains(['?', '#', ' ']);
-    if !is_usable {
-        tracing::debug!(url, "Not a server to ask over HTTPS");
-    }
-
-    is_usable.then(|| Server::Https(url.to_owned()))
-}
-
-/// A server over TLS: `tls://host[:port]`.
-fn dot(url: &str) -> Option<Server> {
-    let rest = url.strip_prefix("tls://")?;
-    let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, port)) => (host, port.strip_prefix(':')),
-        None => match rest.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (rest, None),
-        },
-    };
-    let port = port.map_or(Some(853), |port| port.parse().ok())?;
-    let is_usable = !host.is_empty() && !host.contains(['/', '?', '#', ' ']);
-    if !is_usable {
-        tracing::debug!(url, "Not a server to ask over TLS");
-    }
-
-    is_usable.then(|| Server::Tls {
-        host: host.to_owned(),
-        port,
-    })
-}
-
-fn told(code: u16, text: impl Into<Cow<'static, str>>) -> ExtendedError {
-    ExtendedError::new(code, text)
-}
-
-/// What refused access means to who asked for a name.
-fn refusal(error: IcmpError) -> ExtendedError {
-    match error {
-        IcmpError::Prohibited => told(
-            ExtendedError::PROHIBITED,
-            "access to this resource is refused by policy",
-        ),
-        IcmpError::Unreachable | IcmpError::TooBig { .. } | _ => told(
-            ExtendedError::NO_REACHABLE_AUTHORITY,
-            "no gateway of the resource's site is online",
-        ),
-    }
-}
-
-fn reason(failure: &Failure) -> ExtendedError {
-    match failure {
-        Failure::NoServers => told(ExtendedError::NOT_READY, "there is no name server to ask"),
-        Failure::Busy => told(ExtendedError::OTHER, "too many questions at once"),
-        Failure::TimedOut => told(
-            ExtendedError::NO_REACHABLE_AUTHORITY,
-            "no name server answered in time",
-        ),
-        Failure::Unreachable(why) => told(
-            ExtendedError::NETWORK_ERROR,
-            format!("no name server can be asked: {why}"),
-        ),
-        Failure::Interrupted => told(ExtendedError::NOT_READY, "the resource has changed"),
     }
 }

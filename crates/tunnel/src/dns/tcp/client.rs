@@ -31,13 +31,16 @@ struct Connection {
     /// What is asked, by the id that it has on this connection: two askers may have chosen the same.
     waiting: BTreeMap<u16, Waiting>,
     next_id: u16,
+    /// Whether it has ever brought an answer.
+    is_proven: bool,
     active_at: Instant,
 }
 
 #[derive(Debug)]
 struct Waiting {
     exchange: ExchangeId,
-    asked_as: u16,
+    /// The question, with its own id.
+    message: Vec<u8>,
     until: Instant,
 }
 
@@ -88,6 +91,7 @@ impl TcpClient {
                 outgoing: VecDeque::new(),
                 waiting: BTreeMap::new(),
                 next_id: self.random.random(),
+                is_proven: false,
                 active_at: now,
             };
             self.connections.insert(server, connection);
@@ -200,7 +204,32 @@ impl TcpClient {
             .map(|(server, _)| *server)
             .collect();
         for server in over {
-            self.end(now, server, "it closed the connection");
+            self.closed(now, server);
+        }
+    }
+
+    /// A server may close a connection just when it is asked something (RFC 7766 §6.2.4): it is asked by a new one.
+    fn closed(&mut self, now: Instant, server: SocketAddr) {
+        let Some(connection) = self.connections.get_mut(&server) else {
+            return;
+        };
+        if !connection.is_proven {
+            return self.end(now, server, "it closed the connection");
+        }
+        let (from, waiting) = (
+            connection.local.ip(),
+            std::mem::take(&mut connection.waiting),
+        );
+        self.end(now, server, "it closed the connection");
+        for waiting in waiting.into_values() {
+            let within = waiting.until.saturating_duration_since(now);
+            self.ask(
+                now,
+                waiting.exchange,
+                (from, server),
+                &waiting.message,
+                within,
+            );
         }
     }
 
@@ -228,7 +257,7 @@ impl Connection {
         message: &[u8],
         until: Instant,
     ) -> bool {
-        let Some((asked_as, rest)) = message.split_first_chunk::<2>() else {
+        let Some((_, rest)) = message.split_first_chunk::<2>() else {
             return false;
         };
         if self.waiting.len() >= MAX_WAITING {
@@ -244,10 +273,9 @@ impl Connection {
         };
         self.outgoing.extend(frame);
         self.active_at = now;
-        let asked_as = u16::from_be_bytes(*asked_as);
         let waiting = Waiting {
             exchange,
-            asked_as,
+            message: message.to_vec(),
             until,
         };
         self.waiting.insert(id, waiting);
@@ -272,7 +300,8 @@ impl Connection {
             };
             // What nobody waits for any longer is ignored, and so is what nobody asked.
             if let Some(waiting) = self.waiting.remove(&u16::from_be_bytes(*id)) {
-                *id = waiting.asked_as.to_be_bytes();
+                *id = waiting.message.first_chunk().copied().unwrap_or_default();
+                self.is_proven = true;
                 self.active_at = now;
                 outcomes.push_back((waiting.exchange, Ok(message)));
             }

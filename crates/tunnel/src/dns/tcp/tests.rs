@@ -235,6 +235,35 @@ fn idle_connections_end_and_new_ones_work() {
 }
 
 #[test]
+fn a_question_that_meets_a_closing_connection_is_asked_by_a_new_one() {
+    let mut world = World::new(1);
+    world.ask(0, 1, b"\0\x01x");
+    world.run();
+    let (id, _) = world.queries[0];
+    world.answer_all(0);
+    world.outcomes.clear();
+    world.ask(0, 2, b"\0\x01y");
+    let now = world.now;
+    world.server.abort(now, id);
+    world.run();
+    world.answer_all(0);
+    let answer = Ok(b"\0\x01y".to_vec());
+    assert_eq!(world.outcomes, [(ExchangeId(2), answer)]);
+
+    // One that never answers is not tried again and again.
+    let mut world = World::new(1);
+    world.ask(0, 1, b"\0\x01x");
+    world.run();
+    let (id, _) = world.queries[0];
+    world.server.abort(world.now, id);
+    world.run();
+    assert!(matches!(
+        world.outcomes.as_slice(),
+        [(ExchangeId(1), Err(_))]
+    ));
+}
+
+#[test]
 fn a_server_that_is_gone_is_told_in_time() {
     let mut world = World::new(1);
     world.loses = Some(1);
