@@ -125,6 +125,7 @@ struct Shown {
     portal: String,
     interface: Option<String>,
     addresses: Vec<String>,
+    name_servers: Vec<NameServer>,
     peers: Vec<Peer>,
     relays: Vec<Relay>,
     resources: Vec<Resource>,
@@ -132,6 +133,13 @@ struct Shown {
     rejected_datagrams: Option<u64>,
     dropped_from_tun: u64,
     dropped_from_peers: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct NameServer {
+    address: String,
+    upstream: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -207,6 +215,11 @@ fn table(status: &Shown) -> String {
     }
     text.push('\n');
 
+    if !status.name_servers.is_empty() {
+        let servers = status.name_servers.iter();
+        let servers = servers.map(|it| format!("{} for {}", it.address, it.upstream));
+        let _ = writeln!(text, "names at {}", servers.collect::<Vec<_>>().join(", "));
+    }
     rows(&mut text, "peer", &status.peers, |peer| {
         let ends = match (&peer.local, &peer.remote) {
             (Some(local), Some(remote)) => format!("{local} → {remote}"),

@@ -326,6 +326,7 @@ impl Client {
 
         Status {
             addresses: addresses.collect(),
+            name_servers: self.name_server.sentinels.status(),
             resources: resources.collect(),
             dropped_from_tun: self.dropped_from_tun,
             dropped_from_peers: self.dropped_from_peers,

@@ -27,7 +27,7 @@ mod ranges;
 mod status;
 
 pub use connlib_link::{Job, Opened, Packets, PeerId, Told};
-pub use status::{PeerStatus, RelayStatus, ResourceStatus, Status};
+pub use status::{NameServerStatus, PeerStatus, RelayStatus, ResourceStatus, Status};
 
 use std::time::{Duration, Instant};
 

@@ -11,6 +11,8 @@ use serde::Serialize;
 pub struct Status {
     /// The tunnel addresses, once the portal has told them.
     pub addresses: Vec<IpAddr>,
+    /// Where a client answers for name servers, and for which ones, in the order in which they are to be asked.
+    pub name_servers: Vec<NameServerStatus>,
     /// Every link.
     pub peers: Vec<PeerStatus>,
     /// Every relay.
@@ -63,6 +65,15 @@ pub struct RelayStatus {
     pub relayed: Vec<SocketAddr>,
     /// The round-trip time of requests to it.
     pub rtt_ms: Option<f64>,
+}
+
+/// One address at which a client answers questions.
+#[derive(Clone, Debug, Serialize)]
+pub struct NameServerStatus {
+    /// The address.
+    pub address: IpAddr,
+    /// The server that is asked first for names that are no resources.
+    pub upstream: String,
 }
 
 /// One resource.

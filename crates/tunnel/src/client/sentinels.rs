@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::NameServerStatus;
 use crate::dns::Server;
 use crate::ranges::{self, SENTINELS_V4, SENTINELS_V6};
 
@@ -69,6 +70,15 @@ impl Sentinels {
     /// Every address, in the order in which they are to be asked.
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.mapping.iter().map(|(address, _)| *address)
+    }
+
+    pub(super) fn status(&self) -> Vec<NameServerStatus> {
+        let status = |(address, server): &(IpAddr, Server)| NameServerStatus {
+            address: *address,
+            upstream: server.to_string(),
+        };
+
+        self.mapping.iter().map(status).collect()
     }
 
     /// All servers, that of the address first, then the others in order.
