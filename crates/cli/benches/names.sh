@@ -75,17 +75,17 @@ for ((run = 0; run < 3; run++)); do
     perf -d "$work/few" -l "$seconds" -q 64 >"$work/out"
     echo "answers from the client itself: $(figures <"$work/out"), $(awk -v t=$(($(cpu) - ticks)) -v s="$seconds" 'BEGIN {printf "%.0f %% of a core", t / s}')"
 done
-perf -d "$work/few" -l "$seconds" -q 1 -c 1 -Q 1000 -v >"$work/out"
+perf -d "$work/few" -l "$seconds" -q 20 -c 1 -Q 1000 -v >"$work/out"
 echo "1,000 q/s, idle: $(p99 <"$work/out"); $(figures <"$work/out")"
 
 inside resource iperf3 -s >/dev/null 2>&1 &
 server=$!
-until inside client iperf3 -c 10.20.0.10 -t 0.1 >/dev/null 2>&1; do sleep 0.2; done
+until inside client iperf3 -c 10.20.0.10 -n 1K >/dev/null 2>&1; do sleep 0.2; done
 for direction in "" -R; do
     inside client iperf3 -c 10.20.0.10 -P 4 -t $((seconds + 2)) $direction >/dev/null 2>&1 &
     load=$!
     sleep 1
-    perf -d "$work/few" -l "$seconds" -q 1 -c 1 -Q 100 -v >"$work/out"
+    perf -d "$work/few" -l "$seconds" -q 20 -c 1 -Q 100 -v >"$work/out"
     wait "$load"
     echo "100 q/s beside four streams ${direction:-up}: $(p99 <"$work/out"); $(figures <"$work/out")"
 done

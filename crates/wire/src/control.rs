@@ -91,10 +91,16 @@ impl Control {
         })
     }
 
-    /// Writes the packet; `None` if it is larger than a tunnel carries.
+    /// Writes the packet; `None` if it is larger than a tunnel carries, or has other than four or eight addresses for a name:
+    /// gateways take no others (client.md §7).
     pub fn to_packet(&self, pool: &Pool) -> Option<Packet<Buffer>> {
         let (kind, payload) = match self {
-            Self::AssignedIps(event) => (0, serde_json::to_vec(event).ok()?),
+            Self::AssignedIps(event) => {
+                if ![4, 8].contains(&event.proxy_ips.len()) {
+                    return None;
+                }
+                (0, serde_json::to_vec(event).ok()?)
+            }
             Self::DomainStatus(event) => (1, serde_json::to_vec(event).ok()?),
             Self::Goodbye => (2, Vec::new()),
         };
@@ -179,6 +185,26 @@ mod tests {
         let bytes = written(&assigned);
         assert_eq!(bytes[4..6], [0x00, 0xFB]); // V3
         assert_eq!(read(&bytes), assigned);
+    }
+
+    #[test]
+    fn the_longest_name_fits_and_five_addresses_are_refused() {
+        let domain = format!("{}com", format!("{}.", "a".repeat(49)).repeat(5));
+        let loopback = ["127.0.0.1"; 4].into_iter().chain(["::1"; 4]);
+        let mut assigned = AssignedIps {
+            resource: resource(),
+            domain,
+            proxy_ips: loopback.map(|ip| ip.parse().unwrap()).collect(),
+        };
+        assert_eq!(assigned.domain.len(), 253);
+        let bytes = written(&Control::AssignedIps(assigned.clone()));
+        assert_eq!(bytes.len() - 48, 402); // V5
+
+        for count in [7, 5, 3, 0] {
+            assigned.proxy_ips.truncate(count);
+            let packet = Control::AssignedIps(assigned.clone()).to_packet(&Pool::new(2_048, 1));
+            assert!(packet.is_none(), "{count}");
+        }
     }
 
     #[test]

@@ -29,19 +29,22 @@ pub(super) struct Key {
 
 #[derive(Debug)]
 enum Setup {
-    /// The gateway was asked.
-    Pending {
-        /// Whether packets wait for its answer. They don't where they were flowing before.
-        holds: bool,
-        held: VecDeque<Buffer>,
-        first_told_at: Instant,
-        told_at: Instant,
-        again_at: Instant,
-    },
+    /// The gateway was asked. Few are, and of the others there may be very many.
+    Pending(Box<Pending>),
     /// It translates.
     Active,
     /// It doesn't, and says so to whoever sends.
     Failed,
+}
+
+#[derive(Debug)]
+struct Pending {
+    /// Whether packets wait for the answer. They don't where they were flowing before.
+    holds: bool,
+    held: VecDeque<Buffer>,
+    first_told_at: Instant,
+    told_at: Instant,
+    again_at: Instant,
 }
 
 /// What to do with a packet for a name.
@@ -72,11 +75,11 @@ impl Setups {
         pool: &Pool,
     ) -> Gate {
         match self.by_key.get_mut(key) {
-            Some(Setup::Active | Setup::Failed | Setup::Pending { holds: false, .. }) => Gate::Pass,
-            Some(Setup::Pending { held, .. }) => {
-                keep(held, packet, pool);
+            Some(Setup::Pending(pending)) if pending.holds => {
+                keep(&mut pending.held, packet, pool);
                 Gate::Held
             }
+            Some(Setup::Active | Setup::Failed | Setup::Pending(_)) => Gate::Pass,
             None => {
                 let mut held = VecDeque::new();
                 keep(&mut held, packet, pool);
@@ -92,15 +95,13 @@ impl Setups {
             // What flows goes on flowing meanwhile.
             Some(Setup::Active) => self.begin(now, key, false, VecDeque::new()),
             Some(Setup::Failed) | None => self.begin(now, key, true, VecDeque::new()),
-            Some(Setup::Pending {
-                told_at, again_at, ..
-            }) => {
-                if *told_at + REPEAT_AFTER > now {
+            Some(Setup::Pending(pending)) => {
+                if pending.told_at + REPEAT_AFTER > now {
                     return false;
                 }
-                *told_at = now;
-                let former = std::mem::replace(again_at, now + REPEAT_AFTER);
-                let again_at = *again_at;
+                pending.told_at = now;
+                let again_at = now + REPEAT_AFTER;
+                let former = std::mem::replace(&mut pending.again_at, again_at);
                 self.schedule.remove(&(former, key.clone()));
                 self.schedule.insert((again_at, key));
             }
@@ -120,9 +121,9 @@ impl Setups {
             NatStatus::Inactive => Setup::Failed,
         };
         match self.by_key.insert(key.clone(), new) {
-            Some(Setup::Pending { held, again_at, .. }) => {
-                self.schedule.remove(&(again_at, key.clone()));
-                held
+            Some(Setup::Pending(pending)) => {
+                self.schedule.remove(&(pending.again_at, key.clone()));
+                pending.held
             }
             Some(Setup::Active | Setup::Failed) | None => VecDeque::new(),
         }
@@ -136,27 +137,20 @@ impl Setups {
                 break;
             }
             self.schedule.remove(&(at, key.clone()));
-            let Some(Setup::Pending {
-                first_told_at,
-                told_at,
-                again_at,
-                held,
-                ..
-            }) = self.by_key.get_mut(&key)
-            else {
+            let Some(Setup::Pending(pending)) = self.by_key.get_mut(&key) else {
                 continue;
             };
-            if *first_told_at + GIVE_UP_AFTER <= now {
-                unanswered.append(held);
+            let give_up_at = pending.first_told_at + GIVE_UP_AFTER;
+            if give_up_at <= now {
+                unanswered.append(&mut pending.held);
                 self.by_key.remove(&key);
                 continue;
             }
             // As long as it has taken so far: 2, 4, 8 seconds.
-            let pause = now.saturating_duration_since(*first_told_at);
-            *told_at = now;
-            *again_at =
-                (now + pause.clamp(REPEAT_AFTER, MAX_REPEAT)).min(*first_told_at + GIVE_UP_AFTER);
-            self.schedule.insert((*again_at, key.clone()));
+            let pause = now.saturating_duration_since(pending.first_told_at);
+            pending.told_at = now;
+            pending.again_at = (now + pause.clamp(REPEAT_AFTER, MAX_REPEAT)).min(give_up_at);
+            self.schedule.insert((pending.again_at, key.clone()));
             again.push(key);
         }
 
@@ -181,9 +175,9 @@ impl Setups {
         let keys = self.by_key.keys().filter(|key| is_meant(key));
         let mut forgotten: Vec<_> = keys.map(|key| (key.clone(), VecDeque::new())).collect();
         for (key, waited) in &mut forgotten {
-            if let Some(Setup::Pending { held, again_at, .. }) = self.by_key.remove(key) {
-                *waited = held;
-                self.schedule.remove(&(again_at, key.clone()));
+            if let Some(Setup::Pending(pending)) = self.by_key.remove(key) {
+                *waited = pending.held;
+                self.schedule.remove(&(pending.again_at, key.clone()));
             }
         }
 
@@ -193,14 +187,14 @@ impl Setups {
     fn begin(&mut self, now: Instant, key: Key, holds: bool, held: VecDeque<Buffer>) {
         let again_at = now + REPEAT_AFTER;
         self.schedule.insert((again_at, key.clone()));
-        let pending = Setup::Pending {
+        let pending = Pending {
             holds,
             held,
             first_told_at: now,
             told_at: now,
             again_at,
         };
-        self.by_key.insert(key, pending);
+        self.by_key.insert(key, Setup::Pending(Box::new(pending)));
     }
 }
 

@@ -269,3 +269,6 @@ impl Inside {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,8 @@ pub(crate) struct Lookups<A> {
     /// When each pending one is to be looked at.
     schedule: BTreeSet<(Instant, u64)>,
     exchanges: VecDeque<Exchange>,
+    /// What carriers have and haven't brought back.
+    carried: BTreeSet<ExchangeId>,
     done: VecDeque<Done<A>>,
     askers: usize,
     next_id: u64,
@@ -136,6 +138,9 @@ pub(crate) enum Failure {
 const MAX_PENDING: usize = 4_096;
 const MAX_ASKERS: usize = 8_192;
 
+/// How many exchanges carriers have at once: as many as they take (io.md §4), and a few less.
+const MAX_CARRIED: usize = 900;
+
 /// How long a better answer than one that no longer holds is waited for (RFC 8767 §5).
 const STALE_AFTER: Duration = Duration::from_millis(1_800);
 
@@ -150,6 +155,7 @@ impl<A: Clone + PartialEq> Lookups<A> {
             under_way: BTreeMap::new(),
             schedule: BTreeSet::new(),
             exchanges: VecDeque::new(),
+            carried: BTreeSet::new(),
             done: VecDeque::new(),
             askers: 0,
             next_id: 0,
@@ -226,6 +232,7 @@ impl<A: Clone + PartialEq> Lookups<A> {
         id: ExchangeId,
         outcome: Result<Vec<u8>, ExchangeError>,
     ) {
+        self.carried.remove(&id);
         let Some(exchange) = self.under_way.remove(&id) else {
             return;
         };
@@ -297,9 +304,19 @@ impl<A: Clone + PartialEq> Lookups<A> {
         }
     }
 
-    /// An exchange to be carried.
+    /// An exchange to be carried. There are none while too many are.
     pub(crate) fn poll_exchange(&mut self) -> Option<Exchange> {
-        self.exchanges.pop_front()
+        while self.carried.len() < MAX_CARRIED {
+            let exchange = self.exchanges.pop_front()?;
+            // Nobody waits for it any longer.
+            if !self.under_way.contains_key(&exchange.id) {
+                continue;
+            }
+            self.carried.insert(exchange.id);
+            return Some(exchange);
+        }
+
+        None
     }
 
     /// A question that has its answer, or gets none.
@@ -308,7 +325,9 @@ impl<A: Clone + PartialEq> Lookups<A> {
     }
 
     pub(crate) fn has_output(&self) -> bool {
-        !self.exchanges.is_empty() || !self.done.is_empty()
+        let has_exchange = !self.exchanges.is_empty() && self.carried.len() < MAX_CARRIED;
+
+        has_exchange || !self.done.is_empty()
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
@@ -325,6 +344,7 @@ impl<A: Clone + PartialEq> Lookups<A> {
         self.health = Health::default();
         self.under_way.clear();
         self.exchanges.clear();
+        self.carried.clear();
         let ids: Vec<u64> = self.pending.keys().copied().collect();
         for id in ids {
             if let Some(pending) = self.pending.get_mut(&id) {

@@ -1,7 +1,8 @@
 //! Names at the site of a gateway: which addresses they have, and what its name servers say of them (gateway.md §9.3, §11, §12).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::time::{Duration, Instant};
 
 use connlib_link::PeerId;
@@ -29,6 +30,12 @@ pub(super) struct Names {
     hosts: BTreeMap<String, Vec<IpAddr>>,
     /// What clients wait for, by a number of our own.
     set_ups: BTreeMap<u64, SetUp>,
+    /// What is looked up once others are done; clients take turns.
+    queued: BTreeMap<PeerId, VecDeque<SetUp>>,
+    /// All that are looked up or wait.
+    wanted: BTreeSet<Key>,
+    /// Whose turn was last.
+    served: Option<PeerId>,
     next_set_up: u64,
     finished: Vec<(SetUp, Result<(), ()>)>,
 }
@@ -57,6 +64,17 @@ struct SetUp {
     has_timed_out: bool,
 }
 
+/// What makes two set-ups one: client, resource, name, and the first of the addresses.
+type Key = (PeerId, ResourceId, Name, Option<IpAddr>);
+
+impl SetUp {
+    fn key(&self) -> Key {
+        let first = self.proxies.first().copied();
+
+        (self.client, self.resource, self.name.clone(), first)
+    }
+}
+
 /// Where we answer questions for our site (gateway.md §1).
 const PORT: u16 = 53_535;
 
@@ -64,9 +82,11 @@ const PORT: u16 = 53_535;
 const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// How many set-ups of one client, and of all of them, are under way at once. One more is refused, so that the client knows.
-const MAX_PER_CLIENT: usize = 256;
-const MAX_SET_UPS: usize = 1_000;
+/// How many set-ups are looked up at once (gateway.md §1 has a thousand, each of which is two questions).
+const MAX_SET_UPS: usize = 400;
+
+/// How many of one client wait for that. One more is refused, so that the client knows.
+const MAX_QUEUED: usize = 4_096;
 
 /// How many bytes of an answer travel by UDP (gateway.md §12).
 const MAX_UDP_ANSWER: usize = 1_200;
@@ -82,6 +102,9 @@ impl Names {
             search: Vec::new(),
             hosts: BTreeMap::new(),
             set_ups: BTreeMap::new(),
+            queued: BTreeMap::new(),
+            wanted: BTreeSet::new(),
+            served: None,
             next_set_up: 0,
             finished: Vec::new(),
         }
@@ -130,27 +153,45 @@ impl Names {
         self.lookups.forget_answers();
     }
 
-    /// Begins to look for the addresses of a name.
-    fn resolve(&mut self, now: Instant, mut set_up: SetUp) {
-        let is_same = |other: &&SetUp| {
-            (other.client, other.resource, &other.name, &other.proxies)
-                == (
-                    set_up.client,
-                    set_up.resource,
-                    &set_up.name,
-                    &set_up.proxies,
-                )
-        };
-        if self.set_ups.values().find(is_same).is_some() {
+    /// Looks for the addresses of a name, or lets it wait for its turn.
+    fn resolve(&mut self, now: Instant, set_up: SetUp) {
+        if !self.wanted.insert(set_up.key()) {
             // Its outcome is on the way.
             return;
         }
-        let of_client = |other: &&SetUp| other.client == set_up.client;
-        let count = self.set_ups.values().filter(of_client).count();
-        if self.set_ups.len() >= MAX_SET_UPS || count >= MAX_PER_CLIENT {
+        let queue = self.queued.entry(set_up.client).or_default();
+        if queue.len() >= MAX_QUEUED {
             self.finished.push((set_up, Err(())));
-            return;
+        } else {
+            queue.push_back(set_up);
         }
+        self.serve_queued(now);
+    }
+
+    fn serve_queued(&mut self, now: Instant) {
+        while self.set_ups.len() < MAX_SET_UPS {
+            let after = self.served.map_or(Unbounded, Excluded);
+            let next = self.queued.range_mut((after, Unbounded)).next();
+            let next = match next {
+                Some(next) => Some(next),
+                None => self.queued.iter_mut().next(),
+            };
+            let Some((client, queue)) = next else {
+                return;
+            };
+            let client = *client;
+            self.served = Some(client);
+            let set_up = queue.pop_front();
+            if queue.is_empty() {
+                self.queued.remove(&client);
+            }
+            if let Some(set_up) = set_up {
+                self.look_up(now, set_up);
+            }
+        }
+    }
+
+    fn look_up(&mut self, now: Instant, mut set_up: SetUp) {
         if let Some(known) = self.hosts.get(set_up.name.as_str()) {
             set_up.found = known.iter().copied().collect();
             self.finished.push((set_up, Ok(())));
@@ -186,7 +227,7 @@ impl Names {
         self.search.iter().filter_map(completed).collect()
     }
 
-    fn handle_addresses(&mut self, number: u64, outcome: &Outcome) {
+    fn handle_addresses(&mut self, now: Instant, number: u64, outcome: &Outcome) {
         let Some(set_up) = self.set_ups.get_mut(&number) else {
             return;
         };
@@ -206,6 +247,7 @@ impl Names {
             self.finished
                 .push((set_up, if is_known { Ok(()) } else { Err(()) }));
         }
+        self.serve_queued(now);
     }
 
     fn answer(&mut self, now: Instant, asker: Asker, query: &Query, outcome: &Outcome) {
@@ -301,10 +343,11 @@ impl Gateway {
                 } = done;
                 match asker {
                     Wants::Answer(asker) => self.names.answer(now, asker, &query, &outcome),
-                    Wants::Addresses(number) => self.names.handle_addresses(number, &outcome),
+                    Wants::Addresses(number) => self.names.handle_addresses(now, number, &outcome),
                 }
             }
             for (set_up, outcome) in std::mem::take(&mut self.names.finished) {
+                self.names.wanted.remove(&set_up.key());
                 self.finish_set_up(now, set_up, outcome);
             }
             while let Some(packet) = self.names.listener.poll_packet() {

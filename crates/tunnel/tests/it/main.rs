@@ -12,6 +12,7 @@
 mod client;
 mod gateway;
 mod names;
+mod names_regressions;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};

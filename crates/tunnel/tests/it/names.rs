@@ -14,21 +14,21 @@ use connlib_wire::portal::client::{FromPortal, ToPortal};
 use crate::{RELAYS, SETTINGS, raw, start};
 
 pub const WIKI: &str = "3f2a1b0c-5d6e-4f70-8192-a3b4c5d6e7f8";
-const OTHER: &str = "4f2a1b0c-5d6e-4f70-8192-a3b4c5d6e7f8";
-const OWN: &str = "100.64.0.1";
+pub const OTHER: &str = "4f2a1b0c-5d6e-4f70-8192-a3b4c5d6e7f8";
+pub const OWN: &str = "100.64.0.1";
 const SITE: &str = r#"[{"id":"2b7c9e44-1a5d-4f60-8c3e-7d2f1b0a9c88","name":"hq"}]"#;
-const SENTINEL: &str = "100.100.111.1";
+pub const SENTINEL: &str = "100.100.111.1";
 
 /// A client whose system asks 1.1.1.1 and 1.0.0.1.
-struct World {
-    client: Client,
-    now: Instant,
+pub struct World {
+    pub client: Client,
+    pub now: Instant,
     next_id: u16,
-    events: Vec<Event>,
+    pub events: Vec<Event>,
 }
 
 impl World {
-    fn new(resources: &str) -> Self {
+    pub fn new(resources: &str) -> Self {
         let now = start();
         let mut world = Self {
             client: Client::new(now, [1; 32], SETTINGS),
@@ -43,21 +43,21 @@ impl World {
         world
     }
 
-    fn say(&mut self, event: &str, payload: &str) {
+    pub fn say(&mut self, event: &str, payload: &str) {
         let message = FromPortal::parse(event, &raw(payload)).unwrap();
         self.client.handle_message(self.now, message);
         self.drain();
     }
 
     /// `extra` is more of the interface, with a comma in front.
-    fn init(&mut self, resources: &str, extra: &str) {
+    pub fn init(&mut self, resources: &str, extra: &str) {
         let interface = format!(r#"{{"ipv4":"{OWN}","ipv6":"fd00:2021:1111::1"{extra}}}"#);
         let payload =
             format!(r#"{{"interface":{interface},"resources":[{resources}],"relays":{RELAYS}}}"#);
         self.say("init", &payload);
     }
 
-    fn resolvers(&mut self, servers: &[&str]) {
+    pub fn resolvers(&mut self, servers: &[&str]) {
         let resolvers = Resolvers {
             servers: servers.iter().map(|ip| server(ip)).collect(),
             ..Resolvers::default()
@@ -72,13 +72,13 @@ impl World {
         }
     }
 
-    fn after(&mut self, pause: Duration) {
+    pub fn after(&mut self, pause: Duration) {
         self.now += pause;
         self.client.handle_timeout(self.now);
         self.drain();
     }
 
-    fn send(&mut self, query: &[u8], from: &str, to: &str) {
+    pub fn send(&mut self, query: &[u8], from: &str, to: &str) {
         let pool = Pool::new(2_048, 1);
         let packet = ip::udp(&pool, from.parse().unwrap(), server(to), query).unwrap();
         self.client.handle_packet(self.now, packet.bytes());
@@ -86,7 +86,7 @@ impl World {
     }
 
     /// Asks by UDP; returns the question's id.
-    fn ask_at(&mut self, name: &str, record_type: RecordType, sentinel: &str) -> u16 {
+    pub fn ask_at(&mut self, name: &str, record_type: RecordType, sentinel: &str) -> u16 {
         self.next_id += 1;
         let query = Query::new(&Name::parse(name).unwrap(), record_type);
         let own = if sentinel.contains(':') {
@@ -98,12 +98,12 @@ impl World {
         self.next_id
     }
 
-    fn ask(&mut self, name: &str, record_type: RecordType) -> u16 {
+    pub fn ask(&mut self, name: &str, record_type: RecordType) -> u16 {
         self.ask_at(name, record_type, SENTINEL)
     }
 
     /// The next answer, whose way back is checked.
-    fn answer(&mut self) -> Option<Answer> {
+    pub fn answer(&mut self) -> Option<Answer> {
         let packet = Packet::parse(self.client.poll_packet()?).unwrap();
         assert!(packet.checksums_match());
         assert_eq!(packet.source_port(), Some(53));
@@ -111,7 +111,7 @@ impl World {
     }
 
     /// Asks, and gets an answer at once.
-    fn resolve(&mut self, name: &str, record_type: RecordType) -> Answer {
+    pub fn resolve(&mut self, name: &str, record_type: RecordType) -> Answer {
         let id = self.ask(name, record_type);
         let answer = self
             .answer()
@@ -120,15 +120,15 @@ impl World {
         answer
     }
 
-    fn addresses(&mut self, name: &str, record_type: RecordType) -> Vec<String> {
+    pub fn addresses(&mut self, name: &str, record_type: RecordType) -> Vec<String> {
         addresses(&self.resolve(name, record_type))
     }
 
-    fn exchanges(&mut self) -> Vec<Exchange> {
+    pub fn exchanges(&mut self) -> Vec<Exchange> {
         std::iter::from_fn(|| self.client.poll_exchange()).collect()
     }
 
-    fn exchange(&mut self) -> Exchange {
+    pub fn exchange(&mut self) -> Exchange {
         let mut exchanges = self.exchanges();
         assert_eq!(exchanges.len(), 1);
         exchanges.remove(0)
@@ -140,13 +140,13 @@ impl World {
     }
 
     /// Lets the server of an exchange answer with addresses, for `ttl` seconds.
-    fn reply(&mut self, exchange: &Exchange, ttl: u32, records: &[Data]) {
+    pub fn reply(&mut self, exchange: &Exchange, ttl: u32, records: &[Data]) {
         let query = Query::parse(&exchange.message).unwrap();
         let message = respond(&query, Rcode::NOERROR, ttl, records, None);
         self.outcome(exchange, Ok(message));
     }
 
-    fn interface(&self) -> Interface {
+    pub fn interface(&self) -> Interface {
         let mut latest = None;
         for event in &self.events {
             if let Event::InterfaceChanged(interface) = event {
@@ -156,7 +156,7 @@ impl World {
         latest.unwrap()
     }
 
-    fn sentinels(&self) -> Vec<String> {
+    pub fn sentinels(&self) -> Vec<String> {
         let servers = self.interface().name_servers;
         servers.iter().map(IpAddr::to_string).collect()
     }
@@ -171,7 +171,7 @@ impl World {
         all
     }
 
-    fn requests(&mut self) -> usize {
+    pub fn requests(&mut self) -> usize {
         let messages = std::iter::from_fn(|| self.client.poll_message());
         messages
             .filter(|message| matches!(message, ToPortal::RequestAuthorization(_)))
@@ -179,7 +179,7 @@ impl World {
     }
 }
 
-fn server(ip: &str) -> SocketAddr {
+pub fn server(ip: &str) -> SocketAddr {
     (ip.parse::<IpAddr>().unwrap(), 53).into()
 }
 
@@ -188,19 +188,19 @@ fn addresses(answer: &Answer) -> Vec<String> {
     answer.addresses().map(|(ip, _)| ip.to_string()).collect()
 }
 
-fn dns(id: &str, pattern: &str, stack: &str) -> String {
+pub fn dns(id: &str, pattern: &str, stack: &str) -> String {
     format!(
         r#"{{"type":"dns","id":"{id}","name":"wiki","address":"{pattern}","ip_stack":"{stack}","gateway_groups":{SITE}}}"#
     )
 }
 
-fn cidr(id: &str, network: &str) -> String {
+pub fn cidr(id: &str, network: &str) -> String {
     format!(
         r#"{{"type":"cidr","id":"{id}","name":"lan","address":"{network}","gateway_groups":{SITE}}}"#
     )
 }
 
-const V4: [&str; 4] = ["100.96.0.1", "100.96.0.2", "100.96.0.3", "100.96.0.4"];
+pub const V4: [&str; 4] = ["100.96.0.1", "100.96.0.2", "100.96.0.3", "100.96.0.4"];
 const V6: [&str; 4] = [
     "fd00:2021:1111:8000::",
     "fd00:2021:1111:8000::1",
@@ -784,13 +784,21 @@ fn too_many_questions_are_refused_and_the_rest_still_answered() {
         );
         refused += 1;
     }
-    let exchanges = world.exchanges();
-    assert_eq!((exchanges.len(), refused), (4_096, 65_535 - 4_096));
-    for exchange in exchanges {
-        world.reply(&exchange, 60, &[Data::A([192, 0, 2, 7].into())]);
+    assert_eq!(refused, 65_535 - 4_096);
+    let mut carried = 0;
+    loop {
+        let exchanges = world.exchanges();
+        if exchanges.is_empty() {
+            break;
+        }
+        assert!(exchanges.len() <= 900, "carriers take no more at once");
+        carried += exchanges.len();
+        for exchange in exchanges {
+            world.reply(&exchange, 60, &[Data::A([192, 0, 2, 7].into())]);
+        }
     }
     let answers = std::iter::from_fn(|| world.answer());
-    assert_eq!(answers.count(), 4_096);
+    assert_eq!((carried, answers.count()), (4_096, 4_096));
 }
 
 #[test]
