@@ -16,12 +16,13 @@ const PROXY: &str = "100.96.0.1";
 
 /// The resources that access is asked for.
 fn asked_for(world: &mut World) -> Vec<String> {
-    let messages = std::iter::from_fn(|| world.client.poll_message());
-    let resource = |message| match message {
-        ToPortal::RequestAuthorization(request) => Some(request.resource_id.to_string()),
-        _ => None,
-    };
-    messages.filter_map(resource).collect()
+    let mut resources = Vec::new();
+    while let Some(message) = world.client.poll_message() {
+        if let ToPortal::RequestAuthorization(request) = message {
+            resources.push(request.resource_id.to_string());
+        }
+    }
+    resources
 }
 
 /// The ICMP type and code of the next packet for the TUN device.
