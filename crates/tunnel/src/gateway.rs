@@ -3,6 +3,7 @@
 mod names;
 mod nat;
 mod peers;
+mod set_ups;
 mod traffic;
 
 use std::collections::VecDeque;

@@ -1,8 +1,7 @@
 //! Names at the site of a gateway: which addresses they have, and what its name servers say of them (gateway.md §9.3, §11, §12).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::ops::Bound::{Excluded, Unbounded};
 use std::time::{Duration, Instant};
 
 use connlib_link::PeerId;
@@ -15,6 +14,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::Gateway;
+use super::set_ups::{Finding, SetUp, SetUps};
 use crate::dns::{
     Ask, Asker, Carrier, Done, ExchangeError, ExchangeId, Failure, Listener, Lookups, Outcome,
     Resolvers, Server,
@@ -28,16 +28,7 @@ pub(super) struct Names {
     servers: Vec<Server>,
     search: Vec<String>,
     hosts: BTreeMap<String, Vec<IpAddr>>,
-    /// What clients wait for, by a number of our own.
-    set_ups: BTreeMap<u64, SetUp>,
-    /// What is looked up once others are done; clients take turns.
-    queued: BTreeMap<PeerId, VecDeque<SetUp>>,
-    /// All that are looked up or wait.
-    wanted: BTreeSet<Key>,
-    /// Whose turn was last.
-    served: Option<PeerId>,
-    next_set_up: u64,
-    finished: Vec<(SetUp, Result<(), ()>)>,
+    set_ups: SetUps,
 }
 
 /// Who asked for a look-up.
@@ -49,44 +40,12 @@ enum Wants {
     Addresses(u64),
 }
 
-/// A client has told which addresses stand for a name.
-#[derive(Debug)]
-struct SetUp {
-    client: PeerId,
-    resource: ResourceId,
-    name: Name,
-    /// As the client wrote it.
-    domain: String,
-    proxies: BTreeSet<IpAddr>,
-    found: BTreeSet<IpAddr>,
-    /// How many look-ups have yet to end.
-    missing: usize,
-    has_timed_out: bool,
-}
-
-/// What makes two set-ups one: client, resource, name, and the first of the addresses.
-type Key = (PeerId, ResourceId, Name, Option<IpAddr>);
-
-impl SetUp {
-    fn key(&self) -> Key {
-        let first = self.proxies.first().copied();
-
-        (self.client, self.resource, self.name.clone(), first)
-    }
-}
-
 /// Where we answer questions for our site (gateway.md §1).
 const PORT: u16 = 53_535;
 
 /// How long the addresses of a name may take to be found, and an answer of our name server (gateway.md §1).
 const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-
-/// How many set-ups are looked up at once (gateway.md §1 has a thousand, each of which is two questions).
-const MAX_SET_UPS: usize = 400;
-
-/// How many of one client wait for that. One more is refused, so that the client knows.
-const MAX_QUEUED: usize = 4_096;
 
 /// How many bytes of an answer travel by UDP (gateway.md §12).
 const MAX_UDP_ANSWER: usize = 1_200;
@@ -101,12 +60,7 @@ impl Names {
             servers: Vec::new(),
             search: Vec::new(),
             hosts: BTreeMap::new(),
-            set_ups: BTreeMap::new(),
-            queued: BTreeMap::new(),
-            wanted: BTreeSet::new(),
-            served: None,
-            next_set_up: 0,
-            finished: Vec::new(),
+            set_ups: SetUps::default(),
         }
     }
 
@@ -129,7 +83,7 @@ impl Names {
     }
 
     pub(super) fn has_output(&self) -> bool {
-        self.listener.has_output() || self.lookups.has_output() || !self.finished.is_empty()
+        self.listener.has_output() || self.lookups.has_output() || self.set_ups.has_finished()
     }
 
     pub(super) fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
@@ -155,54 +109,24 @@ impl Names {
 
     /// Looks for the addresses of a name, or lets it wait for its turn.
     fn resolve(&mut self, now: Instant, set_up: SetUp) {
-        if !self.wanted.insert(set_up.key()) {
-            // Its outcome is on the way.
-            return;
-        }
-        let queue = self.queued.entry(set_up.client).or_default();
-        if queue.len() >= MAX_QUEUED {
-            self.finished.push((set_up, Err(())));
-        } else {
-            queue.push_back(set_up);
-        }
+        self.set_ups.push(set_up);
         self.serve_queued(now);
     }
 
     fn serve_queued(&mut self, now: Instant) {
-        while self.set_ups.len() < MAX_SET_UPS {
-            let after = self.served.map_or(Unbounded, Excluded);
-            let next = self.queued.range_mut((after, Unbounded)).next();
-            let next = match next {
-                Some(next) => Some(next),
-                None => self.queued.iter_mut().next(),
-            };
-            let Some((client, queue)) = next else {
-                return;
-            };
-            let client = *client;
-            self.served = Some(client);
-            let set_up = queue.pop_front();
-            if queue.is_empty() {
-                self.queued.remove(&client);
-            }
-            if let Some(set_up) = set_up {
-                self.look_up(now, set_up);
-            }
+        while let Some(set_up) = self.set_ups.next() {
+            self.look_up(now, set_up);
         }
     }
 
     fn look_up(&mut self, now: Instant, mut set_up: SetUp) {
         if let Some(known) = self.hosts.get(set_up.name.as_str()) {
             set_up.found = known.iter().copied().collect();
-            self.finished.push((set_up, Ok(())));
-            return;
+            return self.set_ups.finish(set_up, Finding::Known);
         }
 
         let candidates = self.candidates(&set_up.name);
-        self.next_set_up += 1;
-        let number = self.next_set_up;
-        set_up.missing = candidates.len() * 2;
-        self.set_ups.insert(number, set_up);
+        let number = self.set_ups.begin(set_up, candidates.len() * 2);
         for name in candidates {
             for record_type in [RecordType::A, RecordType::AAAA] {
                 let ask = Ask {
@@ -219,34 +143,26 @@ impl Names {
 
     /// The names that a name may be short for: one of a single label is completed as the system would.
     fn candidates(&self, name: &Name) -> Vec<Name> {
-        if name.as_str().contains('.') || self.search.is_empty() {
-            return vec![name.clone()];
-        }
         let completed = |domain: &String| Name::parse(&format!("{name}.{domain}")).ok();
+        let mut candidates: Vec<_> = match name.as_str().contains('.') {
+            true => Vec::new(),
+            false => self.search.iter().filter_map(completed).collect(),
+        };
+        if candidates.is_empty() {
+            candidates.push(name.clone());
+        }
 
-        self.search.iter().filter_map(completed).collect()
+        candidates
     }
 
     fn handle_addresses(&mut self, now: Instant, number: u64, outcome: &Outcome) {
-        let Some(set_up) = self.set_ups.get_mut(&number) else {
-            return;
-        };
-        match outcome {
+        self.set_ups.answered(number, |set_up| match outcome {
             Outcome::Answer { answer, .. } => {
                 set_up.found.extend(answer.addresses().map(|(ip, _)| ip));
             }
             Outcome::Failed(Failure::TimedOut) => set_up.has_timed_out = true,
             Outcome::Failed(_) => {}
-        }
-        set_up.missing -= 1;
-        if set_up.missing > 0 {
-            return;
-        }
-        if let Some(set_up) = self.set_ups.remove(&number) {
-            let is_known = !set_up.has_timed_out || !set_up.found.is_empty();
-            self.finished
-                .push((set_up, if is_known { Ok(()) } else { Err(()) }));
-        }
+        });
         self.serve_queued(now);
     }
 
@@ -305,7 +221,6 @@ impl Gateway {
             domain: assigned.domain.clone(),
             proxies: assigned.proxy_ips.iter().copied().collect(),
             found: BTreeSet::new(),
-            missing: 0,
             has_timed_out: false,
         };
         match name {
@@ -346,9 +261,8 @@ impl Gateway {
                     Wants::Addresses(number) => self.names.handle_addresses(now, number, &outcome),
                 }
             }
-            for (set_up, outcome) in std::mem::take(&mut self.names.finished) {
-                self.names.wanted.remove(&set_up.key());
-                self.finish_set_up(now, set_up, outcome);
+            while let Some((set_up, finding)) = self.names.set_ups.poll_finished() {
+                self.finish_set_up(now, set_up, finding);
             }
             while let Some(packet) = self.names.listener.poll_packet() {
                 self.send_to_client(now, &packet);
@@ -384,7 +298,7 @@ impl Gateway {
         names.lookups.ask(now, Wants::Answer(asker), ask);
     }
 
-    fn finish_set_up(&mut self, now: Instant, set_up: SetUp, outcome: Result<(), ()>) {
+    fn finish_set_up(&mut self, now: Instant, set_up: SetUp, finding: Finding) {
         let SetUp {
             client,
             resource,
@@ -394,7 +308,7 @@ impl Gateway {
             found,
             ..
         } = set_up;
-        let is_done = outcome.is_ok()
+        let is_done = finding == Finding::Known
             && self
                 .peers
                 .set_up_name(now, client, resource, &name, (&proxies, &found));

@@ -4,9 +4,11 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use connlib_link::PeerId;
+use connlib_wire::buffer::{Buffer, Pool};
 use connlib_wire::control::AssignedIps;
-use connlib_wire::dns::{Data, Query, Rcode, RecordType, respond};
+use connlib_wire::dns::{Answer, Data, Name, Query, Rcode, RecordType, respond};
 use connlib_wire::id::ClientId;
+use connlib_wire::ip::{IcmpError, Packet, icmp_error, udp};
 use connlib_wire::portal::gateway::FromPortal;
 use serde_json::value::RawValue;
 
@@ -103,19 +105,26 @@ impl World {
 
     /// Where a packet to the first address would go.
     fn verdict(&mut self) -> Verdict {
-        let pool = connlib_wire::buffer::Pool::new(2_048, 1);
-        let ends = (
-            "100.64.0.7:4000".parse().unwrap(),
-            "100.96.0.1:80".parse().unwrap(),
-        );
-        let packet = connlib_wire::ip::udp(&pool, ends.0, ends.1, b"x").unwrap();
+        self.judge(&packet("100.96.0.1:80"))
+    }
+
+    fn judge(&mut self, packet: &Packet<Buffer>) -> Verdict {
         let own = Some((
             "100.64.0.9".parse().unwrap(),
             "fd00:2021:1111::9".parse().unwrap(),
         ));
         let peers = &mut self.gateway.peers;
-        peers.judge_outbound(self.now, ClientId(peer().0), &packet, own)
+        peers.judge_outbound(self.now, ClientId(peer().0), packet, own)
     }
+}
+
+/// A packet of the client.
+fn packet(destination: &str) -> Packet<Buffer> {
+    let ends = (
+        "100.64.0.7:4000".parse().unwrap(),
+        destination.parse().unwrap(),
+    );
+    udp(&Pool::new(2_048, 1), ends.0, ends.1, b"x").unwrap()
 }
 
 fn peer() -> PeerId {
@@ -130,10 +139,7 @@ fn types(exchanges: &[Exchange]) -> Vec<RecordType> {
 #[test]
 fn a_name_is_looked_up_in_both_families_and_set_up_when_both_are_known() {
     let mut world = World::new();
-    assert_eq!(
-        world.verdict(),
-        Verdict::Refuse(connlib_wire::ip::IcmpError::Prohibited)
-    );
+    assert_eq!(world.verdict(), Verdict::Refuse(IcmpError::Prohibited));
     world.assign("db.corp.example");
     let exchanges = world.exchanges();
     assert_eq!(types(&exchanges), [RecordType::A, RecordType::AAAA]);
@@ -150,7 +156,7 @@ fn a_name_is_looked_up_in_both_families_and_set_up_when_both_are_known() {
     assert!(
         matches!(world.verdict(), Verdict::Translate(outside) if outside.real == IpAddr::from([10, 0, 0, 1]))
     );
-    assert!(world.gateway.names.set_ups.is_empty());
+    assert_eq!(world.gateway.names.set_ups.counts(), (0, 0));
 
     // Its time to live is remembered, too.
     world.assign("DB.corp.example");
@@ -160,6 +166,121 @@ fn a_name_is_looked_up_in_both_families_and_set_up_when_both_are_known() {
         [RecordType::AAAA],
         "no SOA: its absence isn't kept"
     );
+}
+
+/// Scenarios 3, 4 and 17.
+#[test]
+fn filters_of_a_name_and_of_a_network_do_not_mix() {
+    let mut world = World::new();
+    let port = |port: u16| {
+        format!(r#"[{{"protocol":"udp","port_range_start":{port},"port_range_end":{port}}}]"#)
+    };
+    world.allow("*.corp.example", &port(80));
+    let lan = format!(
+        r#"{{"ref":"r2","resource":{{"type":"cidr","id":"9f3b2c1a-0d4e-4f5a-9b6c-7d8e9fa0b1c2","name":"lan","address":"10.0.0.0/8","filters":{}}},
+            "client":{{"id":"{CLIENT}","public_key":"{KEY}","preshared_key":"{KEY}","ipv4":"100.64.0.7","ipv6":"fd00:2021:1111::7"}},
+            "client_ice_credentials":{{"username":"clnt","password":"password of clnt"}},
+            "gateway_ice_credentials":{{"username":"gate","password":"password of gate"}},"expires_at":null}}"#,
+        port(90)
+    );
+    world.say("create_authorization", &lan);
+    world.assign("db.corp.example");
+    for exchange in world.exchanges() {
+        world.reply(&exchange, Rcode::NOERROR, &[Data::A([10, 0, 0, 1].into())]);
+    }
+
+    let prohibited = Verdict::Refuse(IcmpError::Prohibited);
+    for (destination, expected) in [
+        ("100.96.0.1:90", prohibited),
+        ("10.0.0.1:80", prohibited),
+        ("10.0.0.1:90", Verdict::Pass),
+        ("100.96.0.9:80", prohibited),
+    ] {
+        assert_eq!(world.judge(&packet(destination)), expected, "{destination}");
+    }
+    let allowed = packet("100.96.0.1:80");
+    assert!(matches!(world.judge(&allowed), Verdict::Translate(_)));
+    let pool = Pool::new(2_048, 1);
+    let error = icmp_error(&pool, &allowed, IcmpError::Unreachable).unwrap();
+    assert_eq!(world.judge(&error), Verdict::Drop);
+}
+
+/// Scenario 21, and what comes back of a flow that was revoked.
+#[test]
+fn errors_about_a_flow_come_back_whatever_its_filters_say_until_it_is_revoked() {
+    let mut world = World::new();
+    let filters = r#"[{"protocol":"udp","port_range_start":80,"port_range_end":80}]"#;
+    world.allow("*.corp.example", filters);
+    world.assign("db.corp.example");
+    for exchange in world.exchanges() {
+        world.reply(&exchange, Rcode::NOERROR, &[Data::A([10, 0, 0, 1].into())]);
+    }
+    world.judge(&packet("100.96.0.1:80"));
+    let pool = Pool::new(2_048, 1);
+    let sent = packet("10.0.0.1:80");
+    let error = icmp_error(&pool, &sent, IcmpError::Unreachable).unwrap();
+    let answer = udp(
+        &pool,
+        "10.0.0.1:80".parse().unwrap(),
+        "100.64.0.7:4000".parse().unwrap(),
+        b"x",
+    )
+    .unwrap();
+    let other_port = udp(
+        &pool,
+        "10.0.0.1:81".parse().unwrap(),
+        "100.64.0.7:4000".parse().unwrap(),
+        b"x",
+    )
+    .unwrap();
+    let comes_back = |world: &World, packet: &Packet<Buffer>| {
+        let view = Packet::parse(packet.bytes()).unwrap();
+        world
+            .gateway
+            .peers
+            .judge_inbound(world.now, &view, None)
+            .is_some()
+    };
+    assert!(comes_back(&world, &error) && comes_back(&world, &answer));
+    assert!(
+        !comes_back(&world, &other_port),
+        "filters count on the way back"
+    );
+
+    world.say(
+        "reject_access",
+        &format!(r#"{{"client_id":"{CLIENT}","resource_id":"{RESOURCE}"}}"#),
+    );
+    assert!(!comes_back(&world, &answer));
+}
+
+/// Scenario 23.
+#[test]
+fn without_a_name_server_questions_fail_and_others_names_are_refused() {
+    let mut world = World::new();
+    world.resolvers(&[], "");
+    let mut ask = |name: &str| {
+        let query = Query::new(&Name::parse(name).unwrap(), RecordType::TXT).to_upstream(7, true);
+        let pool = Pool::new(2_048, 1);
+        let ends = (
+            "100.64.0.7:4000".parse().unwrap(),
+            "100.64.0.9:53535".parse().unwrap(),
+        );
+        let question = udp(&pool, ends.0, ends.1, &query).unwrap();
+        assert_eq!(world.judge(&question), Verdict::NameServer);
+        let names = &mut world.gateway.names;
+        names.handle_packet(world.now, &question);
+        let (asker, query) = names.listener.poll_query().unwrap();
+        world.gateway.answer_question(world.now, asker, query);
+        let names = &mut world.gateway.names;
+        if let Some(done) = names.lookups.poll_done() {
+            names.answer(world.now, asker, &done.query, &done.outcome);
+        }
+        let answer = Packet::parse(names.listener.poll_packet().unwrap()).unwrap();
+        Answer::parse(answer.payload().to_vec()).unwrap().rcode()
+    };
+    assert_eq!(ask("db.corp.example"), Rcode::SERVFAIL);
+    assert_eq!(ask("evil.example"), Rcode::REFUSED);
 }
 
 #[test]
@@ -183,10 +304,7 @@ fn a_name_that_does_not_exist_is_set_up_without_addresses() {
     for exchange in world.exchanges() {
         world.reply(&exchange, Rcode::NXDOMAIN, &[]);
     }
-    assert_eq!(
-        world.verdict(),
-        Verdict::Refuse(connlib_wire::ip::IcmpError::Unreachable)
-    );
+    assert_eq!(world.verdict(), Verdict::Refuse(IcmpError::Unreachable));
 }
 
 #[test]
@@ -204,10 +322,10 @@ fn after_ten_seconds_without_an_answer_the_client_is_told() {
         world.now += Duration::from_millis(100);
         world.gateway.handle_timeout(world.now);
     }
-    assert!(world.gateway.names.set_ups.is_empty());
+    assert_eq!(world.gateway.names.set_ups.counts(), (0, 0));
     assert!(matches!(
         world.verdict(),
-        Verdict::Refuse(connlib_wire::ip::IcmpError::Prohibited)
+        Verdict::Refuse(IcmpError::Prohibited)
     ));
     let second = Server::Plain("192.0.2.54:53".parse().unwrap());
     assert!(servers.contains(&second), "the other one was asked, too");
@@ -254,10 +372,10 @@ fn without_a_server_or_with_dead_ones_the_answer_is_quick() {
                 .handle_exchanged(world.now, exchange.id, Err(error));
         }
     }
-    assert!(world.gateway.names.set_ups.is_empty());
+    assert_eq!(world.gateway.names.set_ups.counts(), (0, 0));
     world.resolvers(&[], "");
     world.assign("db.corp.example");
-    assert!(world.gateway.names.set_ups.is_empty());
+    assert_eq!(world.gateway.names.set_ups.counts(), (0, 0));
 }
 
 #[test]
@@ -290,7 +408,7 @@ fn a_client_can_not_make_us_look_up_without_end() {
         let proxy = format!("100.96.{}.{}", number / 200, number % 200 + 1);
         world.assign_at(&format!("n{number}.corp.example"), &[&proxy]);
     }
-    assert_eq!(world.gateway.names.set_ups.len(), 400);
+    assert_eq!(world.gateway.names.set_ups.counts(), (400, 2_000));
     let mut asked = 0;
     loop {
         let exchanges = world.exchanges();
@@ -303,5 +421,5 @@ fn a_client_can_not_make_us_look_up_without_end() {
         }
     }
     assert_eq!(asked, 4_000, "each has its turn");
-    assert!(world.gateway.names.queued.is_empty() && world.gateway.names.set_ups.is_empty());
+    assert_eq!(world.gateway.names.set_ups.counts(), (0, 0));
 }
