@@ -38,6 +38,8 @@ pub(super) struct Peers {
     by_address: BTreeMap<IpAddr, ClientId>,
     /// Every end of a grant, in order.
     expiries: BTreeSet<(Instant, ClientId, ResourceId)>,
+    /// When each client's flows to names are to be looked at.
+    flow_ends: BTreeSet<(Instant, ClientId)>,
     /// Those whose last grant ended, yet to be left.
     idle: Vec<ClientId>,
 }
@@ -48,6 +50,8 @@ struct Peer {
     ipv6: Ipv6Addr,
     grants: BTreeMap<ResourceId, Grant>,
     nat: Nat,
+    /// What of it stands in the flows' ends.
+    flow_end: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -79,6 +83,7 @@ impl Peers {
             ipv6,
             grants: BTreeMap::new(),
             nat: Nat::default(),
+            flow_end: None,
         });
         self.by_address.insert(ipv4.into(), id);
         self.by_address.insert(ipv6.into(), id);
@@ -125,6 +130,9 @@ impl Peers {
             if let Some(at) = grant.until {
                 self.expiries.remove(&(at, id, resource));
             }
+        }
+        if let Some(at) = peer.flow_end {
+            self.flow_ends.remove(&(at, id));
         }
     }
 
@@ -219,7 +227,9 @@ impl Peers {
             return Verdict::Refuse(IcmpError::Prohibited);
         }
         if ranges::is_proxy(destination) {
-            return peer.judge_named(now, packet);
+            let verdict = peer.judge_named(now, packet);
+            self.reschedule(id);
+            return verdict;
         }
 
         if peer.may_reach(now, destination, |filters| {
@@ -325,22 +335,37 @@ impl Peers {
             .is_some_and(|nat| nat.set_up(name, resource, proxies, found))
     }
 
+    /// The flows of a client may end at another time than before.
+    pub(super) fn reschedule(&mut self, id: ClientId) {
+        let Some(peer) = self.by_id.get_mut(&id) else {
+            return;
+        };
+        let new = peer.nat.poll_timeout();
+        if new == peer.flow_end {
+            return;
+        }
+        let former = std::mem::replace(&mut peer.flow_end, new);
+        self.flow_ends.extend(new.map(|at| (at, id)));
+        if let Some(at) = former {
+            self.flow_ends.remove(&(at, id));
+        }
+    }
+
     /// Ends flows that have not been used for too long.
     pub(super) fn expire_flows(&mut self, now: Instant) {
-        for peer in self.by_id.values_mut() {
-            if peer.nat.poll_timeout().is_some_and(|at| at <= now) {
+        while let Some((at, id)) = self.flow_ends.first().copied() {
+            if at > now {
+                return;
+            }
+            if let Some(peer) = self.by_id.get_mut(&id) {
                 peer.nat.expire(now);
             }
+            self.reschedule(id);
         }
     }
 
     pub(super) fn next_flow_end(&self) -> Option<Instant> {
-        let ends = self
-            .by_id
-            .values()
-            .filter_map(|peer| peer.nat.poll_timeout());
-
-        ends.min()
+        self.flow_ends.first().map(|(at, _)| *at)
     }
 
     pub(super) fn status(&self) -> Vec<ResourceStatus> {

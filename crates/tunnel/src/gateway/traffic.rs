@@ -179,13 +179,17 @@ impl Gateway {
             packet.set_source(inside.proxy);
             return true;
         }
-        if let Some(end) = end_of(&view) {
+        let end = end_of(&view);
+        if let Some(end) = end {
             nat.note_end(now, &inside, end, false);
         }
         packet.set_source(inside.proxy);
         match inside.kind {
             Kind::Tcp | Kind::Udp => packet.set_destination_port(inside.port),
             Kind::Echo => packet.set_echo_id(inside.port),
+        }
+        if end.is_some() {
+            self.peers.reschedule(client);
         }
 
         true
@@ -237,7 +241,10 @@ impl Gateway {
                             if let Verdict::Translate(outside) = verdict
                                 && let Some(nat) = peers.nat(client)
                             {
-                                translate_outbound(now, nat, &mut packet, outside);
+                                let ends = translate_outbound(now, nat, &mut packet, outside);
+                                if ends {
+                                    peers.reschedule(client);
+                                }
                             }
                             return true;
                         }
@@ -280,9 +287,15 @@ impl Gateway {
     }
 }
 
-/// Gives a client's packet the address and the port that it has in the network.
-fn translate_outbound(now: Instant, nat: &mut Nat, packet: &mut Packet<&mut [u8]>, to: Outside) {
-    if let Some(end) = end_of(packet)
+/// Gives a client's packet the address and the port that it has in the network. Returns whether it says that its flow ends.
+fn translate_outbound(
+    now: Instant,
+    nat: &mut Nat,
+    packet: &mut Packet<&mut [u8]>,
+    to: Outside,
+) -> bool {
+    let end = end_of(packet);
+    if let Some(end) = end
         && let Some((kind, port)) = source_of(packet)
     {
         let proxy = packet.destination();
@@ -293,6 +306,8 @@ fn translate_outbound(now: Instant, nat: &mut Nat, packet: &mut Packet<&mut [u8]
         Kind::Tcp | Kind::Udp => packet.set_source_port(to.port),
         Kind::Echo => packet.set_echo_id(to.port),
     }
+
+    end.is_some()
 }
 
 fn end_of<T: AsRef<[u8]>>(packet: &Packet<T>) -> Option<TcpEnd> {
