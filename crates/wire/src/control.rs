@@ -208,6 +208,60 @@ mod tests {
     }
 
     #[test]
+    fn what_makes_no_sense_is_told_or_no_control_packet_at_all() {
+        let with_payload = |kind: u8, payload: &[u8]| {
+            let mut bytes = written(&Control::Goodbye);
+            bytes[40] = kind;
+            bytes.extend_from_slice(payload);
+            bytes[4..6].copy_from_slice(&(8 + payload.len() as u16).to_be_bytes());
+            bytes
+        };
+        let id = resource();
+        for payload in [
+            String::new(),
+            "{}".to_owned(),
+            "[]".to_owned(),
+            "\u{0}".to_owned(),
+            format!(r#"{{"resource":"{id}","domain":"x"}}"#),
+            format!(r#"{{"resource":"{id}","domain":7,"proxy_ips":[]}}"#),
+            format!(r#"{{"resource":"no id","domain":"x","proxy_ips":[]}}"#),
+            format!(r#"{{"resource":"{id}","domain":"x","proxy_ips":["not an address"]}}"#),
+            format!(r#"{{"resource":"{id}","domain":"x","proxy_ips":["100.96.0.1"]"#),
+        ] {
+            let bytes = with_payload(0, payload.as_bytes());
+            let parsed = Control::parse(&Packet::parse(&bytes).unwrap());
+            assert!(
+                matches!(parsed, Some(Err(ControlError::Malformed { kind: 0, .. }))),
+                "{payload}"
+            );
+        }
+        let utf8 = with_payload(1, b"{\"resource\":\"\xff\"}");
+        let parsed = Control::parse(&Packet::parse(&utf8).unwrap());
+        assert!(matches!(
+            parsed,
+            Some(Err(ControlError::Malformed { kind: 1, .. }))
+        ));
+
+        // Too short for an event, from somewhere, or with another header.
+        let mut short = written(&Control::Goodbye);
+        short.truncate(47);
+        short[5] = 7;
+        let mut from = written(&Control::Goodbye);
+        from[23] = 1;
+        let mut other = written(&Control::Goodbye);
+        other[6] = 254;
+        for bytes in [short, from, other] {
+            assert!(Control::parse(&Packet::parse(&bytes).unwrap()).is_none());
+        }
+        // Any number of addresses is understood, and unknown fields are.
+        let one = format!(r#"{{"new":1,"proxy_ips":["::1"],"domain":"x","resource":"{id}"}}"#);
+        assert!(matches!(
+            read(&with_payload(0, one.as_bytes())),
+            Control::AssignedIps(_)
+        ));
+    }
+
+    #[test]
     fn an_unknown_status_means_inactive_and_an_unknown_event_is_told() {
         let text = format!(
             r#"{{"resource":"{}","domain":"x","status":"paused","new":1}}"#,
