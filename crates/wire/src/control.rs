@@ -224,7 +224,7 @@ mod tests {
             "\u{0}".to_owned(),
             format!(r#"{{"resource":"{id}","domain":"x"}}"#),
             format!(r#"{{"resource":"{id}","domain":7,"proxy_ips":[]}}"#),
-            format!(r#"{{"resource":"no id","domain":"x","proxy_ips":[]}}"#),
+            r#"{"resource":"no id","domain":"x","proxy_ips":[]}"#.to_owned(),
             format!(r#"{{"resource":"{id}","domain":"x","proxy_ips":["not an address"]}}"#),
             format!(r#"{{"resource":"{id}","domain":"x","proxy_ips":["100.96.0.1"]"#),
         ] {
