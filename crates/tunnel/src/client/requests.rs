@@ -20,6 +20,9 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 /// The most packets kept per resource; the oldest gives way.
 const MAX_HELD: usize = 128;
 
+/// The most names per resource that a gateway is told of as soon as there is one; the others wait for a packet.
+const MAX_NAMES: usize = 512;
+
 /// The most questions kept per resource.
 const MAX_QUESTIONS: usize = 128;
 
@@ -101,7 +104,9 @@ impl Requests {
     /// Asks for access because a name is about to be used.
     pub(super) fn want(&mut self, now: Instant, resource: ResourceId, name: &Name) -> Asked {
         let (asked, pending) = self.pending(now, resource);
-        if let Some(pending) = pending {
+        if let Some(pending) = pending
+            && pending.names.len() < MAX_NAMES
+        {
             pending.names.insert(name.clone());
         }
 

@@ -62,6 +62,12 @@ pub(super) enum Gate {
 const REPEAT_AFTER: Duration = Duration::from_secs(2);
 const MAX_REPEAT: Duration = Duration::from_secs(8);
 
+/// How many questions are told to gateways without an answer yet.
+const MAX_PENDING: usize = 512;
+
+/// How many are told again in one go: others want their turns.
+const MAX_AGAIN: usize = 64;
+
 /// After this much silence nobody waits for an answer any longer. A gateway gives up a name after ten (gateway.md §1).
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 
@@ -90,8 +96,12 @@ impl Setups {
     }
 
     /// A program asked for the name: its addresses may have changed. Returns whether the gateway is to be told.
+    ///
+    /// A program that asks for very many names hardly uses them all: those that are too many wait for their first packet.
     pub(super) fn refresh(&mut self, now: Instant, key: Key) -> bool {
+        let is_busy = self.schedule.len() >= MAX_PENDING;
         match self.by_key.get_mut(&key) {
+            Some(Setup::Active | Setup::Failed) | None if is_busy => return false,
             // What flows goes on flowing meanwhile.
             Some(Setup::Active) => self.begin(now, key, false, VecDeque::new()),
             Some(Setup::Failed) | None => self.begin(now, key, true, VecDeque::new()),
@@ -133,7 +143,7 @@ impl Setups {
     pub(super) fn due(&mut self, now: Instant) -> (Vec<Key>, VecDeque<Buffer>) {
         let (mut again, mut unanswered) = (Vec::new(), VecDeque::new());
         while let Some((at, key)) = self.schedule.first().cloned() {
-            if at > now {
+            if at > now || again.len() >= MAX_AGAIN {
                 break;
             }
             self.schedule.remove(&(at, key.clone()));

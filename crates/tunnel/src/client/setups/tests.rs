@@ -170,6 +170,35 @@ fn a_lost_gateway_or_resource_gives_back_what_waited() {
 }
 
 #[test]
+fn of_very_many_names_only_those_in_use_are_told() {
+    let mut world = World::new();
+    let mut told = 0;
+    for number in 0..2_000 {
+        told += usize::from(world.refresh(&key(&format!("n{number}.corp.test"))));
+    }
+    assert_eq!(told, 512);
+    assert_eq!(
+        world.send(1, &key("n1999.corp.test")),
+        Gate::Tell,
+        "this one is used"
+    );
+
+    let mut again = 0;
+    for _ in 0..20 {
+        let (more, _) = world.after(200);
+        assert!(more <= 64);
+        again += more;
+    }
+    assert!(again >= 513, "{again}");
+    for number in 0..512 {
+        world
+            .setups
+            .handle_status(&key(&format!("n{number}.corp.test")), Active);
+    }
+    assert!(world.refresh(&key("n600.corp.test")));
+}
+
+#[test]
 fn a_hundred_and_twenty_eight_packets_wait_and_the_oldest_gives_way() {
     let (mut world, wiki) = (World::new(), key("wiki.corp.test"));
     for number in 0..130 {
