@@ -232,7 +232,7 @@ impl Inside {
                 if !self.tcp.owns(server, local) {
                     return false;
                 }
-                self.tcp.handle_unreachable(now, server);
+                self.tcp.handle_unreachable(now, server, local);
 
                 true
             }

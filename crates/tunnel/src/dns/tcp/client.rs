@@ -20,6 +20,8 @@ pub(crate) struct TcpClient {
     random: StdRng,
     connections: BTreeMap<SocketAddr, Connection>,
     outcomes: VecDeque<(ExchangeId, Result<Vec<u8>, ExchangeError>)>,
+    /// Both ends of those that ended lately, ours first: what is still under way is nobody else's.
+    ended: VecDeque<(SocketAddr, SocketAddr)>,
 }
 
 #[derive(Debug)]
@@ -50,6 +52,9 @@ const IDLE: Duration = Duration::from_secs(10);
 /// A server that confirms nothing for that long is gone.
 const UNRESPONSIVE: Duration = Duration::from_secs(10);
 
+/// How many connections are remembered that ended (client.md §4.6).
+const MAX_ENDED: usize = 32;
+
 /// How many questions wait on one connection.
 const MAX_WAITING: usize = 1_024;
 
@@ -65,6 +70,7 @@ impl TcpClient {
             random,
             connections: BTreeMap::new(),
             outcomes: VecDeque::new(),
+            ended: VecDeque::new(),
         }
     }
 
@@ -106,16 +112,18 @@ impl TcpClient {
         self.work(now);
     }
 
-    /// Whether there are no connections.
+    /// Whether there are no connections, nor were there any lately.
     pub(crate) fn is_empty(&self) -> bool {
-        self.connections.is_empty()
+        self.connections.is_empty() && self.ended.is_empty()
     }
 
-    /// Whether a packet from `remote` to our port belongs to one of the connections.
+    /// Whether a packet from `remote` to our port belongs to one of the connections, or to one that has ended.
     pub(crate) fn owns(&self, remote: SocketAddr, local: SocketAddr) -> bool {
-        self.connections
-            .get(&remote)
-            .is_some_and(|connection| connection.local == local)
+        self.ended.contains(&(local, remote))
+            || self
+                .connections
+                .get(&remote)
+                .is_some_and(|connection| connection.local == local)
     }
 
     pub(crate) fn handle_packet<T: AsRef<[u8]>>(&mut self, now: Instant, packet: &Packet<T>) {
@@ -126,8 +134,15 @@ impl TcpClient {
     }
 
     /// The way to a server is closed: an ICMP error says so.
-    pub(crate) fn handle_unreachable(&mut self, now: Instant, remote: SocketAddr) {
-        self.end(now, remote, "the network says that it can't be reached");
+    pub(crate) fn handle_unreachable(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        local: SocketAddr,
+    ) {
+        if (self.connections.get(&remote)).is_some_and(|connection| connection.local == local) {
+            self.end(now, remote, "the network says that it can't be reached");
+        }
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
@@ -238,6 +253,10 @@ impl TcpClient {
             return;
         };
         self.stack.abort(now, connection.handle);
+        self.ended.push_back((connection.local, server));
+        if self.ended.len() > MAX_ENDED {
+            self.ended.pop_front();
+        }
         for waiting in connection.waiting.into_values() {
             self.fail(waiting.exchange, ExchangeError::Unreachable(why.to_owned()));
         }
