@@ -167,14 +167,17 @@ impl Inside {
         self.tcp.handle_timeout(now);
     }
 
-    /// Gives everything up: what it went through has changed.
+    /// Gives everything up: what it went through has changed. Answers that are under way are swallowed still.
     pub(crate) fn reset(&mut self, now: Instant) {
         let error = ExchangeError::Unreachable("the way to it has changed".to_owned());
-        for waiting in std::mem::take(&mut self.udp).into_values() {
-            let outcome = waiting.exchange.map(|id| (id, Err(error.clone())));
-            self.outcomes.extend(outcome);
+        let ports: Vec<u16> = self.udp.keys().copied().collect();
+        for port in ports {
+            let waiting = self.udp.get_mut(&port);
+            if let Some(id) = waiting.and_then(|waiting| waiting.exchange.take()) {
+                self.outcomes.push_back((id, Err(error.clone())));
+                self.swallow(now, port);
+            }
         }
-        self.ends.clear();
         self.packets.clear();
         self.tcp.reset(now);
     }
