@@ -40,8 +40,8 @@ pub(super) struct NameServer {
     pub(super) sentinels: Sentinels,
     pub(super) names: Names,
     lookups: Lookups<Asker>,
-    /// What the portal wants to be asked, best first.
-    configured: Vec<Server>,
+    /// What the portal wants to be asked, best first; `None` until it has said so.
+    configured: Option<Vec<Server>>,
     /// What the system would ask.
     system: Vec<Server>,
 }
@@ -75,14 +75,14 @@ impl NameServer {
             sentinels: Sentinels::default(),
             names: Names::default(),
             lookups: Lookups::new(random.random()),
-            configured: Vec::new(),
+            configured: None,
             system: Vec::new(),
         }
     }
 
     /// Takes in what the portal wants to be asked (client.md §1).
     pub(super) fn configure(&mut self, now: Instant, interface: &portal::Interface) {
-        self.configured = configured(interface);
+        self.configured = Some(configured(interface));
         self.update(now);
     }
 
@@ -96,10 +96,14 @@ impl NameServer {
         self.update(now);
     }
 
-    /// Lets our addresses stand for the servers that count now.
+    /// Lets our addresses stand for the servers that count now. Before the portal has said which do, none does: addresses that
+    /// stood for others would be passed over.
     fn update(&mut self, now: Instant) {
+        let Some(configured) = &self.configured else {
+            return;
+        };
         let is_usable = |server: &&Server| !matches!(server, Server::Plain(addr) if ranges::is_sentinel(addr.ip()));
-        let configured: Vec<_> = self.configured.iter().filter(is_usable).cloned().collect();
+        let configured: Vec<_> = configured.iter().filter(is_usable).cloned().collect();
         let servers = if configured.is_empty() {
             &self.system
         } else {
@@ -427,7 +431,8 @@ impl Client {
     }
 
     fn is_behind_a_gateway(&self, addr: SocketAddr) -> bool {
-        let is_configured = self.name_server.configured.contains(&Server::Plain(addr));
+        let mut configured = self.name_server.configured.iter().flatten();
+        let is_configured = configured.any(|it| *it == Server::Plain(addr));
 
         is_configured
             && self
