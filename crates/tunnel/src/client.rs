@@ -353,8 +353,7 @@ impl Client {
     }
 
     fn resources_changed(&mut self) {
-        // A name that was the public's may be a resource's now.
-        self.name_server.forget_answers();
+        self.ask_anew(self.last_now);
         for why in self.resources.take_complaints() {
             tracing::info!("{why}");
         }

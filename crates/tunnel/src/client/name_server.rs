@@ -118,11 +118,6 @@ impl NameServer {
         self.inside.reset(now);
     }
 
-    /// What was answered may no longer be true: resources have changed.
-    pub(super) fn forget_answers(&mut self) {
-        self.lookups.forget_answers();
-    }
-
     pub(super) fn abandon_site(&mut self, resource: ResourceId) {
         self.lookups.abandon_site(resource);
     }
@@ -274,6 +269,22 @@ impl Client {
                     .respond(now, asker, &query, (Rcode::NOERROR, &[]), None);
             }
             _ => self.ask_site(now, asker, query, resource),
+        }
+    }
+
+    /// Resources have changed: what was answered may no longer be true, and a name that the public was asked for may be one that
+    /// it must not hear of again.
+    pub(super) fn ask_anew(&mut self, now: Instant) {
+        let (lookups, resources) = (&mut self.name_server.lookups, &mut self.resources);
+        lookups.forget_answers();
+        let taken = lookups.take_back(|name| !resources.named(name).is_empty());
+        if taken.is_empty() {
+            return;
+        }
+        self.exchanges
+            .retain(|exchange| lookups.waits_for(exchange.id));
+        for (asker, query) in taken {
+            self.answer_question(now, asker, query);
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use connlib_wire::dns::{Answer, ExtendedError, Query, Rcode};
+use connlib_wire::dns::{Answer, ExtendedError, Name, Query, Rcode};
 use connlib_wire::id::ResourceId;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -360,6 +360,26 @@ impl<A: Clone + PartialEq> Lookups<A> {
         }
     }
 
+    /// Gives back what is asked of the servers of everybody about names that are `theirs`, and nobody else's any more.
+    pub(crate) fn take_back(&mut self, mut theirs: impl FnMut(&Name) -> bool) -> Vec<(A, Query)> {
+        let meant = self.pending.iter().filter(|(_, pending)| {
+            pending.question.site().is_none() && theirs(&pending.query.name)
+        });
+        let ids: Vec<u64> = meant.map(|(id, _)| *id).collect();
+        let taken = ids.into_iter().filter_map(|id| self.remove(id));
+        let taken: Vec<(A, Query)> = taken.flatten().collect();
+        let under_way = &self.under_way;
+        self.exchanges
+            .retain(|exchange| under_way.contains_key(&exchange.id));
+
+        taken
+    }
+
+    /// Whether anybody waits for the outcome of an exchange.
+    pub(crate) fn waits_for(&self, id: ExchangeId) -> bool {
+        self.under_way.contains_key(&id)
+    }
+
     /// Ends what is asked at the site of a resource.
     pub(crate) fn abandon_site(&mut self, resource: ResourceId) {
         let of_site = |(id, pending): (&u64, &Pending<A>)| {
@@ -481,9 +501,15 @@ impl<A: Clone + PartialEq> Lookups<A> {
     }
 
     fn close(&mut self, id: u64, outcome: impl Fn() -> Outcome) {
-        let Some(pending) = self.pending.remove(&id) else {
-            return;
-        };
+        for (asker, query) in self.remove(id).into_iter().flatten() {
+            let outcome = outcome();
+            self.finish(asker, query, outcome);
+        }
+    }
+
+    /// Forgets a question. Returns who asked it.
+    fn remove(&mut self, id: u64) -> Option<Vec<(A, Query)>> {
+        let pending = self.pending.remove(&id)?;
         self.schedule.remove(&(pending.due_at, id));
         self.by_question
             .remove(&(pending.question, pending.carrier));
@@ -491,10 +517,8 @@ impl<A: Clone + PartialEq> Lookups<A> {
             self.under_way.remove(&exchange);
         }
         self.askers -= pending.askers.len();
-        for (asker, query) in pending.askers {
-            let outcome = outcome();
-            self.finish(asker, query, outcome);
-        }
+
+        Some(pending.askers)
     }
 
     fn finish(&mut self, asker: A, query: Query, outcome: Outcome) {
