@@ -1,6 +1,7 @@
 //! Who uses the network: programs on clients, and hosts behind gateways that answer them.
 
 mod payload;
+mod running;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -9,8 +10,9 @@ use std::time::{Duration, Instant};
 use connlib_wire::buffer::Pool;
 use connlib_wire::ip::{self, Packet};
 
+use crate::names::Resolver;
 use crate::report::Outcome;
-use crate::scenario::{Flow, FlowKind};
+use crate::scenario::{Flow, FlowKind, Target};
 use payload::Stamp;
 
 /// How long the host behind the gateway takes.
@@ -41,6 +43,11 @@ pub(crate) struct Apps {
 /// A program, and what became of what it sent.
 pub(crate) struct Running {
     pub(crate) flow: Flow,
+    /// The address that it talks to, once it knows it.
+    pub(crate) to: Option<IpAddr>,
+    /// Where its requests came out, of which gateway, and when first and last.
+    pub(crate) arrivals: Vec<Arrival>,
+    own_port: u16,
     /// Of a ping: its requests, in order.
     pub(crate) probes: Vec<Probe>,
     /// When a fetch was complete.
@@ -60,6 +67,15 @@ pub(crate) struct Probe {
     /// When it was on a gateway's TUN device.
     pub(crate) arrived_at: Option<Instant>,
     pub(crate) replied_at: Option<Instant>,
+}
+
+/// Where requests of a flow came out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) gateway: usize,
+    pub(crate) ip: IpAddr,
+    pub(crate) first_at: Instant,
+    pub(crate) last_at: Instant,
 }
 
 #[derive(Default)]
@@ -82,11 +98,17 @@ pub(crate) struct Request {
 
 impl Apps {
     pub(crate) fn new(flows: impl Iterator<Item = Flow>) -> Self {
-        let flows = flows.map(|flow| Running {
+        let flows = flows.enumerate().map(|(number, flow)| Running {
             missing: match flow.kind {
-                FlowKind::Ping { .. } => 0,
+                FlowKind::Ping { .. } | FlowKind::Lookup(_) => 0,
                 FlowKind::Fetch { bytes } => bytes.div_ceil(PIECE),
             },
+            to: match flow.to {
+                Target::Ip(ip) => Some(ip),
+                Target::Name { .. } => None,
+            },
+            arrivals: Vec::new(),
+            own_port: flow.port.unwrap_or_else(|| own_port(number)),
             flow,
             probes: Vec::new(),
             completed_at: None,
@@ -105,10 +127,41 @@ impl Apps {
         &self.flows
     }
 
+    /// A flow talks to an address from here on.
+    pub(crate) fn set_target(&mut self, flow: usize, ip: IpAddr) {
+        if let Some(running) = self.flows.get_mut(flow) {
+            running.to = Some(ip);
+        }
+    }
+
+    /// A request of a flow came out.
+    pub(crate) fn arrived(&mut self, now: Instant, flow: usize, gateway: usize, ip: IpAddr) {
+        let Some(running) = self.flows.get_mut(flow) else {
+            return;
+        };
+        match running.arrivals.last_mut() {
+            Some(last) if (last.gateway, last.ip) == (gateway, ip) => last.last_at = now,
+            Some(_) | None => running.arrivals.push(Arrival {
+                gateway,
+                ip,
+                first_at: now,
+                last_at: now,
+            }),
+        }
+    }
+
     /// What became of each.
-    pub(crate) fn outcomes(&self) -> Vec<Outcome> {
+    pub(crate) fn outcomes(&self, resolver: &Resolver) -> Vec<Outcome> {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let outcomes = self.flows.iter().map(|running| {
+        let outcomes = self.flows.iter().enumerate().map(|(number, running)| {
+            if let FlowKind::Lookup(_) = running.flow.kind {
+                let asks = resolver.of_flow(number);
+                return Outcome {
+                    flow: running.flow.name.clone(),
+                    sent: count(asks.clone().count()),
+                    answered: count(asks.filter(|ask| ask.answer.is_some()).count()),
+                };
+            }
             let pieces = running.pieces.values();
             let replied = running
                 .probes
@@ -131,7 +184,11 @@ impl Apps {
         flow: usize,
         source: IpAddr,
     ) -> (Vec<Vec<u8>>, Option<Duration>) {
-        let Some(running) = self.flows.get_mut(flow) else {
+        let Some((running, to)) = self
+            .flows
+            .get_mut(flow)
+            .and_then(|running| running.to.map(|to| (running, to)))
+        else {
             return (Vec::new(), None);
         };
         let (stamps, size, port, again) = match running.flow.kind {
@@ -152,8 +209,9 @@ impl Apps {
                 let again = (running.missing > 0).then_some(LOOK_EVERY);
                 (running.ask(now), payload::LEN, FETCH_PORT, again)
             }
+            FlowKind::Lookup(_) => return (Vec::new(), None),
         };
-        let (own, to) = (own_port(flow), running.flow.to);
+        let own = running.own_port;
         let packets = stamps.into_iter().filter_map(|(number, attempt)| {
             let stamp = Stamp {
                 flow,
@@ -183,20 +241,25 @@ impl Apps {
         let stamp = Stamp::read(packet.payload()).ok_or_else(strange)?;
         let keeps_order = keeps_order && !self.mixes(stamp.flow);
         let running = self.flows.get_mut(stamp.flow).ok_or_else(strange)?;
-        if running.flow.to != to || packet.source_port() != Some(own_port(stamp.flow)) {
+        let Some(port) = packet.source_port() else {
+            return Err(strange());
+        };
+        // What goes to a name has another address here, and perhaps another port; the addresses are judged elsewhere.
+        let is_named = running.name().is_some();
+        if !is_named && (running.to != Some(to) || port != running.own_port) {
             return Err(strange());
         }
         running.see(0, stamp, keeps_order)?;
         if let Some(probe) = running.probe(stamp.number) {
             probe.arrived_at.get_or_insert(now);
         }
-        let (port, payload) = match running.flow.kind {
+        let (served, payload) = match running.flow.kind {
             FlowKind::Ping { .. } => (ECHO_PORT, packet.payload().to_vec()),
             FlowKind::Fetch { .. } => (FETCH_PORT, stamp.piece(PIECE as usize)),
+            FlowKind::Lookup(_) => return Err(strange()),
         };
         let host = running.flow.host;
-        let client = (source, own_port(stamp.flow));
-        let reply = packet_of(&self.pool, (to, port), client, &payload)?;
+        let reply = packet_of(&self.pool, (to, served), (source, port), &payload)?;
 
         Ok(Request {
             flow: stamp.flow,
@@ -240,13 +303,15 @@ impl Apps {
         let stamp = Stamp::read(packet.payload()).ok_or_else(strange)?;
         let keeps_order = keeps_order && !self.mixes(stamp.flow);
         let running = self.flows.get_mut(stamp.flow).ok_or_else(strange)?;
-        if running.flow.host != host || running.flow.to != source {
+        let is_own = packet.destination_port() == Some(running.own_port);
+        if running.flow.host != host || running.to != Some(source) || !is_own {
             return Err(strange());
         }
         running.see(1, stamp, keeps_order)?;
         let intact = match running.flow.kind {
             FlowKind::Ping { size, .. } => stamp.request(usize::from(size)),
             FlowKind::Fetch { .. } => stamp.piece(PIECE as usize),
+            FlowKind::Lookup(_) => return Err(strange()),
         };
         if packet.payload() != intact {
             return Err(format!(
@@ -259,82 +324,6 @@ impl Apps {
         }
 
         Ok(running.take_piece(now, stamp.number).then_some(stamp.flow))
-    }
-}
-
-impl Running {
-    /// The pieces that are asked for at `now`.
-    fn ask(&mut self, now: Instant) -> Vec<(u32, u16)> {
-        let FlowKind::Fetch { bytes } = self.flow.kind else {
-            return Vec::new();
-        };
-        let mut asked = Vec::new();
-        let mut open = 0;
-        for number in 0..bytes.div_ceil(PIECE) {
-            let piece = self.pieces.entry(number).or_default();
-            if piece.is_there {
-                continue;
-            }
-            open += 1;
-            if open > WINDOW {
-                break;
-            }
-            let [first, longest] = ASK_AGAIN;
-            let doubled = 1 << u32::from(piece.attempts.saturating_sub(1)).min(8);
-            let patience = (first * doubled).min(longest);
-            if piece.asked_at.is_none_or(|at| at + patience <= now) {
-                asked.push((number, piece.attempts));
-                piece.attempts += 1;
-                piece.asked_at = Some(now);
-            }
-        }
-
-        asked
-    }
-
-    fn take_piece(&mut self, now: Instant, number: u32) -> bool {
-        let Some(piece) = self.pieces.get_mut(&number).filter(|piece| !piece.is_there) else {
-            return false;
-        };
-        piece.is_there = true;
-        self.missing -= 1;
-        if self.missing == 0 {
-            self.completed_at = Some(now);
-        }
-
-        self.missing > 0
-    }
-
-    fn probe(&mut self, number: u32) -> Option<&mut Probe> {
-        self.probes.get_mut(usize::try_from(number).ok()?)
-    }
-
-    /// Each attempt is seen once at each end, and requests in the order they were sent in.
-    fn see(&mut self, end: usize, stamp: Stamp, keeps_order: bool) -> Result<(), String> {
-        let where_ = ["a gateway", "the client"]
-            .get(end)
-            .copied()
-            .unwrap_or_default();
-        let (Some(seen), Some(last)) = (self.seen.get_mut(end), self.last.get_mut(end)) else {
-            return Ok(());
-        };
-        let Stamp {
-            number, attempt, ..
-        } = stamp;
-        if !seen.insert((number, attempt)) {
-            let name = &self.flow.name;
-            return Err(format!("`{name}` {number} came out of {where_} twice"));
-        }
-        let is_ping = matches!(self.flow.kind, FlowKind::Ping { .. });
-        if let Some(last) = last.filter(|last| is_ping && keeps_order && *last > number) {
-            let name = &self.flow.name;
-            return Err(format!(
-                "`{name}` {number} came out of {where_} after {last}"
-            ));
-        }
-        *last = Some(number);
-
-        Ok(())
     }
 }
 

@@ -81,10 +81,10 @@ impl<C: Core> Node<C> {
         self.has_work = true;
     }
 
-    /// The network changed: the sockets are new, as the shipped edge makes them, and the loop is told as it is there.
-    pub(crate) fn rebind(&mut self, place: &Place) {
+    /// The sockets are new, as the shipped edge makes them, and the loop is told why, as it is there.
+    pub(crate) fn rebind(&mut self, place: &Place, why: Command<C::FromPortal>) {
         self.io.sockets = bind(place);
-        self.command(Command::NetworkChanged);
+        self.command(why);
     }
 
     pub(crate) fn receive(&mut self, train: FakeTrain) {

@@ -25,6 +25,7 @@ mod faults;
 mod host;
 pub mod limits;
 mod log;
+mod names;
 mod network;
 mod oracle;
 mod pcap;

@@ -102,6 +102,16 @@ pub const REVOKED: Limit = Limit::of(200, 200);
 /// How long after a change of path packets may overtake those that took the old one.
 pub const UNSETTLED: Limit = Limit::of(0, 1_000);
 
+/// From a packet to a name until its gateway can translate it, besides the connection: what tells it the name may be lost, and
+/// is told again after two seconds, and then after four.
+pub const NAME_KNOWN: Limit = Limit::of(100, 4_500);
+
+/// From a question in a datagram to its answer.
+pub const ANSWER_UDP: Limit = Limit::of(5_000, 12_000);
+
+/// From a question on a connection to its answer.
+pub const ANSWER_TCP: Limit = Limit::of(5_000, 15_000);
+
 impl Limit {
     const fn of(goal: u64, holds: u64) -> Self {
         Self {

@@ -1,10 +1,12 @@
 //! The portal: the shipped core, and what it has stored.
 
+mod admin;
+
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use connlib_portal::model::{
-    Account, Actor, ActorId, Address, Directory, Edit, Policy, PolicyId, Resource, Site, TokenKind,
+    Account, Actor, ActorId, Directory, Edit, PolicyId, Resource, Site, TokenKind,
 };
 use connlib_portal::state::{Admission, Connect, Event, Role as Opens, SocketId, State};
 use connlib_portal::token;
@@ -17,6 +19,7 @@ use rand::{Rng as _, SeedableRng as _};
 use uuid::{Builder, Uuid};
 
 use crate::scenario::{Role, Scenario};
+use admin::{address, network};
 
 /// Which channel of a host is meant; each attempt to connect has a number of its own.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -49,6 +52,7 @@ pub(crate) struct Portal {
     tokens: Vec<Secret>,
     policies: BTreeMap<(usize, usize), PolicyId>,
     resources: Vec<ResourceId>,
+    sites: BTreeMap<String, SiteId>,
 }
 
 /// The core, and when it must be called: it is asked again only after it was touched.
@@ -99,7 +103,7 @@ impl Portal {
             directory.apply(&Edit::PutResource(Resource {
                 id,
                 name: resource.name.clone(),
-                address: Address::Cidr(resource.network),
+                address: address(&resource.address),
                 sites: sites.get(&resource.site).copied().into_iter().collect(),
                 filters: Vec::new(),
             }));
@@ -142,7 +146,10 @@ impl Portal {
             tokens,
             policies: BTreeMap::new(),
             resources,
+            sites,
         };
+        let network = network(&scenario.upstream);
+        portal.stored.apply(&Edit::SetNetwork(network));
         for (number, resource) in scenario.resources.iter().enumerate() {
             for client in &resource.clients {
                 let edit = portal.policy(scenario, *client, number);
@@ -298,45 +305,9 @@ impl Portal {
         }
     }
 
-    /// An admin lets a client into a resource, or no longer.
-    pub(crate) fn set_policy(
-        &mut self,
-        (now, unix): (Instant, u64),
-        scenario: &Scenario,
-        client: usize,
-        resource: usize,
-        is_allowed: bool,
-    ) {
-        let edit = match (is_allowed, self.policies.remove(&(client, resource))) {
-            (true, Some(_)) | (true, None) => self.policy(scenario, client, resource),
-            (false, Some(policy)) => Edit::DropPolicy(policy),
-            (false, None) => return,
-        };
-        self.settle();
-        self.stored.apply(&edit);
-        if let Some(running) = &mut self.running {
-            running.touch().handle_edits(now, unix, &[edit]);
-        }
-    }
-
     /// The resource's id, as statuses show it.
     pub(crate) fn resource(&self, number: usize) -> Option<ResourceId> {
         self.resources.get(number).copied()
-    }
-
-    fn policy(&mut self, scenario: &Scenario, client: usize, resource: usize) -> Edit {
-        let id = PolicyId(id(&mut self.rng));
-        self.policies.insert((client, resource), id);
-        let name = scenario
-            .resources
-            .get(resource)
-            .map_or("?", |to| to.name.as_str());
-
-        Edit::PutPolicy(Policy {
-            id,
-            group: group(scenario.host(client), name),
-            resource: self.resource(resource).unwrap_or(ResourceId(Uuid::nil())),
-        })
     }
 
     fn socket_of(&self, channel: ChannelId) -> Option<SocketId> {

@@ -6,21 +6,28 @@
 mod draw;
 mod draw_events;
 mod draw_faults;
+mod draw_names;
 mod events;
 mod lines;
+mod names;
 mod parse;
 mod parse_events;
 mod parse_hosts;
+mod parse_names;
 mod print;
+mod print_events;
+mod print_names;
 mod quantity;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 pub use draw::Choices;
-pub use events::{Attack, Event, Expectation, Flow, FlowKind, Gone, PathWanted};
+pub use events::{Attack, Event, Expectation, Flow, FlowKind, Gone, PathWanted, Said};
+pub use names::{
+    Address, Lookup, Manners, NameEntry, NameServer, RecordKind, ServerAt, Stack, Target, Upstream,
+    Via,
+};
 pub use parse::ParseError;
 
 use crate::faults::Faults;
@@ -44,6 +51,14 @@ pub struct Scenario {
     pub hosts: Vec<Host>,
     /// What can be reached.
     pub resources: Vec<Resource>,
+    /// What is said of names at first.
+    pub names: Vec<NameEntry>,
+    /// Who says so.
+    pub servers: Vec<NameServer>,
+    /// Whom the systems of hosts ask at first.
+    pub resolvers: Vec<(usize, Vec<IpAddr>)>,
+    /// Whom the portal wants to be asked at first.
+    pub upstream: Upstream,
     /// What happens, and when.
     pub events: Vec<(Duration, Event)>,
     /// What must come true, besides what must in any world.
@@ -205,8 +220,8 @@ pub struct Link {
 pub struct Resource {
     /// Its name.
     pub name: String,
-    /// Its addresses.
-    pub network: IpNet,
+    /// What it stands for.
+    pub address: Address,
     /// The site whose gateways lead to it.
     pub site: String,
     /// The clients that may reach it at first, by number.

@@ -1,7 +1,7 @@
 //! Makes a failing scenario smaller.
 
 use crate::report::Failure;
-use crate::scenario::{Link, PortalLink, Scenario};
+use crate::scenario::{Link, Manners, PortalLink, Scenario, Upstream};
 use crate::world::World;
 
 /// How many worlds it tries at most.
@@ -74,6 +74,21 @@ impl Shrinker {
                 }
             });
         }
+        for server in 0..self.best.scenario.servers.len() {
+            self.attempt(|scenario| {
+                if let Some(server) = scenario.servers.get_mut(server) {
+                    server.manners = Manners::default();
+                }
+            });
+        }
+        for name in (0..self.best.scenario.names.len()).rev() {
+            self.attempt(|scenario| {
+                if name < scenario.names.len() {
+                    scenario.names.remove(name);
+                }
+            });
+        }
+        self.attempt(|scenario| scenario.upstream = Upstream::default());
         self.attempt(|scenario| scenario.portal = PortalLink::default());
     }
 

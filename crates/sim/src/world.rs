@@ -4,12 +4,15 @@ mod agenda;
 mod attacks;
 mod control;
 mod epilogue;
+mod exchanges;
 mod host;
 mod hosts;
 mod launch;
+mod names;
 mod nodes;
 mod timeline;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -19,8 +22,9 @@ use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
 use crate::apps::Apps;
 use crate::log;
+use crate::names::{Resolver, Servers, Tcp, Zones};
 use crate::network::{Delivery, Network};
-use crate::oracle::{Access, Watch, judge};
+use crate::oracle::{Access, Evidence, Names, Watch, judge};
 use crate::pcap::Recorder;
 use crate::portal::Portal;
 use crate::report::{Failure, Report};
@@ -57,7 +61,17 @@ pub struct World {
     hosts: Hosts,
     portal: Portal,
     apps: Apps,
+    /// What is true of names.
+    zones: Zones,
+    servers: Servers,
+    /// The portal's servers over TLS.
+    tls: Vec<String>,
+    /// What programs ask.
+    resolver: Resolver,
+    /// Connections to name servers behind each gateway.
+    site_streams: BTreeMap<usize, Tcp>,
     access: Access,
+    names: Names,
     watch: Watch,
     trace: Trace,
     rng: StdRng,
@@ -91,7 +105,13 @@ impl World {
 
         let mut world = Self {
             apps: Apps::new(scenario.flows().cloned()),
+            zones: Zones::new(&scenario, start),
+            servers: Servers::new(&scenario, start),
+            tls: scenario.upstream.tls.clone(),
+            resolver: Resolver::new(),
+            site_streams: BTreeMap::new(),
             access: Access::new(&scenario, start),
+            names: Names::default(),
             watch: Watch::new(&scenario, start),
             overheard: attacks::Overheard::new(is_attacked),
             network,
@@ -140,13 +160,17 @@ impl World {
         let recorder = self.recorder.take();
         let verdict = match self.watch.violation() {
             Some(violation) => Err(violation),
-            None => judge(
-                &self.scenario,
-                self.start,
-                &self.apps,
-                &self.access,
-                &self.watch,
-            ),
+            None => judge(Evidence {
+                scenario: &self.scenario,
+                start: self.start,
+                apps: &self.apps,
+                access: &self.access,
+                watch: &self.watch,
+                resolver: &self.resolver,
+                names: &self.names,
+                zones: &self.zones,
+                servers: &self.servers,
+            }),
         };
         let lines = self.watch.take_lines().into_iter().map(|(at, host, line)| {
             let host = self
@@ -162,7 +186,7 @@ impl World {
                 lines,
                 trace: self.trace.finish(),
                 datagrams: self.watch.datagrams(),
-                outcomes: self.apps.outcomes(),
+                outcomes: self.apps.outcomes(&self.resolver),
                 measured,
             }),
             Err((at, what)) => Err(Failure {
@@ -259,6 +283,13 @@ impl World {
                 {
                     node.send_packet(packet);
                 }
+            }
+            Happening::Unanswered(flow, ask) => self.unanswered(flow, ask),
+            Happening::Streams(host) => self.streams(host),
+            Happening::Exchanged(exchanged) => self.exchanged(exchanged),
+            Happening::SiteStreams(gateway) => self.work_at_site(gateway),
+            Happening::SiteSays(gateway, number, message) => {
+                self.site_says(gateway, number, &message);
             }
             Happening::Unstall(host) => self.with_host(host, Host::unstall),
             Happening::TunComes(host) => self.with_host(host, Host::tun_comes),

@@ -1,11 +1,13 @@
 //! Who may reach what, and when.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::apps::Request;
 use crate::limits::REVOKED;
-use crate::scenario::{Role, Scenario};
+use crate::scenario::{Address, Role, Scenario};
+
+use super::pattern;
 
 /// How much later than its wall-clock second an end may be noticed.
 const END_SLACK: Duration = Duration::from_millis(1_200);
@@ -15,6 +17,24 @@ pub(crate) struct Access {
     start: Instant,
     /// The changes of each, oldest first.
     changes: BTreeMap<(usize, usize), Vec<(Instant, bool)>>,
+    /// What each resource stands for, and where it is, oldest first.
+    resources: Vec<Vec<(Instant, Address, String)>>,
+}
+
+/// What a packet is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Destination<'a> {
+    Ip(IpAddr),
+    Name(&'a str),
+}
+
+/// A packet that came out of a gateway.
+pub(crate) struct Arriving<'a> {
+    /// What it is part of.
+    pub(crate) what: &'a str,
+    /// The client that it is from.
+    pub(crate) client: usize,
+    pub(crate) to: Destination<'a>,
 }
 
 impl Access {
@@ -22,7 +42,12 @@ impl Access {
         let mut access = Self {
             start,
             changes: BTreeMap::new(),
+            resources: Vec::new(),
         };
+        for resource in &scenario.resources {
+            let first = (start, resource.address.clone(), resource.site.clone());
+            access.resources.push(vec![first]);
+        }
         for (number, resource) in scenario.resources.iter().enumerate() {
             for client in &resource.clients {
                 access.set(start, (*client, number), true);
@@ -36,14 +61,71 @@ impl Access {
         self.changes.entry(key).or_default().push((now, is_allowed));
     }
 
+    /// A resource stands for something else.
+    pub(crate) fn change(&mut self, now: Instant, resource: usize, address: Address, site: String) {
+        if let Some(versions) = self.resources.get_mut(resource) {
+            versions.push((now, address, site));
+        }
+    }
+
     /// Whether `client` may reach `resource` at `at`, and since when that is so.
     pub(crate) fn state(&self, at: Instant, client: usize, resource: usize) -> (bool, Instant) {
         let changes = self.changes.get(&(client, resource));
         let last = changes.and_then(|changes| changes.iter().rev().find(|(since, _)| *since <= at));
+        let changed_at = self
+            .version(at, resource)
+            .map_or(self.start, |(since, ..)| *since);
 
         last.map_or((false, self.start), |(since, is_allowed)| {
-            (*is_allowed, *since)
+            (*is_allowed, changed_at.max(*since))
         })
+    }
+
+    /// What a resource stands for at `at`, and where it is.
+    pub(crate) fn version(
+        &self,
+        at: Instant,
+        resource: usize,
+    ) -> Option<&(Instant, Address, String)> {
+        let versions = self.resources.get(resource)?.iter();
+
+        versions.rev().find(|(since, ..)| *since <= at)
+    }
+
+    /// The resources that a packet of a client may be part of at `at`: networks that contain it; of those with patterns, the
+    /// most specific ones that the client may use.
+    pub(crate) fn meant(&self, at: Instant, client: usize, to: Destination<'_>) -> Vec<usize> {
+        let numbers = 0..self.resources.len();
+        let covering = numbers.filter(|resource| self.covers(at, *resource, to));
+        let mut covering: Vec<usize> = match to {
+            Destination::Ip(_) => covering.collect(),
+            Destination::Name(_) => covering
+                .filter(|resource| self.state(at, client, *resource).0)
+                .collect(),
+        };
+        let pattern = |resource: usize| match self.version(at, resource) {
+            Some((_, Address::Names { pattern, .. }, _)) => pattern.as_str(),
+            Some((_, Address::Network(_), _)) | None => "",
+        };
+        if let Destination::Name(_) = to {
+            covering.sort_by(|one, two| pattern::compare(pattern(*one), pattern(*two)));
+            let first = covering.first().map(|first| pattern(*first).to_owned());
+            covering.retain(|resource| Some(pattern(*resource)) == first.as_deref());
+        }
+
+        covering
+    }
+
+    fn covers(&self, at: Instant, resource: usize, to: Destination<'_>) -> bool {
+        let version = self.version(at, resource);
+
+        match (version.map(|(_, address, _)| address), to) {
+            (Some(Address::Network(network)), Destination::Ip(ip)) => network.contains(&ip),
+            (Some(Address::Names { pattern, .. }), Destination::Name(name)) => {
+                pattern::matches(pattern, name)
+            }
+            (Some(Address::Network(_) | Address::Names { .. }) | None, _) => false,
+        }
     }
 
     /// Whether a request may come out of a gateway, whose channel has been there since `joined_at`.
@@ -53,29 +135,30 @@ impl Access {
         scenario: &Scenario,
         gateway: usize,
         joined_at: Option<Instant>,
-        request: &Request,
+        arriving: &Arriving<'_>,
     ) -> Result<(), String> {
-        let (name, flow) = (scenario.host(gateway), scenario.flow_name(request.flow));
+        let (name, flow, to) = (scenario.host(gateway), arriving.what, arriving.to);
         let site = match scenario.hosts.get(gateway).map(|host| &host.role) {
             Some(Role::Gateway { site }) => site,
             Some(Role::Client { .. } | Role::Relay) | None => return Ok(()),
         };
-        let resources = scenario.resources.iter().enumerate();
-        let served: Vec<usize> = resources
-            .filter(|(_, resource)| {
-                resource.site == *site && resource.network.contains(&request.to)
+        // What each was until lately counts as well: whoever was told of it may not know yet that it is not.
+        let versions = |resource: usize| self.resources.get(resource).into_iter().flatten();
+        let served: Vec<usize> = (0..self.resources.len())
+            .filter(|resource| {
+                versions(*resource).any(|(since, _, of)| {
+                    *since <= now && of == site && self.covers(*since, *resource, to)
+                })
             })
-            .map(|(number, _)| number)
             .collect();
         if served.is_empty() {
             return Err(format!(
-                "`{flow}` came out of {name}, which doesn't serve {}",
-                request.to
+                "`{flow}` came out of {name}, which doesn't serve {to:?}"
             ));
         }
         if let Some(Role::Client {
             token_ends_at: Some(ends_at),
-        }) = scenario.hosts.get(request.host).map(|host| &host.role)
+        }) = scenario.hosts.get(arriving.client).map(|host| &host.role)
             && now > self.start + *ends_at + END_SLACK
         {
             return Err(format!(
@@ -91,7 +174,11 @@ impl Access {
             slack
         };
         let is_let_in = served.iter().any(|resource| {
-            let (is_allowed, since) = self.state(now, request.host, *resource);
+            let (is_allowed, since) = self.state(now, arriving.client, *resource);
+            let is_here = self
+                .version(now, *resource)
+                .is_some_and(|(_, _, of)| of == site && self.covers(now, *resource, to));
+            let is_allowed = is_allowed && is_here;
             let told_at = joined_at.map(|joined_at| joined_at.max(since) + slack);
             is_allowed || told_at.is_none_or(|told_at| now <= told_at)
         });

@@ -101,7 +101,24 @@ impl Watch {
                 let over_at = now + (portal.latency + portal.jitter) * 2;
                 self.push(Kind::Revoked, Some(*host), *host, now, Some(over_at));
             }
+            Event::Change { .. } => {
+                let portal = scenario.portal;
+                let over_at = now + (portal.latency + portal.jitter) * 2;
+                self.push(Kind::Allowed, None, usize::MAX, now, Some(over_at));
+            }
+            Event::Reset { host } => {
+                let kind = match is_client(host) {
+                    true => Kind::ClientRoam,
+                    false => Kind::GatewayRoam,
+                };
+                let client = is_client(host).then_some(*host);
+                self.push(kind, client, *host, now, Some(now));
+            }
             Event::Flow(_)
+            | Event::Name(_)
+            | Event::Manners { .. }
+            | Event::Resolvers { .. }
+            | Event::Upstream(_)
             | Event::Link { .. }
             | Event::Unblock { .. }
             | Event::ClockSteps { .. }

@@ -2,57 +2,81 @@
 
 use std::time::{Duration, Instant};
 
-use super::Disturbance;
 use super::judge::Court;
+use super::{Destination, Disturbance, Reach};
 use crate::apps::{Probe, Running};
-use crate::limits::{FIRST_REPLY_LOSSY, Kind, RESUME};
-use crate::scenario::Role;
+use crate::limits::{FIRST_REPLY_LOSSY, Kind, NAME_KNOWN, RESUME};
+use crate::scenario::{Address, Place, Role};
 
 impl Court<'_> {
     pub(super) fn is_granted(&self, running: &Running, sent_at: Instant, done_at: Instant) -> bool {
-        let resources = self.scenario.resources.iter().enumerate();
-        let (client, to) = (running.flow.host, running.flow.to);
-        let mut covering: Vec<_> = resources
-            .filter(|(_, other)| other.network.contains(&to))
-            .collect();
-        covering.sort_by_key(|(_, resource)| resource.network.prefix_len());
+        let Some(to) = self.destination(running) else {
+            return false;
+        };
+        let client = running.flow.host;
+        let mut meant = self.access.meant(sent_at, client, to);
+        if let Destination::Ip(_) = to {
+            let prefix = |resource: &usize| match self.access.version(sent_at, *resource) {
+                Some((_, Address::Network(network), _)) => network.prefix_len(),
+                Some((_, Address::Names { .. }, _)) | None => 0,
+            };
+            meant.sort_by_key(prefix);
+            meant = meant.split_off(meant.len().saturating_sub(1));
+        }
+        let is_same = match to {
+            Destination::Ip(_) => true,
+            Destination::Name(_) => meant == self.access.meant(done_at, client, to),
+        };
 
-        covering.last().is_some_and(|(number, _)| {
-            let (before, _) = self.access.state(sent_at, client, *number);
-            let (after, since) = self.access.state(done_at, client, *number);
-            before && after && since <= sent_at
-        })
+        !meant.is_empty()
+            && is_same
+            && meant.iter().all(|resource| {
+                let (before, _) = self.access.state(sent_at, client, *resource);
+                let (after, since) = self.access.state(done_at, client, *resource);
+                before && after && since <= sent_at
+            })
     }
 
     pub(super) fn is_reachable(&self, running: &Running, at: Instant) -> bool {
-        let reach = self
-            .watch
-            .reach
-            .iter()
-            .rev()
-            .find(|(since, _)| *since <= at);
-        let sites: Vec<&String> = self
-            .scenario
-            .resources
-            .iter()
-            .filter(|resource| resource.network.contains(&running.flow.to))
-            .map(|resource| &resource.site)
-            .collect();
+        let sites = self.sites(running, at);
+
+        self.are_sites_reachable(running.flow.host, &sites.iter().collect::<Vec<_>>(), at)
+    }
+
+    /// Whether a client reaches gateways of sites. Which one is taken is the portal's choice: all of them must do.
+    pub(super) fn are_sites_reachable(
+        &self,
+        client: usize,
+        sites: &[&String],
+        at: Instant,
+    ) -> bool {
         let mut hosts = self.scenario.hosts.iter().enumerate();
-        let Some((_, reach)) = reach else {
+        let Some(reach) = self.reach(at) else {
             return false;
         };
         let is_there = |host: usize| reach.places.get(host).copied().flatten().is_some();
 
-        // Which gateway is taken is the portal's choice: all of them must do.
         hosts
             .clone()
-            .any(|(gateway, host)| serves(&host.role, &sites) && is_there(gateway))
+            .any(|(gateway, host)| serves(&host.role, sites) && is_there(gateway))
             && hosts.all(|(gateway, host)| {
-                !serves(&host.role, &sites)
+                !serves(&host.role, sites)
                     || !is_there(gateway)
-                    || reach.is_certain(self.scenario, running.flow.host, gateway)
+                    || reach.is_certain(self.scenario, client, gateway)
             })
+    }
+
+    fn reach(&self, at: Instant) -> Option<&Reach> {
+        let mut reach = self.watch.reach.iter().rev();
+
+        reach
+            .find(|(since, _)| *since <= at)
+            .map(|(_, reach)| reach)
+    }
+
+    /// Where a host is.
+    pub(super) fn place(&self, host: usize, at: Instant) -> Option<Place> {
+        self.reach(at)?.places.get(host).copied().flatten()
     }
 
     pub(super) fn is_token_over(&self, client: usize, at: Instant) -> bool {
@@ -66,21 +90,50 @@ impl Court<'_> {
     }
 
     pub(super) fn is_disturbed(&self, client: usize, sent_at: Instant, done_at: Instant) -> bool {
+        let was_up = |before: Instant| self.was_answered(client, before);
+
+        self.is_hit((client, Duration::ZERO), (sent_at, done_at), was_up)
+    }
+
+    /// The same for one flow. What goes to a name needs its gateway to know it, and an access of its own.
+    pub(super) fn is_flow_disturbed(
+        &self,
+        running: &Running,
+        sent_at: Instant,
+        done_at: Instant,
+    ) -> bool {
+        let client = running.flow.host;
+        if running.name().is_none() {
+            return self.is_disturbed(client, sent_at, done_at);
+        }
+        let grace = NAME_KNOWN.holds + self.servers.longest();
+        let was_up = |before: Instant| {
+            let mut probes = running.probes.iter();
+            probes.any(|probe| probe.replied_at.is_some_and(|at| at <= before))
+        };
+
+        self.is_hit((client, grace), (sent_at, done_at), was_up)
+    }
+
+    fn is_hit(
+        &self,
+        (client, grace): (usize, Duration),
+        (sent_at, done_at): (Instant, Instant),
+        was_up: impl Fn(Instant) -> bool,
+    ) -> bool {
         let mut disturbances = self.watch.disturbances.iter();
         let is_hit = disturbances.any(|disturbance| {
             let concerns = disturbance
                 .client
                 .is_none_or(|concerned| concerned == client);
-            let over_at = self.forgiven_until(disturbance, client);
+            let over_at = self.forgiven_until(disturbance, client) + grace;
             concerns && disturbance.began_at <= done_at && sent_at <= over_at
         });
         // Whoever is not connected yet waits for the portal.
         let mut outages = self.watch.outages.iter();
         let waits = outages.any(|outage| {
             let over_at = outage.over_at.unwrap_or(self.over_at) + self.after_outage();
-            outage.began_at <= done_at
-                && sent_at <= over_at
-                && !self.was_answered(client, outage.began_at)
+            outage.began_at <= done_at && sent_at <= over_at && !was_up(outage.began_at)
         });
 
         is_hit || waits

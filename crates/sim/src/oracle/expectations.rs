@@ -1,10 +1,11 @@
 //! What a scenario expects besides what must come true in any world.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::judge::{Court, Objection};
 use crate::apps::{Probe, Running};
-use crate::scenario::Expectation;
+use crate::scenario::{Expectation, FlowKind};
 
 impl Court<'_> {
     /// Whether an expectation has come true.
@@ -12,8 +13,15 @@ impl Court<'_> {
         match *expectation {
             Expectation::Complete { flow, by } => self.complete(flow, by),
             Expectation::Answered { flow, least, most } => {
-                let probes = self.probes_of(flow);
-                let answered = count(probes.iter().filter(|probe| probe.replied_at.is_some()));
+                let probes = self.probes_of(flow).iter();
+                let asks = self.resolver.of_flow(flow);
+                let is_lookup = self
+                    .running(flow)
+                    .is_some_and(|running| matches!(running.flow.kind, FlowKind::Lookup(_)));
+                let answered = match is_lookup {
+                    true => count(asks.filter(|ask| ask.answer.is_some())),
+                    false => count(probes.filter(|probe| probe.replied_at.is_some())),
+                };
                 self.object_unless((least..=most).contains(&answered), || {
                     let name = self.scenario.flow_name(flow);
                     format!("{answered} of `{name}` were answered")
@@ -49,6 +57,16 @@ impl Court<'_> {
                 let sent = self.watch.counted(from, until);
                 self.object_unless(sent <= most, || {
                     format!("{sent} datagrams where {most} are enough")
+                })
+            }
+            Expectation::Said(ref said) => self.said(said),
+            Expectation::Reaches { flow, ip } => {
+                let arrivals = self.running(flow).map(|running| &running.arrivals);
+                let ips = arrivals.into_iter().flatten().map(|arrival| arrival.ip);
+                let ips: Vec<IpAddr> = ips.collect();
+                self.object_unless(!ips.is_empty() && ips.iter().all(|it| *it == ip), || {
+                    let name = self.scenario.flow_name(flow);
+                    format!("`{name}` reached {ips:?}")
                 })
             }
             // It has looked when it was time.

@@ -1,10 +1,12 @@
 //! The verdict on a whole run.
 
+use std::ops::Deref;
 use std::time::{Duration, Instant};
 
-use super::{Access, Watch};
+use super::{Access, Names, Watch};
 use crate::apps::{Apps, Probe, Running};
-use crate::limits::{FIRST_REPLY, FIRST_REPLY_LOSSY, Kind};
+use crate::limits::{FIRST_REPLY, FIRST_REPLY_LOSSY, Kind, NAME_KNOWN};
+use crate::names::{Resolver, Servers, Zones};
 use crate::scenario::{Drive, Event, FlowKind, Scenario};
 
 /// What every round trip may take besides the links: devices that stand, jobs that are late.
@@ -24,21 +26,29 @@ pub(crate) type Objection = (Duration, String);
 
 type Verdict = Result<Vec<(Kind, Duration)>, Objection>;
 
+/// All that a run left behind.
+pub(crate) struct Evidence<'a> {
+    pub(crate) scenario: &'a Scenario,
+    pub(crate) start: Instant,
+    pub(crate) apps: &'a Apps,
+    pub(crate) access: &'a Access,
+    pub(crate) watch: &'a Watch,
+    pub(crate) resolver: &'a Resolver,
+    pub(crate) names: &'a Names,
+    pub(crate) zones: &'a Zones,
+    pub(crate) servers: &'a Servers,
+}
+
 /// Judges a run, and tells what was measured.
-pub(crate) fn judge(
-    scenario: &Scenario,
-    start: Instant,
-    apps: &Apps,
-    access: &Access,
-    watch: &Watch,
-) -> Verdict {
-    let court = Court::new(scenario, start, apps, access, watch);
+pub(crate) fn judge(evidence: Evidence<'_>) -> Verdict {
+    let court = Court::new(evidence);
     let mut measured = Vec::new();
-    for (number, running) in apps.flows().iter().enumerate() {
+    for (number, running) in court.apps.flows().iter().enumerate() {
         court.flow(number, running, &mut measured)?;
     }
+    court.asks()?;
     court.upgrades(&mut measured)?;
-    for expectation in &scenario.expect {
+    for expectation in &court.scenario.expect {
         court.expectation(expectation)?;
     }
 
@@ -55,11 +65,7 @@ fn lateness(drive: Drive) -> Duration {
 
 /// Who judges, and what they know.
 pub(super) struct Court<'a> {
-    pub(super) scenario: &'a Scenario,
-    pub(super) apps: &'a Apps,
-    pub(super) access: &'a Access,
-    pub(super) watch: &'a Watch,
-    pub(super) start: Instant,
+    evidence: Evidence<'a>,
     pub(super) is_lossy: bool,
     /// The longest round trip, through relays at both ends.
     pub(super) round_trip: Duration,
@@ -67,23 +73,23 @@ pub(super) struct Court<'a> {
     pub(super) over_at: Instant,
 }
 
+impl<'a> Deref for Court<'a> {
+    type Target = Evidence<'a>;
+
+    fn deref(&self) -> &Evidence<'a> {
+        &self.evidence
+    }
+}
+
 impl<'a> Court<'a> {
-    fn new(
-        scenario: &'a Scenario,
-        start: Instant,
-        apps: &'a Apps,
-        access: &'a Access,
-        watch: &'a Watch,
-    ) -> Self {
+    fn new(evidence: Evidence<'a>) -> Self {
+        let scenario = evidence.scenario;
+
         Self {
-            scenario,
-            apps,
-            access,
-            watch,
-            start,
             is_lossy: scenario.loses(),
             round_trip: scenario.longest_way() * 6 + SLACK + lateness(scenario.drive),
-            over_at: watch.flows_over_at.unwrap_or(start),
+            over_at: evidence.watch.flows_over_at.unwrap_or(evidence.start),
+            evidence,
         }
     }
 
@@ -97,9 +103,14 @@ impl<'a> Court<'a> {
             FlowKind::Ping { .. } => {
                 self.first_reply(number, running, measured)?;
                 self.probes(running)?;
+                self.stays(running)?;
                 self.recoveries(running, measured)
             }
-            FlowKind::Fetch { bytes } => self.fetch(running, bytes),
+            FlowKind::Fetch { bytes } => {
+                self.stays(running)?;
+                self.fetch(running, bytes)
+            }
+            FlowKind::Lookup(_) => Ok(()),
         }
     }
 
@@ -133,7 +144,9 @@ impl<'a> Court<'a> {
         let (client, sent_at) = (running.flow.host, probe.sent_at);
         // What waited for a connection left later than it was sent.
         let left_at = probe.arrived_at.unwrap_or(sent_at).max(sent_at);
+        let is_named = running.name().is_some();
         let waits = match self.was_answered(client, sent_at) {
+            _ if is_named => self.first_holds() + self.named_holds(running),
             true => Duration::ZERO,
             false => FIRST_REPLY.holds,
         };
@@ -143,12 +156,13 @@ impl<'a> Court<'a> {
             && self.is_granted(running, sent_at, done_at)
             && self.is_reachable(running, sent_at)
             && !self.is_token_over(client, done_at)
-            && !self.is_disturbed(client, sent_at, done_at)
+            && !self.is_flow_disturbed(running, sent_at, done_at)
+            && self.resolves(running, done_at)
             && (!self.is_disorderly() || self.was_answered(client, sent_at))
     }
 
     /// Whether candidates can come before the link that they are for: a first attempt may fail then, and be made again.
-    fn is_disorderly(&self) -> bool {
+    pub(super) fn is_disorderly(&self) -> bool {
         self.scenario.portal.reorders.0 > 0
     }
 
@@ -163,23 +177,19 @@ impl<'a> Court<'a> {
         let Some(first) = running.probes.first().filter(|_| is_first) else {
             return Ok(());
         };
-        let portal = self.scenario.portal;
-        let signalling = (portal.latency + portal.jitter) * 12;
-        let signalling = match portal.reorders.0 + portal.duplicates.0 {
-            0 => signalling,
-            _ => signalling + Duration::from_millis(2_500),
-        };
         let holds = match self.is_lossy {
             true => FIRST_REPLY_LOSSY.holds,
-            false => Kind::FirstReply.limit().holds + signalling + self.round_trip * 2,
+            false => self.first_holds(),
         };
+        let holds = holds + self.named_holds(running);
         let due_at = first.sent_at + holds;
         if due_at > self.over_at
             || !self.is_granted(running, first.sent_at, due_at)
             || !self.is_reachable(running, first.sent_at)
             || !self.is_reachable(running, due_at)
             || self.is_token_over(running.flow.host, due_at)
-            || self.is_disturbed(running.flow.host, first.sent_at, due_at)
+            || self.is_flow_disturbed(running, first.sent_at, due_at)
+            || !self.resolves(running, due_at)
         {
             return Ok(());
         }
@@ -202,6 +212,27 @@ impl<'a> Court<'a> {
                 );
                 Err((self.elapsed(first.sent_at), what))
             }
+        }
+    }
+
+    /// How long the first reply may take where nothing is lost.
+    fn first_holds(&self) -> Duration {
+        let portal = self.scenario.portal;
+        let signalling = (portal.latency + portal.jitter) * 12;
+        let signalling = match portal.reorders.0 + portal.duplicates.0 {
+            0 => signalling,
+            _ => signalling + Duration::from_millis(2_500),
+        };
+
+        Kind::FirstReply.limit().holds + signalling + self.round_trip * 2
+    }
+
+    /// What comes on top for a name, which the gateway must learn and resolve.
+    fn named_holds(&self, running: &Running) -> Duration {
+        match (running.name(), self.is_lossy) {
+            (None, _) => Duration::ZERO,
+            (Some(_), false) => NAME_KNOWN.goal + self.round_trip + self.servers.longest(),
+            (Some(_), true) => NAME_KNOWN.holds + self.round_trip + self.servers.longest(),
         }
     }
 
@@ -271,9 +302,11 @@ impl<'a> Court<'a> {
             if !is_relayed || !self.is_client(*host) {
                 continue;
             }
-            let mut later = self.watch.paths.iter().skip(index + 1);
-            let next = later.find(|(_, other, _)| other == host);
-            let Some((direct_at, _, false)) = next else {
+            let peer = self.watch.peers.get(index);
+            let paths = self.watch.paths.iter().zip(&self.watch.peers);
+            let mut later = paths.skip(index + 1);
+            let next = later.find(|((_, other, _), to)| other == host && Some(*to) == peer);
+            let Some(((direct_at, _, false), _)) = next else {
                 continue;
             };
             if self.is_lossy || self.is_disturbed(*host, *relayed_at, *direct_at) {

@@ -29,8 +29,10 @@ pub(crate) struct Watch {
     pub(super) outages: Vec<Disturbance>,
     /// Who could reach whom, since when.
     pub(super) reach: Vec<(Instant, Reach)>,
-    /// When a client's path changed, and whether it is relayed since.
+    /// When a node's path changed, and whether it is relayed since.
     pub(super) paths: Vec<(Instant, usize, bool)>,
+    /// The peer that each of them leads to, as the log names it.
+    pub(super) peers: Vec<String>,
     /// What hosts told people.
     lines: Vec<(Duration, usize, String)>,
     pub(super) flows_over_at: Option<Instant>,
@@ -64,6 +66,7 @@ impl Watch {
             outages: Vec::new(),
             reach: vec![(start, Reach::new(scenario))],
             paths: Vec::new(),
+            peers: Vec::new(),
             lines: Vec::new(),
             flows_over_at: None,
         }
@@ -100,6 +103,11 @@ impl Watch {
 
     pub(crate) fn was_disturbed(&self) -> bool {
         !self.disturbances.is_empty() || !self.outages.is_empty()
+    }
+
+    /// Whether all is over, so that nobody has to begin any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.flows_over_at.is_some()
     }
 
     pub(crate) fn flows_are_over(&mut self, now: Instant) {
@@ -145,6 +153,10 @@ impl Watch {
         if line.contains("Path changed") {
             self.paths
                 .push((now, host, line.contains("path=\"relayed\"")));
+            let mut words = line.split(' ');
+            let is_peer = |word: &&str| word.starts_with("gateway=") || word.starts_with("client=");
+            let peer = words.find(is_peer).unwrap_or_default().to_owned();
+            self.peers.push(peer);
         }
         self.lines.push((self.since_start(now), host, line));
     }

@@ -8,18 +8,19 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::draw_faults::faults;
+use super::draw_names::names;
 use super::events::{Flow, FlowKind};
 use super::{
-    Dependence, Drive, Edge, EdgeKind, Event, Host, Link, Nat, PerMille, Place, PortalLink,
-    Resource, Role, Scenario,
+    Address, Dependence, Drive, Edge, EdgeKind, Event, Host, Link, Nat, PerMille, Place,
+    PortalLink, Resource, Role, Scenario, Target, Upstream,
 };
 use crate::scenario::draw_events::disturb;
 
 /// When programs begin: everybody knows the portal by then.
-const FLOWS_AT: Duration = Duration::from_secs(1);
+pub(super) const FLOWS_AT: Duration = Duration::from_secs(1);
 
 /// How long nobody sends before the end.
-const QUIET: Duration = Duration::from_secs(2);
+pub(super) const QUIET: Duration = Duration::from_secs(2);
 
 /// What decides: a generator, or bytes, which are zero where there are none left.
 #[derive(Debug)]
@@ -105,6 +106,10 @@ pub(super) fn scenario(seed: u64, choices: &mut Choices<'_>) -> Scenario {
         edges: Vec::new(),
         hosts: Vec::new(),
         resources: Vec::new(),
+        names: Vec::new(),
+        servers: Vec::new(),
+        resolvers: Vec::new(),
+        upstream: Upstream::default(),
         events: Vec::new(),
         expect: Vec::new(),
     };
@@ -112,6 +117,8 @@ pub(super) fn scenario(seed: u64, choices: &mut Choices<'_>) -> Scenario {
     resources(&mut scenario, choices);
     flows(&mut scenario, choices);
     disturb(&mut scenario, choices);
+    // Last, so that whatever else is drawn is drawn as it would be without.
+    names(&mut scenario, choices);
     scenario.events.sort_by_key(|(at, _)| *at);
 
     scenario
@@ -311,7 +318,7 @@ fn resources(scenario: &mut Scenario, choices: &mut Choices<'_>) {
             let clients = clients.iter().copied();
             scenario.resources.push(Resource {
                 name: name.to_owned(),
-                network,
+                address: Address::Network(network),
                 site: site.to_owned(),
                 clients: clients.filter(|_| !choices.percent(4)).collect(),
             });
@@ -347,7 +354,8 @@ fn flows(scenario: &mut Scenario, choices: &mut Choices<'_>) {
             let flow = Flow {
                 name: format!("f{host}-{nth}"),
                 host,
-                to,
+                to: Target::Ip(to),
+                port: None,
                 kind,
             };
             let at = FLOWS_AT + choices.millis(0..500);

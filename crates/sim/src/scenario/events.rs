@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::names::{Address, Lookup, Manners, NameEntry, Target, Upstream};
 use super::{Link, Place};
 
 /// Something that happens. Hosts, edges, resources and flows are meant by number.
@@ -109,6 +110,38 @@ pub enum Event {
         /// Which resource.
         resource: usize,
     },
+    /// A resource stands for something else, or is elsewhere.
+    Change {
+        /// Which.
+        resource: usize,
+        /// What it stands for from here on.
+        address: Address,
+        /// Where its gateways are.
+        site: String,
+    },
+    /// Something else is said of a name from here on.
+    Name(NameEntry),
+    /// A name server behaves in another way from here on.
+    Manners {
+        /// Which.
+        server: usize,
+        /// How it behaves.
+        manners: Manners,
+    },
+    /// The system of a host asks others from here on.
+    Resolvers {
+        /// Which host.
+        host: usize,
+        /// Whom it asks.
+        servers: Vec<IpAddr>,
+    },
+    /// The portal wants others to be asked.
+    Upstream(Upstream),
+    /// A person lets a node start over.
+    Reset {
+        /// Which.
+        host: usize,
+    },
     /// Somebody sends what they shouldn't.
     Attack {
         /// To whom.
@@ -151,8 +184,10 @@ pub struct Flow {
     pub name: String,
     /// The client it runs on.
     pub host: usize,
-    /// Whom it talks to.
-    pub to: IpAddr,
+    /// Whom it talks to, or asks about.
+    pub to: Target,
+    /// The port that it sends from; one that nobody else has by default.
+    pub port: Option<u16>,
     /// What it does.
     pub kind: FlowKind,
 }
@@ -174,6 +209,8 @@ pub enum FlowKind {
         /// How many bytes.
         bytes: u32,
     },
+    /// Asks a name server once.
+    Lookup(Lookup),
 }
 
 /// Which way datagrams go.
@@ -240,6 +277,15 @@ pub enum Expectation {
         /// How long.
         most: Duration,
     },
+    /// What a name server said.
+    Said(Said),
+    /// Where the requests of a flow to a name have arrived.
+    Reaches {
+        /// Which flow.
+        flow: usize,
+        /// The only address.
+        ip: IpAddr,
+    },
     /// How many datagrams all clients and gateways send in a span of time.
     Quiet {
         /// From when.
@@ -249,4 +295,19 @@ pub enum Expectation {
         /// How many at most.
         most: u64,
     },
+}
+
+/// What a name server must have said.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Said {
+    /// To which flow.
+    pub flow: usize,
+    /// The code; `None` for no answer at all.
+    pub code: Option<u8>,
+    /// How many records.
+    pub records: Option<u32>,
+    /// One of the addresses.
+    pub ip: Option<IpAddr>,
+    /// How long it may have taken.
+    pub within: Option<Duration>,
 }

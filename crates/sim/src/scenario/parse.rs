@@ -3,8 +3,9 @@
 use super::lines::{Line, seed};
 use super::parse_events::{event, expectation};
 use super::parse_hosts::{drive, edge, faults, host, link, portal, resource};
+use super::parse_names::{name, resolvers, server, upstream};
 use super::quantity::span;
-use super::{Drive, PortalLink, Scenario};
+use super::{Drive, PortalLink, Scenario, Upstream};
 
 /// A text that is no scenario.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -107,6 +108,16 @@ impl Reader {
                 let resource = resource(scenario, &mut line)?;
                 scenario.resources.push(resource);
             }
+            "name" => scenario.names.push(name(&mut line)?),
+            "dns" => {
+                let server = server(scenario, &mut line)?;
+                scenario.servers.push(server);
+            }
+            "resolvers" => {
+                let resolvers = resolvers(scenario, &mut line)?;
+                scenario.resolvers.push(resolvers);
+            }
+            "upstream" => scenario.upstream = upstream(&mut line)?,
             "expect" => {
                 let expectation = expectation(scenario, &self.flows, &mut line)?;
                 scenario.expect.push(expectation);
@@ -137,6 +148,10 @@ fn empty(name: &str) -> Scenario {
         edges: Vec::new(),
         hosts: Vec::new(),
         resources: Vec::new(),
+        names: Vec::new(),
+        servers: Vec::new(),
+        resolvers: Vec::new(),
+        upstream: Upstream::default(),
         events: Vec::new(),
         expect: Vec::new(),
     }

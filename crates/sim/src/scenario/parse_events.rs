@@ -1,12 +1,14 @@
 //! From a text to what happens in a world, and what is expected of it.
 
-use std::net::IpAddr;
-
 use super::Scenario;
 use super::events::{Attack, Event, Expectation, Flow, FlowKind, Gone, PathWanted};
 use super::lines::{Line, number};
+use super::names::Target;
 use super::parse::{edge_named, host_named, resource_named};
 use super::parse_hosts::{link, place};
+use super::parse_names::{
+    address, lookup, manners_change, name, resolvers, said, target, upstream,
+};
 use super::quantity::span;
 
 /// The largest fetch, in bytes.
@@ -25,7 +27,7 @@ pub(super) fn event(
 ) -> Result<Event, String> {
     let keyword = line.word("an event")?;
     let event = match keyword {
-        "ping" | "fetch" => flow(scenario, flows, keyword, &mut line)?,
+        "ping" | "fetch" | "lookup" => flow(scenario, flows, keyword, &mut line)?,
         "detach" => Event::Detach {
             host: host_named(scenario, &mut line)?,
         },
@@ -61,18 +63,9 @@ pub(super) fn event(
                 host_named(scenario, &mut line)?,
             ],
         },
-        "portal-down" => Event::PortalDown {
-            host: host_named(scenario, &mut line)?,
-        },
-        "portal-up" => Event::PortalUp {
-            host: host_named(scenario, &mut line)?,
-        },
-        "portal-hangs" => Event::PortalHangs {
-            host: host_named(scenario, &mut line)?,
-        },
-        "portal-goes-on" => Event::PortalGoesOn {
-            host: host_named(scenario, &mut line)?,
-        },
+        "portal-down" | "portal-up" | "portal-hangs" | "portal-goes-on" => {
+            portal_event(keyword, host_named(scenario, &mut line)?)
+        }
         "portal-restarts" => Event::PortalRestarts {
             after: line.span("after")?,
         },
@@ -94,6 +87,12 @@ pub(super) fn event(
             host: host_named(scenario, &mut line)?,
             resource: resource_named(scenario, &mut line)?,
         },
+        "change" | "name" | "dns" | "resolvers" | "upstream" => {
+            names_event(scenario, keyword, &mut line)?
+        }
+        "reset" => Event::Reset {
+            host: host_named(scenario, &mut line)?,
+        },
         "attack" => Event::Attack {
             host: host_named(scenario, &mut line)?,
             attack: attack(line.word("an attack")?)?,
@@ -106,6 +105,32 @@ pub(super) fn event(
     Ok(event)
 }
 
+fn portal_event(keyword: &str, host: usize) -> Event {
+    match keyword {
+        "portal-down" => Event::PortalDown { host },
+        "portal-up" => Event::PortalUp { host },
+        "portal-hangs" => Event::PortalHangs { host },
+        _ => Event::PortalGoesOn { host },
+    }
+}
+
+fn names_event(scenario: &Scenario, keyword: &str, line: &mut Line<'_>) -> Result<Event, String> {
+    Ok(match keyword {
+        "change" => Event::Change {
+            resource: resource_named(scenario, line)?,
+            address: address(line)?,
+            site: line.field("site", |site| Some(site.to_owned()))?,
+        },
+        "name" => Event::Name(name(line)?),
+        "dns" => manners_change(scenario, line)?,
+        "resolvers" => {
+            let (host, servers) = resolvers(scenario, line)?;
+            Event::Resolvers { host, servers }
+        }
+        _ => Event::Upstream(upstream(line)?),
+    })
+}
+
 fn flow(
     scenario: &Scenario,
     flows: &mut Vec<String>,
@@ -113,7 +138,7 @@ fn flow(
     line: &mut Line<'_>,
 ) -> Result<Event, String> {
     let host = host_named(scenario, line)?;
-    let to: IpAddr = number(line.word("an address")?).ok_or("that is no address")?;
+    let mut to = target(line)?;
     let kind = match keyword {
         "ping" => FlowKind::Ping {
             count: line.field("count", |text| {
@@ -126,6 +151,7 @@ fn flow(
                 })?
                 .unwrap_or(64),
         },
+        "lookup" => FlowKind::Lookup(lookup(line)?),
         _ => FlowKind::Fetch {
             bytes: line.field("bytes", |text| {
                 number(text).filter(|bytes| *bytes <= MAX_FETCH)
@@ -137,11 +163,16 @@ fn flow(
         return Err(format!("a second `{name}`"));
     }
     flows.push(name.clone());
+    if let Target::Name { is_cached, .. } = &mut to {
+        *is_cached = line.flag("cached");
+    }
+    let port = line.maybe("port", number)?;
 
     Ok(Event::Flow(Flow {
         name,
         host,
         to,
+        port,
         kind,
     }))
 }
@@ -201,6 +232,14 @@ pub(super) fn expectation(
         "within" => Expectation::Within {
             flow: flow(line)?,
             most: line.span("most")?,
+        },
+        "said" => {
+            let flow = flow(line)?;
+            Expectation::Said(said(flow, line)?)
+        }
+        "reaches" => Expectation::Reaches {
+            flow: flow(line)?,
+            ip: line.field("ip", number)?,
         },
         "quiet" => Expectation::Quiet {
             from: line.span("from")?,

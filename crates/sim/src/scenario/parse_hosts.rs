@@ -2,6 +2,7 @@
 
 use super::lines::{Line, number};
 use super::parse::{edge_named, find_host, new_name};
+use super::parse_names::address;
 use super::quantity::{per_mille, rate, span};
 use super::{
     Dependence, Drive, Edge, EdgeKind, Host, Link, Nat, PerMille, Place, PortalLink, Resource,
@@ -150,7 +151,7 @@ pub(super) fn resource(scenario: &Scenario, line: &mut Line<'_>) -> Result<Resou
     if scenario.resources.iter().any(|other| other.name == name) {
         return Err(format!("a second `{name}`"));
     }
-    let network: ipnet::IpNet = line.field("cidr", number)?;
+    let address = address(line)?;
     let clients = |text: &str| {
         let names = text.split(',').filter(|name| *name != "nobody");
         names
@@ -166,7 +167,7 @@ pub(super) fn resource(scenario: &Scenario, line: &mut Line<'_>) -> Result<Resou
 
     Ok(Resource {
         name,
-        network: network.trunc(),
+        address,
         site: line.field("site", |site| Some(site.to_owned()))?,
         clients: line
             .maybe("for", clients)?

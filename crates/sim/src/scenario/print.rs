@@ -2,9 +2,9 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::events::{Attack, Event, Expectation, FlowKind, Gone, PathWanted};
+use super::print_names::print_address;
 use super::quantity::{Rate, Span};
-use super::{Dependence, Drive, EdgeKind, Link, PerMille, Place, Role, Scenario};
+use super::{Dependence, Drive, EdgeKind, Event, Link, PerMille, Place, Role, Scenario};
 use crate::faults::Faults;
 
 impl Display for Scenario {
@@ -39,9 +39,11 @@ impl Display for Scenario {
             } else {
                 names.join(",")
             };
-            let (name, network, site) = (&resource.name, resource.network, &resource.site);
-            writeln!(f, "res {name} cidr={network} site={site} for={clients}")?;
+            write!(f, "res {} ", resource.name)?;
+            print_address(f, &resource.address)?;
+            writeln!(f, " site={} for={clients}", resource.site)?;
         }
+        self.print_names(f)?;
         for (at, event) in &self.events {
             write!(f, "t={} ", Span(*at))?;
             self.print_event(f, event)?;
@@ -107,7 +109,7 @@ impl Scenario {
         Ok(())
     }
 
-    fn print_place(&self, f: &mut Formatter<'_>, place: &Place) -> fmt::Result {
+    pub(super) fn print_place(&self, f: &mut Formatter<'_>, place: &Place) -> fmt::Result {
         if let Some(ip4) = place.ip4 {
             write!(f, " ip4={ip4}")?;
         }
@@ -122,149 +124,6 @@ impl Scenario {
         match behind.and_then(|edge| self.edges.get(edge)) {
             Some(edge) => write!(f, " behind={}", edge.name),
             None => Ok(()),
-        }
-    }
-
-    #[expect(
-        clippy::too_many_lines,
-        reason = "a line for each event, and nothing else"
-    )]
-    fn print_event(&self, f: &mut Formatter<'_>, event: &Event) -> fmt::Result {
-        let host = |host: &usize| self.host(*host);
-        let resource = |resource: &usize| {
-            let resource = self.resources.get(*resource);
-            resource.map_or("?", |resource| resource.name.as_str())
-        };
-        match event {
-            Event::Flow(flow) => {
-                let (from, to, name) = (self.host(flow.host), flow.to, &flow.name);
-                match flow.kind {
-                    FlowKind::Ping { count, every, size } => {
-                        let every = Span(every);
-                        write!(
-                            f,
-                            "ping {from} {to} count={count} every={every} size={size} id={name}"
-                        )
-                    }
-                    FlowKind::Fetch { bytes } => {
-                        write!(f, "fetch {from} {to} bytes={bytes} id={name}")
-                    }
-                }
-            }
-            Event::Detach { host: it } => write!(f, "detach {}", host(it)),
-            Event::Attach { host: it, place } => {
-                write!(f, "attach {}", host(it))?;
-                self.print_place(f, place)
-            }
-            Event::End {
-                host: it,
-                how: Gone::Stopped,
-            } => write!(f, "stop {}", host(it)),
-            Event::End {
-                host: it,
-                how: Gone::Killed,
-            } => write!(f, "kill {}", host(it)),
-            Event::Start {
-                host: it,
-                keeps_secret,
-            } => {
-                write!(f, "start {}", host(it))?;
-                flag(f, "new-secret", !keeps_secret)
-            }
-            Event::Link { host: it, link } => {
-                write!(f, "link {}", host(it))?;
-                print_link(f, link)
-            }
-            Event::Block { hosts: [one, two] } => write!(f, "block {} {}", host(one), host(two)),
-            Event::Unblock { hosts: [one, two] } => {
-                write!(f, "unblock {} {}", host(one), host(two))
-            }
-            Event::PortalDown { host: it } => write!(f, "portal-down {}", host(it)),
-            Event::PortalUp { host: it } => write!(f, "portal-up {}", host(it)),
-            Event::PortalHangs { host: it } => write!(f, "portal-hangs {}", host(it)),
-            Event::PortalGoesOn { host: it } => write!(f, "portal-goes-on {}", host(it)),
-            Event::PortalRestarts { after } => write!(f, "portal-restarts after={}", Span(*after)),
-            Event::Suspend { host: it, time } => {
-                write!(f, "suspend {} for={}", host(it), Span(*time))
-            }
-            Event::ClockSteps { seconds } => write!(f, "clock-steps seconds={seconds}"),
-            Event::Forget { edge } => {
-                let edge = self.edges.get(*edge).map_or("?", |edge| edge.name.as_str());
-                write!(f, "forget {edge}")
-            }
-            Event::Allow {
-                host: it,
-                resource: to,
-            } => write!(f, "allow {} {}", host(it), resource(to)),
-            Event::Revoke {
-                host: it,
-                resource: to,
-            } => write!(f, "revoke {} {}", host(it), resource(to)),
-            Event::Attack {
-                host: it,
-                attack,
-                count,
-            } => {
-                let attack = match attack {
-                    Attack::Replay => "replay",
-                    Attack::ReplayElsewhere => "replay-elsewhere",
-                    Attack::Garbage => "garbage",
-                    Attack::Stun => "stun",
-                    Attack::Handshakes => "handshakes",
-                };
-                write!(f, "attack {} {attack} count={count}", host(it))
-            }
-        }
-    }
-
-    fn print_expectation(&self, f: &mut Formatter<'_>, expectation: &Expectation) -> fmt::Result {
-        let flow = |flow: &usize| self.flow_name(*flow);
-        match expectation {
-            Expectation::Complete { flow: it, by } => {
-                write!(f, "complete {} by={}", flow(it), Span(*by))
-            }
-            Expectation::Answered {
-                flow: it,
-                least,
-                most,
-            } => {
-                write!(f, "answered {} least={least}", flow(it))?;
-                match *most {
-                    u32::MAX => Ok(()),
-                    most => write!(f, " most={most}"),
-                }
-            }
-            Expectation::Path { host, path, at } => {
-                let path = match path {
-                    PathWanted::Direct => "direct",
-                    PathWanted::Relayed => "relayed",
-                    PathWanted::None => "none",
-                };
-                write!(f, "path {} {path} at={}", self.host(*host), Span(*at))
-            }
-            Expectation::PathChanges { host, most, from } => {
-                write!(f, "path-changes {} most={most}", self.host(*host))?;
-                span(f, "from", *from)
-            }
-            Expectation::Gap {
-                flow: it,
-                most,
-                from,
-            } => {
-                write!(f, "gap {} most={}", flow(it), Span(*most))?;
-                span(f, "from", *from)
-            }
-            Expectation::Within { flow: it, most } => {
-                write!(f, "within {} most={}", flow(it), Span(*most))
-            }
-            Expectation::Quiet { from, until, most } => {
-                write!(
-                    f,
-                    "quiet from={} until={} most={most}",
-                    Span(*from),
-                    Span(*until)
-                )
-            }
         }
     }
 
@@ -289,7 +148,7 @@ impl Scenario {
     }
 }
 
-fn print_link(f: &mut Formatter<'_>, link: &Link) -> fmt::Result {
+pub(super) fn print_link(f: &mut Formatter<'_>, link: &Link) -> fmt::Result {
     let default = Link::default();
     write!(f, " latency={}", Span(link.latency))?;
     span(f, "jitter", link.jitter)?;
@@ -354,21 +213,21 @@ fn dependence(dependence: Dependence) -> &'static str {
     }
 }
 
-fn span(f: &mut Formatter<'_>, key: &str, span: std::time::Duration) -> fmt::Result {
+pub(super) fn span(f: &mut Formatter<'_>, key: &str, span: std::time::Duration) -> fmt::Result {
     match span.is_zero() {
         true => Ok(()),
         false => write!(f, " {key}={}", Span(span)),
     }
 }
 
-fn share(f: &mut Formatter<'_>, key: &str, share: PerMille) -> fmt::Result {
+pub(super) fn share(f: &mut Formatter<'_>, key: &str, share: PerMille) -> fmt::Result {
     match share.0 {
         0 => Ok(()),
         _ => write!(f, " {key}={share}"),
     }
 }
 
-fn flag(f: &mut Formatter<'_>, flag: &str, is_set: bool) -> fmt::Result {
+pub(super) fn flag(f: &mut Formatter<'_>, flag: &str, is_set: bool) -> fmt::Result {
     match is_set {
         true => write!(f, " {flag}"),
         false => Ok(()),

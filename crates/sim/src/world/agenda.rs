@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use connlib_os::fake::FakeTrain;
 
+use super::exchanges::Exchanged;
 use crate::portal::{ChannelId, Hello, Says};
 
 /// Something that is going to happen.
@@ -29,6 +30,16 @@ pub(super) enum Happening {
     App(usize),
     /// The host behind a gateway answers.
     Echo(usize, Vec<u8>),
+    /// A program has waited for an answer to a question.
+    Unanswered(usize, usize),
+    /// Connections of programs to name servers go on.
+    Streams(usize),
+    /// A question that was carried outside of a tunnel has its outcome.
+    Exchanged(Box<Exchanged>),
+    /// Connections to name servers behind a gateway go on.
+    SiteStreams(usize),
+    /// Such a server answers on one of them.
+    SiteSays(usize, usize, Vec<u8>),
     Unstall(usize),
     TunComes(usize),
     TunVanishes(usize),

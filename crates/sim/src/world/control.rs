@@ -235,6 +235,7 @@ impl World {
         entry.channel.delay = Duration::ZERO;
         let epoch = entry.channel.epoch;
         tell(&mut entry.role, PortalState::Joined);
+        self.names.joined(host);
         self.post(
             HEARTBEAT_EVERY,
             Happening::Heartbeat(ChannelId { host, epoch }),
@@ -243,13 +244,23 @@ impl World {
 
     fn take_message(&mut self, host: usize, envelope: &Envelope<'_>) {
         let (event, payload) = (envelope.event.as_str(), envelope.payload());
+        let is_client = matches!(
+            self.hosts.get(host).map(|entry| &entry.role),
+            Some(Role::Client(_))
+        );
+        let mut to_client = is_client
+            .then(|| client::FromPortal::parse(event, payload).ok())
+            .flatten();
+        if let Some(message) = &mut to_client {
+            self.told(host, message);
+        }
         let Some(entry) = self.hosts.get_mut(host) else {
             return;
         };
         let is_understood = match &mut entry.role {
-            Role::Client(node) => client::FromPortal::parse(event, payload)
+            Role::Client(node) => to_client
                 .map(|message| node.command(Command::Portal(message)))
-                .is_ok(),
+                .is_some(),
             Role::Gateway(node) => gateway::FromPortal::parse(event, payload)
                 .map(|message| node.command(Command::Portal(message)))
                 .is_ok(),

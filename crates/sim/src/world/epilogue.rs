@@ -20,6 +20,7 @@ impl World {
         match act {
             0 => {
                 self.watch.flows_are_over(self.now);
+                self.interfaces_are_announced();
                 self.end_all(|role| matches!(role, scenario::Role::Client { .. }));
                 self.post(CLIENTS_GONE, Happening::Epilogue(1));
             }
@@ -37,6 +38,18 @@ impl World {
             _ => {
                 self.relays_are_empty();
                 self.has_ended = true;
+            }
+        }
+    }
+
+    fn interfaces_are_announced(&mut self) {
+        for host in 0..self.hosts.len() {
+            let is_awake = self.hosts.get(host).is_some_and(|entry| {
+                matches!(entry.role, Role::Client(_)) && entry.is_awake(self.now)
+            });
+            if is_awake && let Err(what) = self.names.is_announced(self.now, host) {
+                let name = self.scenario.host(host);
+                self.violate(format!("{name}: {what}"));
             }
         }
     }

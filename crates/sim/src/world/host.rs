@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use connlib_tunnel::client::Client;
+use connlib_tunnel::client::{Client, NameRecord};
 use connlib_tunnel::gateway::Gateway;
 use connlib_tunnel::{Settings, Status};
 use connlib_wire::secret::Secret;
@@ -27,6 +27,14 @@ pub(super) struct Host {
     pub(super) asleep_until: Option<Instant>,
     /// Its addresses in the tunnel, once it knows them.
     pub(super) addresses: Option<(Ipv4Addr, Ipv6Addr)>,
+    /// Where a client answers for name servers, once it has said so.
+    pub(super) name_servers: Vec<IpAddr>,
+    /// The addresses of names that clients on it gave out.
+    pub(super) records: Vec<NameRecord>,
+    /// Why it didn't take one of them back.
+    pub(super) not_restored: Option<String>,
+    /// How often it has moved: what was asked by another network has no answer.
+    pub(super) moves: u32,
     /// A relay's secret.
     pub(super) secret: Secret,
     /// How often it began to run.
@@ -83,6 +91,10 @@ impl Host {
             channel: Channel::default(),
             asleep_until: None,
             addresses: None,
+            name_servers: Vec::new(),
+            records: Vec::new(),
+            not_restored: None,
+            moves: 0,
             secret: secret(rng),
             life: 0,
             is_stalled: false,
@@ -115,7 +127,12 @@ impl Host {
         let faults = &plan.faults;
         self.role = match &plan.role {
             scenario::Role::Client { .. } => {
-                let core = Client::new(now, seed, settings);
+                let mut core = Client::new(now, seed, settings);
+                for record in &self.records {
+                    if let Err(why) = core.restore_name(record) {
+                        self.not_restored = Some(why.to_string());
+                    }
+                }
                 Role::Client(Box::new(Node::new(core, place, faults, is_tun_here)))
             }
             scenario::Role::Gateway { .. } => {
@@ -127,6 +144,7 @@ impl Host {
             }
         };
         self.life += 1;
+        self.name_servers.clear();
         self.is_stalled = false;
         self.late = None;
     }

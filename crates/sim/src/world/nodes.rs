@@ -56,8 +56,14 @@ impl World {
 
     fn after_client(&mut self, host: usize, turned: Turned<Client>) {
         let keeps_order = self.watch.keeps_order(self.now);
+        for output in &turned.outputs {
+            self.hear_of_names(host, output);
+        }
         for packet in &turned.packets {
             self.trace.add(self.elapsed(), "a client's TUN", packet);
+            if self.hear_name_server(host, packet) {
+                continue;
+            }
             match self.apps.reply(self.now, host, packet, keeps_order) {
                 Ok(None) => {}
                 Ok(Some(flow)) => self.send_for(flow),
@@ -75,7 +81,8 @@ impl World {
                         entry.addresses = Some((interface.ipv4, interface.ipv6));
                     }
                 }
-                Output::Event(_) | Output::Status(..) | Output::Exchange(_) => {}
+                Output::Exchange(exchange) => self.carry(host, exchange),
+                Output::Event(_) | Output::Status(..) => {}
             }
         }
         self.launch(host, turned.trains, false);
@@ -86,6 +93,9 @@ impl World {
         let keeps_order = self.watch.keeps_order(self.now);
         for packet in turned.packets {
             self.trace.add(self.elapsed(), "a gateway's TUN", &packet);
+            if self.ask_site(host, &packet) {
+                continue;
+            }
             match self.apps.request(self.now, &packet, keeps_order) {
                 Ok(request) => {
                     let client = self.hosts.get(request.host);
@@ -117,7 +127,8 @@ impl World {
                         entry.addresses = Some((interface.ipv4, interface.ipv6));
                     }
                 }
-                Output::Event(_) | Output::Status(..) | Output::Exchange(_) => {}
+                Output::Exchange(exchange) => self.carry(host, exchange),
+                Output::Event(_) | Output::Status(..) => {}
             }
         }
         self.launch(host, turned.trains, false);

@@ -6,7 +6,8 @@ use connlib::event_loop::Command;
 
 use super::host::{ChannelState, Role};
 use super::{Happening, World};
-use crate::apps::Request;
+use crate::apps::{Request, Running};
+use crate::oracle::{Arriving, Destination, Truth};
 use crate::scenario::{self, Event, Expectation, Gone, PathWanted, Place};
 
 /// When relays come up, and everybody else after them.
@@ -16,7 +17,7 @@ const NODES_AT: Duration = Duration::from_millis(50);
 const STOPS_WITHIN: Duration = Duration::from_millis(500);
 
 /// How often a program looks whether there is a network to use.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 impl World {
     pub(super) fn set_the_stage(&mut self) {
@@ -38,6 +39,12 @@ impl World {
             if let Some(at) = plan.faults.tun_vanishes_at {
                 self.post(at, Happening::TunVanishes(host));
             }
+        }
+        for host in 0..self.scenario.hosts.len() {
+            self.names.begins(self.now, host);
+        }
+        for (host, servers) in self.scenario.resolvers.clone() {
+            self.set_resolvers(host, &servers);
         }
         for event in 0..self.scenario.events.len() {
             if let Some((at, _)) = self.scenario.events.get(event) {
@@ -76,14 +83,7 @@ impl World {
             Event::Link { host, link } => self.network.set_link(host, link),
             Event::Block { hosts } => self.network.block(hosts),
             Event::Unblock { hosts } => self.network.unblock(hosts),
-            Event::PortalDown { host } => {
-                if let Some(entry) = self.hosts.get_mut(host) {
-                    entry.channel.is_cut = true;
-                }
-                self.portal_notices(host);
-                self.channel_breaks(host);
-                self.retry(host);
-            }
+            Event::PortalDown { host } => self.portal_is_cut(host),
             Event::PortalUp { host } => {
                 if let Some(entry) = self.hosts.get_mut(host)
                     && entry.channel.is_cut
@@ -121,12 +121,31 @@ impl World {
             Event::Forget { edge } => self.network.forget(edge),
             Event::Allow { host, resource } => self.set_policy(host, resource, true),
             Event::Revoke { host, resource } => self.set_policy(host, resource, false),
+            Event::Change {
+                resource,
+                address,
+                site,
+            } => self.change(resource, address, site),
+            event @ (Event::Name(_)
+            | Event::Manners { .. }
+            | Event::Resolvers { .. }
+            | Event::Upstream(_)) => self.name_event(event),
+            Event::Reset { host } => self.reset(host),
             Event::Attack {
                 host,
                 attack,
                 count,
             } => self.attack(host, attack, count),
         }
+    }
+
+    fn portal_is_cut(&mut self, host: usize) {
+        if let Some(entry) = self.hosts.get_mut(host) {
+            entry.channel.is_cut = true;
+        }
+        self.portal_notices(host);
+        self.channel_breaks(host);
+        self.retry(host);
     }
 
     fn set_policy(&mut self, host: usize, resource: usize, is_allowed: bool) {
@@ -137,13 +156,41 @@ impl World {
         self.drain_portal();
     }
 
+    fn change(&mut self, resource: usize, address: scenario::Address, site: String) {
+        let clock = (self.now, self.unix().as_secs());
+        let name = self.scenario.resources.get(resource);
+        let name = name.map_or("?", |resource| &resource.name);
+        self.portal.change(clock, resource, (name, &address), &site);
+        self.access.change(self.now, resource, address, site);
+        self.drain_portal();
+    }
+
+    /// As the shipped control plane does: sockets anew, and the portal by the new key.
+    fn reset(&mut self, host: usize) {
+        let Some(place) = self.network.place(host) else {
+            return;
+        };
+        self.portal_notices(host);
+        self.channel_breaks(host);
+        match self.hosts.get_mut(host).map(|entry| &mut entry.role) {
+            Some(Role::Client(node)) => node.rebind(&place, Command::Reset),
+            Some(Role::Gateway(node)) => node.rebind(&place, Command::Reset),
+            Some(Role::Relay(_) | Role::Down) | None => {}
+        }
+        self.take_turn(host);
+        self.connect(host);
+    }
+
     fn attach(&mut self, host: usize, place: Place) {
         self.network.attach(host, place);
+        if let Some(entry) = self.hosts.get_mut(host) {
+            entry.moves += 1;
+        }
         // As the shipped control plane does: away, sockets anew, then the portal.
         self.channel_breaks(host);
         match self.hosts.get_mut(host).map(|entry| &mut entry.role) {
-            Some(Role::Client(node)) => node.rebind(&place),
-            Some(Role::Gateway(node)) => node.rebind(&place),
+            Some(Role::Client(node)) => node.rebind(&place, Command::NetworkChanged),
+            Some(Role::Gateway(node)) => node.rebind(&place, Command::NetworkChanged),
             Some(Role::Relay(_) | Role::Down) | None => {}
         }
         self.take_turn(host);
@@ -183,13 +230,19 @@ impl World {
             return;
         };
         let (now, unix) = (self.now, self.unix());
+        let records = self.names.begins(now, host);
         if let Some(entry) = self.hosts.get_mut(host) {
+            entry.records = records;
             if !keeps_secret {
                 entry.change_secret(&mut self.rng);
             }
             entry.begin(&plan, &place, now, unix, true, &mut self.rng);
             entry.channel.delay = Duration::ZERO;
+            if let Some(why) = entry.not_restored.take() {
+                self.violate(why);
+            }
         }
+        self.tell_resolvers(host);
         self.connect(host);
     }
 
@@ -211,9 +264,18 @@ impl World {
 
     /// A program sends what it wants to send, and says when it goes on.
     pub(super) fn step_app(&mut self, flow: usize) {
-        let Some(running) = self.apps.flows().get(flow) else {
+        let Some(running) = self
+            .apps
+            .flows()
+            .get(flow)
+            .filter(|_| !self.watch.is_over())
+        else {
             return;
         };
+        if running.to.is_none() {
+            self.seek(flow);
+            return;
+        }
         let (host, is_ipv4) = (running.flow.host, running.flow.to.is_ipv4());
         let Some(entry) = self.hosts.get(host) else {
             return;
@@ -248,7 +310,7 @@ impl World {
         }
     }
 
-    fn give_to_client(&mut self, host: usize, packets: Vec<Vec<u8>>) {
+    pub(super) fn give_to_client(&mut self, host: usize, packets: Vec<Vec<u8>>) {
         if let Some(Role::Client(node)) = self.hosts.get_mut(host).map(|entry| &mut entry.role) {
             for packet in packets {
                 node.send_packet(packet);
@@ -257,14 +319,43 @@ impl World {
     }
 
     /// Whether a request may come out of a gateway: somebody let its client in, and the gateway serves what it is for.
-    pub(super) fn may_arrive(&self, gateway: usize, request: &Request) -> Result<(), String> {
+    pub(super) fn may_arrive(&mut self, gateway: usize, request: &Request) -> Result<(), String> {
+        let (now, ip) = (self.now, request.to);
+        self.apps.arrived(now, request.flow, gateway, ip);
+        let flows = self.apps.flows();
+        let name = flows.get(request.flow).and_then(Running::name);
+        if let Some(name) = name {
+            let truth = Truth {
+                scenario: &self.scenario,
+                zones: &self.zones,
+                servers: &self.servers,
+            };
+            let (from, to) = ((request.host, name), (gateway, ip));
+            (self.names).may_come_out(now, from, to, &self.resolver, &truth)?;
+        }
+
+        self.may_come_out(
+            gateway,
+            &Arriving {
+                what: self.scenario.flow_name(request.flow),
+                client: request.host,
+                to: name.map_or(Destination::Ip(ip), Destination::Name),
+            },
+        )
+    }
+
+    pub(super) fn may_come_out(
+        &self,
+        gateway: usize,
+        arriving: &Arriving<'_>,
+    ) -> Result<(), String> {
         let channel = self.hosts.get(gateway).map(|entry| &entry.channel);
         let joined_at = channel
             .filter(|channel| channel.state == ChannelState::Joined && !channel.hangs)
             .and_then(|channel| channel.joined_at);
 
         self.access
-            .may_arrive(self.now, &self.scenario, gateway, joined_at, request)
+            .may_arrive(self.now, &self.scenario, gateway, joined_at, arriving)
     }
 
     /// Compares a path with what is expected.

@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
-use connlib_sim::scenario::{Event, PerMille};
+use connlib_sim::scenario::{Event, Manners, PerMille};
 use connlib_sim::{Failure, Report, Scenario, World};
 
 /// How many worlds are tried.
@@ -54,6 +54,9 @@ pub(crate) fn calm(seed: u64) -> Scenario {
         host.faults = Default::default();
         host.link.loss = PerMille(0);
         host.link.corrupts = PerMille(0);
+    }
+    for server in &mut scenario.servers {
+        server.manners = Manners::default();
     }
 
     scenario

@@ -1,0 +1,171 @@
+//! Packets to names: where they may come out, and which of them must (A6, A7).
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::answers::{Truth, gateways};
+use super::judge::{Court, Objection};
+use super::names::{LAG, during};
+use super::{Destination, Names, pattern};
+use crate::apps::Running;
+use crate::names::Resolver;
+use crate::scenario::{RecordKind, Role, ServerAt};
+
+/// How long a packet may be under way, or wait, after what it was sent by has changed.
+const UNDER_WAY: Duration = Duration::from_secs(12);
+
+/// How long after its latest packet a flow may have ended that was never answered (gateway.md §1).
+const FLOWS_END_AFTER: Duration = Duration::from_secs(60);
+
+impl Names {
+    /// Whether a request to a name may come out of a gateway, and there. Whoever asked for the name let the gateway look for its
+    /// addresses, so that older ones than it had then are none.
+    pub(crate) fn may_come_out(
+        &self,
+        now: Instant,
+        (client, name): (usize, &str),
+        (gateway, ip): (usize, IpAddr),
+        resolver: &Resolver,
+        truth: &Truth<'_>,
+    ) -> Result<(), String> {
+        let Some(asked_at) = resolver.times(client, name).min() else {
+            return Err(format!("nobody has asked for `{name}`"));
+        };
+        let from = asked_at.checked_sub(truth.servers.longest_ttl() + LAG);
+        let span = (from.unwrap_or(asked_at), now);
+        let bytes = match ip {
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
+        let had = |server: &IpAddr| {
+            let found = truth.servers.at_ip(*server);
+            let site = found.and_then(|it| truth.servers.get(it)?.site.as_deref());
+            let place = (site, name);
+            found.is_some()
+                && (truth.zones).any(span, place, kind(ip.is_ipv4()).0, |says| {
+                    says.data.contains(&bytes)
+                })
+        };
+        if !self.systems(gateway, span).flatten().any(had) {
+            return Err(format!("`{name}` never had the address {ip}"));
+        }
+
+        let since = now.checked_sub(UNDER_WAY).unwrap_or(asked_at);
+        let role = truth.scenario.hosts.get(gateway).map(|host| &host.role);
+        let is_best = |site: &String| {
+            let told = self.view(client).map(|view| view.told.as_slice());
+            during(told.unwrap_or_default(), since, now).any(|told| {
+                let meant = told.iter().filter(|it| pattern::matches(&it.pattern, name));
+                let best = meant.min_by(|a, b| pattern::compare(&a.pattern, &b.pattern));
+                best.is_some_and(|best| {
+                    let mut equal = told.iter().filter(|it| it.pattern == best.pattern);
+                    equal.any(|it| it.sites.contains(site))
+                })
+            })
+        };
+        match role {
+            Some(Role::Gateway { site }) if !is_best(site) => {
+                Err(format!("`{name}` is not to be reached at {site}"))
+            }
+            Some(Role::Gateway { .. } | Role::Client { .. } | Role::Relay) | None => Ok(()),
+        }
+    }
+}
+
+fn kind(is_ipv4: bool) -> RecordKind {
+    match is_ipv4 {
+        true => RecordKind::A,
+        false => RecordKind::AAAA,
+    }
+}
+
+impl Court<'_> {
+    /// What a flow's packets are for.
+    pub(super) fn destination<'r>(&self, running: &'r Running) -> Option<Destination<'r>> {
+        match running.name() {
+            Some(name) => Some(Destination::Name(name)),
+            None => running.to.map(Destination::Ip),
+        }
+    }
+
+    /// The sites that a flow's packets go to.
+    pub(super) fn sites(&self, running: &Running, at: Instant) -> Vec<String> {
+        let Some(to) = self.destination(running) else {
+            return Vec::new();
+        };
+        let meant = self.access.meant(at, running.flow.host, to);
+        let versions = meant.iter().filter_map(|it| self.access.version(at, *it));
+
+        versions.map(|(_, _, site)| site.clone()).collect()
+    }
+
+    /// Whether gateways can find the address of a flow's name all the time from the first question for it on: a failure lasts
+    /// until somebody asks again.
+    pub(super) fn resolves(&self, running: &Running, done_at: Instant) -> bool {
+        let Some(name) = running.name() else {
+            return true;
+        };
+        let Some(asked_at) = self.resolver.times(running.flow.host, name).min() else {
+            return false;
+        };
+        let sites = self.sites(running, done_at);
+        let mut hosts = sites.iter().flat_map(|site| gateways(self.scenario, site));
+
+        hosts.all(|gateway| {
+            let of_family = Some((name, running.flow.to.is_ipv4()));
+            self.has_good_servers(gateway, (asked_at, done_at), of_family)
+        })
+    }
+
+    /// Whether the servers of a gateway's site answer all the time, and know addresses of a family for a name.
+    pub(super) fn has_good_servers(
+        &self,
+        gateway: usize,
+        (from, until): (Instant, Instant),
+        name: Option<(&str, bool)>,
+    ) -> bool {
+        let Some(plan) = self.scenario.hosts.get(gateway) else {
+            return false;
+        };
+        let before = from.checked_sub(self.servers.longest_ttl() + LAG);
+        let before = before.unwrap_or(from);
+        let is_good = |ip: &IpAddr| {
+            let found = self.servers.find(&ServerAt::Ip(*ip));
+            let Some((number, server)) = found.and_then(|it| Some((it, self.servers.get(it)?)))
+            else {
+                return false;
+            };
+            let is_near = match (&server.site, &plan.role) {
+                (Some(site), Role::Gateway { site: own }) => site == own,
+                (Some(_), Role::Client { .. } | Role::Relay) => false,
+                (None, _) => plan.place.ip(ip.is_ipv4()).is_some(),
+            };
+            let knows = name.is_none_or(|(name, is_ipv4)| {
+                let place = (server.site.as_deref(), name);
+                let has = |says: &crate::names::Says| !says.data.is_empty();
+                (self.zones).all((before, until), place, kind(is_ipv4).0, has)
+            });
+            is_near && knows && self.servers.is_good(number, (from, until))
+        };
+        let mut systems = self.names.systems(gateway, (from, until)).peekable();
+
+        systems.peek().is_some() && systems.all(|list| !list.is_empty() && list.iter().all(is_good))
+    }
+
+    /// A flow keeps the address that it has, whatever becomes of its name (A7).
+    pub(super) fn stays(&self, running: &Running) -> Result<(), Objection> {
+        let pairs = running.arrivals.iter().zip(running.arrivals.iter().skip(1));
+        for (before, after) in pairs {
+            let client = running.flow.host;
+            let is_moved = before.gateway == after.gateway && before.ip != after.ip;
+            let is_idle = after.first_at >= before.last_at + FLOWS_END_AFTER;
+            if is_moved && !is_idle && !self.is_disturbed(client, before.first_at, after.first_at) {
+                let (name, from, to) = (&running.flow.name, before.ip, after.ip);
+                let what = format!("`{name}` moved from {from} to {to}");
+                return Err((self.elapsed(after.first_at), what));
+            }
+        }
+
+        Ok(())
+    }
+}
