@@ -60,11 +60,12 @@ fn a_used_id_with_another_pattern_serves_the_new_one_alone() {
         "100.96.0.5"
     );
 
-    // And back again: the name has kept its addresses.
+    // And back again: who asked meanwhile gets its answer here, and the name has kept its addresses.
     world.say(
         "resource_created_or_updated",
         &dns(WIKI, "wiki.corp.test", "dual"),
     );
+    assert!(world.answer().is_some());
     assert_eq!(world.addresses("wiki.corp.test", RecordType::A), V4);
 }
 
@@ -89,6 +90,10 @@ fn a_used_id_of_another_kind_is_that_kind() {
             .interface()
             .routes
             .contains(&"10.20.0.0/16".parse().unwrap())
+    );
+    assert!(
+        world.answer().is_some(),
+        "what was asked of the public is taken back"
     );
     assert_eq!(world.addresses("wiki.corp.test", RecordType::A), V4);
 }
