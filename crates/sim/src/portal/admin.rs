@@ -106,11 +106,12 @@ pub(super) fn address(address: &scenario::Address) -> Address {
     }
 }
 
-/// What the portal's core knows of name servers: none over TLS.
+/// What the portal's core knows of name servers.
 pub(super) fn network(upstream: &Upstream) -> Network {
     Network {
         do53: upstream.plain.clone(),
         doh: upstream.https.clone(),
+        dot: upstream.tls.clone(),
         search_domain: upstream.search.clone(),
     }
 }
