@@ -178,6 +178,7 @@ impl NameServer {
         match outcome {
             Outcome::Answer { answer, age, note } => {
                 let max = asker.max_answer(&query);
+                let note = note.or_else(|| answer.reason());
                 let message = answer.for_asker(&query, age, max, note.as_ref());
                 self.listener.answer(now, asker, &message);
             }

@@ -173,6 +173,7 @@ impl Names {
                     Carrier::Udp => asker.max_answer(query).min(MAX_UDP_ANSWER),
                     Carrier::Tcp => asker.max_answer(query),
                 };
+                let note = note.clone().or_else(|| answer.reason());
                 answer.for_asker(query, *age, max, note.as_ref())
             }
             Outcome::Failed(failure) => {

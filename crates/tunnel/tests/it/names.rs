@@ -7,7 +7,7 @@ use connlib_tunnel::PortalState;
 use connlib_tunnel::client::{Client, Event, Interface, NameRecord};
 use connlib_tunnel::dns::{Carrier, Exchange, ExchangeError, Resolvers, Server};
 use connlib_wire::buffer::Pool;
-use connlib_wire::dns::{Answer, Data, Name, Query, Rcode, RecordType, respond};
+use connlib_wire::dns::{Answer, Data, ExtendedError, Name, Query, Rcode, RecordType, respond};
 use connlib_wire::ip::{self, Packet};
 use connlib_wire::portal::client::{FromPortal, ToPortal};
 
@@ -649,14 +649,17 @@ fn a_silent_server_is_followed_by_the_next_and_the_first_answer_counts() {
 fn a_refusing_server_is_followed_by_the_next_at_once_and_told_if_all_refuse() {
     let mut world = World::new("");
     world.ask("example.org", RecordType::A);
+    let why = ExtendedError::new(ExtendedError::PROHIBITED, "not from there");
     for expected in ["1.1.1.1", "1.0.0.1"] {
         let exchange = world.exchange();
         assert_eq!(exchange.server, Server::Plain(server(expected)));
         let query = Query::parse(&exchange.message).unwrap();
-        let refused = respond(&query, Rcode::REFUSED, 0, &[], None);
+        let refused = respond(&query, Rcode::REFUSED, 0, &[], Some(&why));
         world.outcome(&exchange, Ok(refused));
     }
-    assert_eq!(world.answer().unwrap().rcode(), Rcode::REFUSED);
+    let answer = world.answer().unwrap();
+    assert_eq!(answer.rcode(), Rcode::REFUSED);
+    assert_eq!(answer.reason(), Some(why), "and why they do");
 }
 
 #[test]

@@ -112,6 +112,13 @@ impl Answer {
         &self.bytes
     }
 
+    /// Why the server has no better answer, if it says so: the first extended error of its OPT record (RFC 8914).
+    pub fn reason(&self) -> Option<ExtendedError> {
+        let options = self.opt?;
+
+        ExtendedError::among(options.data(&self.bytes))
+    }
+
     /// Whether it answers what [`query.to_upstream(id, …)`](Query::to_upstream) asked: number, opcode and the one question,
     /// the case of letters aside.
     pub fn answers(&self, query: &Query, id: u16) -> bool {

@@ -62,6 +62,22 @@ impl ExtendedError {
         }
     }
 
+    /// The first reason among the options of an OPT record (RFC 6891 §6.1.2).
+    pub(super) fn among(mut options: &[u8]) -> Option<Self> {
+        loop {
+            let (&[a, b, c, d], rest) = options.split_first_chunk()?;
+            let (option, rest) = rest.split_at_checked(u16::from_be_bytes([c, d]).into())?;
+            if u16::from_be_bytes([a, b]) == EXTENDED_ERROR {
+                let (code, text) = option.split_first_chunk()?;
+                // Some servers end it with a zero (RFC 8914 §2).
+                let text = text.strip_suffix(&[0]).unwrap_or(text);
+                let text = String::from_utf8_lossy(text).into_owned();
+                return Some(Self::new(u16::from_be_bytes(*code), text));
+            }
+            options = rest;
+        }
+    }
+
     fn text(&self) -> &[u8] {
         let end = self.text.floor_char_boundary(MAX_TEXT);
 

@@ -272,6 +272,33 @@ fn a_reason_that_does_not_fit_is_dropped_before_the_answer() {
 }
 
 #[test]
+fn what_a_server_says_of_its_failure_is_understood() {
+    let said = |options: &[u8]| wiki().with(2, opt(1_232, 0, options)).parsed().reason();
+    assert_eq!(wiki().parsed().reason(), None);
+    assert_eq!(said(b""), None);
+    assert_eq!(said(b"\0\x0A\0\x08cookies!"), None);
+    let expected = ExtendedError::new(ExtendedError::NO_REACHABLE_AUTHORITY, "nobody");
+    assert_eq!(said(b"\0\x0F\0\x08\0\x16nobody"), Some(expected.clone()));
+    assert_eq!(
+        said(b"\0\x0A\0\x08cookies!\0\x0F\0\x09\0\x16nobody\0\0\x0F\0\x02\0\x01"),
+        Some(expected),
+        "the first one, without the zero at its end"
+    );
+    let bare = ExtendedError::new(ExtendedError::PROHIBITED, "");
+    assert_eq!(said(b"\0\x0F\0\x02\0\x12"), Some(bare));
+    for malformed in [
+        &b"\0\x0F\0\x01\0"[..],
+        b"\0\x0F\0\x09\0\x16nobody",
+        b"\0\x0F\0",
+        b"\0\x0A\xff\xff\0\x0F\0\x02\0\x12",
+    ] {
+        assert_eq!(said(malformed), None);
+    }
+    let odd = said(b"\0\x0F\0\x04\0\0\xff\xfe").unwrap();
+    assert_eq!(odd.text, "\u{fffd}\u{fffd}");
+}
+
+#[test]
 fn glue_is_left_out() {
     let message = wiki().with(0, a(&QUESTION, 60, 1)).with(1, soa(5, 5));
     let with_glue = message
