@@ -124,7 +124,8 @@ impl Requests {
         let (asked, pending) = self.pending(now, resource);
         let error = match (asked, pending) {
             (_, Some(pending)) if pending.questions.len() < MAX_QUESTIONS => {
-                let is_new = |other: &Question| (other.asker, other.query.id) != (asker, query.id);
+                // Programs choose numbers as they like: only the same question is the same.
+                let is_new = |other: &Question| (other.asker, &other.query) != (asker, &query);
                 if pending.questions.iter().all(is_new) {
                     pending.questions.push(Question {
                         until,
