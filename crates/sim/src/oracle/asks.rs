@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use connlib_tunnel::client::Interface;
+
 use super::answers::gateways;
 use super::judge::{Court, Objection};
 use super::names::{LAG, during};
@@ -78,14 +80,19 @@ impl Court<'_> {
     fn is_mapped(&self, ask: &Ask, until: Instant) -> bool {
         let from = ask.asked_at.checked_sub(LAG).unwrap_or(ask.asked_at);
         let view = self.names.view(ask.host);
-        let lists = view.map(|view| view.name_servers()).unwrap_or_default();
+        let lists = view.map(|view| view.interfaces()).unwrap_or_default();
         let until = match ask.via {
             Via::Udp => ask.asked_at + LAG,
             Via::Tcp => until,
         };
         let mut lists = during(lists, from, until).peekable();
 
-        lists.peek().is_some() && lists.all(|it| it.name_servers.contains(&ask.server))
+        let answers = |it: &Option<Interface>| {
+            it.as_ref()
+                .is_some_and(|it| it.name_servers.contains(&ask.server))
+        };
+
+        lists.peek().is_some() && lists.all(answers)
     }
 
     /// Whether something happened to a client itself.
@@ -154,7 +161,7 @@ impl Court<'_> {
 
         // Another interface lets everything be asked anew that goes through the tunnel (client.md §1).
         let view = self.names.view(ask.host);
-        let lists = view.map(|view| view.name_servers()).unwrap_or_default();
+        let lists = view.map(|view| view.interfaces()).unwrap_or_default();
         let is_same = during(lists, since, answered_at).count() <= 1;
 
         is_same

@@ -73,11 +73,13 @@ impl Names {
             book: former.book,
             given: former.given,
             records: former.records.clone(),
+            expected: former.expected,
             ..View::default()
         };
         self.views.insert(host, view);
         if let Some(view) = self.views.get_mut(&host) {
             view.told.push((now, Vec::new()));
+            view.expected.push((now, None));
         }
         self.update(now, host);
 
@@ -190,13 +192,13 @@ impl Names {
                 Resource::Cidr(resource) => Some(resource.address.trunc()),
                 Resource::Dns(_) | Resource::Internet(_) | _ => None,
             });
-        let expected = client::Interface {
+        let expected = Some(client::Interface {
             ipv4: interface.ipv4,
             ipv6: interface.ipv6,
             routes: sorted(fixed.chain(networks)),
             name_servers: view.sentinels.addresses(),
             search_domain: interface.search_domain.clone(),
-        };
+        });
         if view
             .expected
             .last()
@@ -222,7 +224,8 @@ impl Names {
             return Err("an interface is announced that is the one before".to_owned());
         }
         let from = now.checked_sub(LAG).unwrap_or(now);
-        let is_right = during(&view.expected, from, now).any(|expected| *expected == interface);
+        let is_right =
+            during(&view.expected, from, now).any(|expected| expected.as_ref() == Some(&interface));
         let expected = view.expected.last().map(|(_, expected)| expected.clone());
         view.announced = Some(interface.clone());
 
@@ -239,8 +242,8 @@ impl Names {
         };
         let from = now.checked_sub(LAG * 3).unwrap_or(now);
         let mut expected = during(&view.expected, from, now).peekable();
-        let is_right = expected.peek().is_none()
-            || expected.any(|expected| view.announced.as_ref() == Some(expected));
+        let is_right =
+            expected.peek().is_none() || expected.any(|expected| view.announced == *expected);
 
         match is_right {
             true => Ok(()),

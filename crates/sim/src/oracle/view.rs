@@ -31,8 +31,8 @@ pub(super) struct View {
     pub(super) sentinels: Sentinels,
     /// Whom it may ask, oldest list first.
     pub(super) servers: Vec<(Instant, Vec<ServerAt>)>,
-    /// What its device must look like, oldest first.
-    pub(super) expected: Vec<(Instant, client::Interface)>,
+    /// What its device must look like, oldest first; `None` from when it begins to run until the portal has spoken.
+    pub(super) expected: Vec<(Instant, Option<client::Interface>)>,
     pub(super) announced: Option<client::Interface>,
     /// The addresses of names, by family, as long as anybody may remember them.
     pub(super) book: BTreeMap<String, [Vec<IpAddr>; 2]>,
@@ -91,7 +91,7 @@ impl View {
     }
 
     /// What the client's device must have looked like, oldest first.
-    pub(super) fn name_servers(&self) -> &[(Instant, client::Interface)] {
+    pub(super) fn interfaces(&self) -> &[(Instant, Option<client::Interface>)] {
         &self.expected
     }
 
