@@ -30,6 +30,9 @@ const WINDOW: usize = 16;
 /// The bytes of a piece.
 const PIECE: u32 = 1_100;
 
+/// How late a packet is at least that has waited for something.
+const WAITED: Duration = Duration::from_millis(500);
+
 const ECHO_PORT: u16 = 7;
 const FETCH_PORT: u16 = 9;
 const FIRST_OWN_PORT: u16 = 5_000;
@@ -239,7 +242,7 @@ impl Apps {
         let (source, to) = (packet.source(), packet.destination());
         let strange = || format!("a packet from {source} to {to} that nobody sent left a gateway");
         let stamp = Stamp::read(packet.payload()).ok_or_else(strange)?;
-        let keeps_order = keeps_order && !self.mixes(stamp.flow);
+        let keeps_order = keeps_order && !self.mixes(now, stamp);
         let running = self.flows.get_mut(stamp.flow).ok_or_else(strange)?;
         let Some(port) = packet.source_port() else {
             return Err(strange());
@@ -270,14 +273,25 @@ impl Apps {
         })
     }
 
-    /// Whether the client of `flow` has large packets under way, too: a small one at the end of a train of them may come
-    /// out behind later small ones.
-    fn mixes(&self, flow: usize) -> bool {
-        let host = self.flows.get(flow).map(|running| running.flow.host);
+    /// Whether the client of a flow has large packets under way, too: a small one at the end of a train of them may come
+    /// out behind later small ones. Packets of pings travel in one train only where they have waited.
+    fn mixes(&self, now: Instant, stamp: Stamp) -> bool {
+        let Some(running) = self.flows.get(stamp.flow) else {
+            return false;
+        };
+        let number = usize::try_from(stamp.number).unwrap_or(usize::MAX);
+        let probe = running.probes.get(number);
+        let has_waited = probe.is_some_and(|probe| probe.sent_at + WAITED <= now);
 
         self.flows.iter().any(|other| {
-            let is_fetch = matches!(other.flow.kind, FlowKind::Fetch { .. });
-            is_fetch && Some(other.flow.host) == host
+            let is_larger = match (other.flow.kind, running.flow.kind) {
+                (FlowKind::Fetch { .. }, _) => true,
+                (FlowKind::Ping { size: other, .. }, FlowKind::Ping { size, .. }) => {
+                    has_waited && other > size
+                }
+                _ => false,
+            };
+            is_larger && other.flow.host == running.flow.host
         })
     }
 
@@ -301,7 +315,7 @@ impl Apps {
         let source = packet.source();
         let strange = || format!("a packet from {source} that nobody asked for reached a client");
         let stamp = Stamp::read(packet.payload()).ok_or_else(strange)?;
-        let keeps_order = keeps_order && !self.mixes(stamp.flow);
+        let keeps_order = keeps_order && !self.mixes(now, stamp);
         let running = self.flows.get_mut(stamp.flow).ok_or_else(strange)?;
         let is_own = packet.destination_port() == Some(running.own_port);
         if running.flow.host != host || running.to != Some(source) || !is_own {
