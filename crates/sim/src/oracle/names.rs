@@ -100,9 +100,12 @@ impl Names {
             }
             FromPortal::ConfigChanged(config) => view.interface = Some(config.interface.clone()),
             FromPortal::ResourceCreatedOrUpdated(resource) => {
+                // One that is another now is asked for anew.
+                view.requests.remove(&resource.id());
                 view.resources.insert(resource.id(), resource.clone());
             }
             FromPortal::ResourceDeleted(id) => {
+                view.requests.remove(id);
                 view.resources.remove(id);
             }
             FromPortal::AuthorizationCreated(created) => {
