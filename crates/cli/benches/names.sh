@@ -78,7 +78,7 @@ done
 perf -d "$work/few" -l "$seconds" -q 20 -c 1 -Q 1000 -v >"$work/out"
 echo "1,000 q/s, idle: $(p99 <"$work/out"); $(figures <"$work/out")"
 
-inside resource iperf3 -s >/dev/null 2>&1 &
+(exec nsenter -t "$(of resource)" -n iperf3 -s >/dev/null 2>&1) &
 server=$!
 until inside client iperf3 -c 10.20.0.10 -n 1K >/dev/null 2>&1; do sleep 0.2; done
 for direction in "" -R; do

@@ -350,6 +350,9 @@ impl Client {
         self.addresses = Some((interface.ipv4, interface.ipv6));
         self.search_domain.clone_from(&interface.search_domain);
         self.name_server.configure(now, interface);
+        if self.name_server.has_other_servers {
+            self.ask_anew(now);
+        }
     }
 
     fn resources_changed(&mut self) {

@@ -44,6 +44,8 @@ pub(super) struct NameServer {
     configured: Option<Vec<Server>>,
     /// What the system would ask.
     system: Vec<Server>,
+    /// Whether others count than when questions were asked last.
+    pub(super) has_other_servers: bool,
 }
 
 /// How long a synthesised answer may be kept, in seconds: resources come and go (client.md §4.3).
@@ -77,6 +79,7 @@ impl NameServer {
             lookups: Lookups::new(random.random()),
             configured: None,
             system: Vec::new(),
+            has_other_servers: false,
         }
     }
 
@@ -112,7 +115,7 @@ impl NameServer {
         if !self.sentinels.set(servers) {
             return;
         }
-        self.lookups.forget_answers();
+        self.has_other_servers = true;
         let sentinels = &self.sentinels;
         self.listener.retain(now, |ip| sentinels.contains(ip));
         self.inside.reset(now);
@@ -192,6 +195,9 @@ impl Client {
     pub fn set_resolvers(&mut self, now: Instant, resolvers: &Resolvers) {
         self.last_now = now;
         self.name_server.set_system(now, resolvers);
+        if self.name_server.has_other_servers {
+            self.ask_anew(now);
+        }
         self.announce_interface();
         self.settle(now);
     }
@@ -273,12 +279,14 @@ impl Client {
         }
     }
 
-    /// Resources have changed: what was answered may no longer be true, and a name that the public was asked for may be one that
-    /// it must not hear of again.
+    /// Resources or servers have changed: what was answered may no longer be true, a name that the public was asked for may be one
+    /// that it must not hear of again, and servers that count no longer are not waited for.
     pub(super) fn ask_anew(&mut self, now: Instant) {
+        let has_other_servers = std::mem::take(&mut self.name_server.has_other_servers);
         let (lookups, resources) = (&mut self.name_server.lookups, &mut self.resources);
         lookups.forget_answers();
-        let taken = lookups.take_back(|name| !resources.named(name).is_empty());
+        let taken =
+            lookups.take_back(|name| has_other_servers || !resources.named(name).is_empty());
         if taken.is_empty() {
             return;
         }

@@ -102,6 +102,13 @@ pub(crate) enum Outcome {
     Failed(Failure),
 }
 
+impl Outcome {
+    /// Whether a server answered that a stream has more.
+    pub(crate) fn is_truncated(&self) -> bool {
+        matches!(self, Self::Answer { answer, .. } if answer.is_truncated())
+    }
+}
+
 impl From<Kept> for Outcome {
     fn from(kept: Kept) -> Self {
         let note = kept.is_stale.then(|| {

@@ -36,8 +36,8 @@ pub(super) struct Names {
 enum Wants {
     /// A client, by our name server.
     Answer(Asker),
-    /// One of the look-ups of a set-up.
-    Addresses(u64),
+    /// One of the look-ups of a set-up, and how it is asked.
+    Addresses(u64, Carrier),
 }
 
 /// Where we answer questions for our site (gateway.md §1).
@@ -129,16 +129,22 @@ impl Names {
         let number = self.set_ups.begin(set_up, candidates.len() * 2);
         for name in candidates {
             for record_type in [RecordType::A, RecordType::AAAA] {
-                let ask = Ask {
-                    query: Query::new(&name, record_type),
-                    servers: self.lookups.by_health(now, &self.servers),
-                    carrier: Carrier::Udp,
-                    site: None,
-                    within: RESOLVE_WITHIN,
-                };
-                self.lookups.ask(now, Wants::Addresses(number), ask);
+                let query = Query::new(&name, record_type);
+                self.ask_addresses(now, number, query, Carrier::Udp);
             }
         }
+    }
+
+    fn ask_addresses(&mut self, now: Instant, number: u64, query: Query, carrier: Carrier) {
+        let ask = Ask {
+            query,
+            servers: self.lookups.by_health(now, &self.servers),
+            carrier,
+            site: None,
+            within: RESOLVE_WITHIN,
+        };
+        self.lookups
+            .ask(now, Wants::Addresses(number, carrier), ask);
     }
 
     /// The names that a name may be short for: one of a single label is completed as the system would.
@@ -259,7 +265,13 @@ impl Gateway {
                 } = done;
                 match asker {
                     Wants::Answer(asker) => self.names.answer(now, asker, &query, &outcome),
-                    Wants::Addresses(number) => self.names.handle_addresses(now, number, &outcome),
+                    // More addresses than a datagram has room for.
+                    Wants::Addresses(number, Carrier::Udp) if outcome.is_truncated() => {
+                        self.names.ask_addresses(now, number, query, Carrier::Tcp);
+                    }
+                    Wants::Addresses(number, _) => {
+                        self.names.handle_addresses(now, number, &outcome);
+                    }
                 }
             }
             while let Some((set_up, finding)) = self.names.set_ups.poll_finished() {

@@ -815,7 +815,11 @@ fn questions_survive_a_change_of_network_and_servers() {
     world.reply(&lost, 60, &[Data::A([192, 0, 2, 1].into())]);
     assert!(world.answer().is_none(), "it was of another network");
     world.resolvers(&["9.9.9.9"]);
-    world.reply(&again, 60, &[Data::A([192, 0, 2, 7].into())]);
+    world.reply(&again, 60, &[Data::A([192, 0, 2, 2].into())]);
+    assert!(world.answer().is_none(), "that one counts no longer");
+    let last = world.exchange();
+    assert_eq!(last.server, Server::Plain(server("9.9.9.9")));
+    world.reply(&last, 60, &[Data::A([192, 0, 2, 7].into())]);
     assert_eq!(addresses(&world.answer().unwrap()), ["192.0.2.7"]);
 }
 

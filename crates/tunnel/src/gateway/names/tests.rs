@@ -12,7 +12,7 @@ use connlib_wire::ip::{IcmpError, Packet, icmp_error, udp};
 use connlib_wire::portal::gateway::FromPortal;
 use serde_json::value::RawValue;
 
-use crate::dns::{Exchange, ExchangeError, Resolvers, Server};
+use crate::dns::{Carrier, Exchange, ExchangeError, Resolvers, Server};
 use crate::gateway::Gateway;
 use crate::gateway::peers::Verdict;
 use crate::{PortalState, Settings};
@@ -295,6 +295,31 @@ fn names_that_a_client_may_not_use_are_not_looked_up() {
     );
     world.assign("db.corp.example");
     assert!(world.exchanges().is_empty());
+}
+
+#[test]
+fn an_answer_that_is_cut_off_is_asked_for_by_a_stream() {
+    let mut world = World::new();
+    world.assign("db.corp.example");
+    let exchanges = world.exchanges();
+    for exchange in &exchanges {
+        let query = Query::parse(&exchange.message).unwrap();
+        let mut message = respond(&query, Rcode::NOERROR, 60, &[], None);
+        message[2] |= 0x02;
+        world
+            .gateway
+            .handle_exchanged(world.now, exchange.id, Ok(message));
+    }
+    let again = world.exchanges();
+    assert_eq!(types(&again), types(&exchanges));
+    assert!(
+        again
+            .iter()
+            .all(|exchange| exchange.carrier == Carrier::Tcp)
+    );
+    world.reply(&again[0], Rcode::NOERROR, &[Data::A([10, 0, 0, 1].into())]);
+    world.reply(&again[1], Rcode::NOERROR, &[]);
+    assert!(matches!(world.verdict(), Verdict::Translate(_)));
 }
 
 #[test]
