@@ -43,7 +43,7 @@ fn nothing_is_lost_of_as_many_questions_as_there_can_be() {
             line.unwrap_or_else(|| panic!("{said}")).trim().to_owned()
         };
         println!(
-            "dnsperf by {carrier} through the TUN: {} q/s, latency {}, lost {} (debug build)",
+            "dnsperf by {carrier} through the TUN: {} q/s, latency {}, lost {}",
             value("Queries per second:"),
             value("Average Latency (s):"),
             value("Queries lost:"),

@@ -183,7 +183,7 @@ fn the_first_fetch_of_a_cold_client_is_fast() {
     // The portal, and three round trips with the gateway; whom that asks is near it.
     let budget = ROUND_TRIP + 3 * ROUND_TRIP + ALLOWANCE;
     println!(
-        "first curl http://name/ of a cold client, 20 ms away: median {median:?}, {:?} to {:?}, of {budget:?} (debug build)",
+        "first curl http://name/ of a cold client, 20 ms away: median {median:?}, {:?} to {:?}, of {budget:?}",
         times[0], times[9]
     );
     assert!(median < 4 * budget, "{times:?}");
