@@ -115,10 +115,9 @@ fn control() {
         Control::AssignedIps(AssignedIps {
             resource,
             domain: "db.corp.example".into(),
-            proxy_ips: vec![
-                "100.96.0.1".parse().unwrap(),
-                "fd00:2021:1111:8000::".parse().unwrap(),
-            ],
+            proxy_ips: ["100.96.0.1", "100.96.0.2", "100.96.0.3", "100.96.0.4"]
+                .map(|ip| ip.parse().unwrap())
+                .to_vec(),
         }),
     ];
     for message in messages {
