@@ -82,14 +82,21 @@ fn counts(samples: &[Sample]) -> Vec<usize> {
     batch.counts()
 }
 
-/// A packet without what may differ: the identification, and so the sum of that header, and the flow label.
+/// A packet without what may differ: the identification, and so the sum of that header, the flow label, and which of the two
+/// zeros of ones' complement a right TCP checksum is.
 fn seen_one(packet: &[u8]) -> Vec<u8> {
     let mut packet = packet.to_vec();
     let Ok(view) = Packet::parse_any_size(packet.as_slice()) else {
         return packet;
     };
     if view.checksums_match() {
-        match view.version() {
+        let is_tcp = view.transport() == Transport::Tcp;
+        let at = view.bytes().len() - view.transport_bytes().len() + 16;
+        let version = view.version();
+        if is_tcp && packet[at..at + 2] == [0, 0] {
+            packet[at..at + 2].fill(0xFF);
+        }
+        match version {
             Version::V4 => {
                 packet[4..6].fill(0);
                 packet[10..12].fill(0);
@@ -289,6 +296,29 @@ fn a_wrong_checksum_travels_alone_and_keeps_its_place() {
                 (VirtioHeader::default(), packets[2].clone())
             );
         }
+    }
+}
+
+#[test]
+fn a_checksum_of_zero_is_right_where_all_ones_are() {
+    for version in VERSIONS {
+        let mut samples = stream(version, &[100; 5]);
+        let reads_all_ones = |sample: &Sample| {
+            let at = sample.checksum_at();
+            sample.build()[at..at + 2] == [0xFF; 2]
+        };
+        let all_ones = (0..=u16::MAX).any(|word| {
+            samples[2].payload[..2].copy_from_slice(&word.to_be_bytes());
+            reads_all_ones(&samples[2])
+        });
+        assert!(all_ones);
+        let mut packets: Vec<_> = samples.iter().map(Sample::build).collect();
+        let at = samples[2].checksum_at();
+        packets[2][at..at + 2].fill(0);
+
+        let batch = Batch::of(&packets, BOTH);
+        assert_eq!(batch.counts(), [5]);
+        assert_eq!(seen(&batch.received()), seen(&packets));
     }
 }
 
