@@ -1,5 +1,6 @@
 //! Translation between the addresses that stand for names and those that names have here (gateway.md §8).
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -8,10 +9,14 @@ use connlib_wire::dns::Name;
 use connlib_wire::id::ResourceId;
 use connlib_wire::ip::{Packet, PortsOrId, Transport};
 
+use crate::ranges;
+
 /// One client's names and the flows to them.
 #[derive(Debug, Default)]
 pub(super) struct Nat {
     translations: BTreeMap<IpAddr, Translation>,
+    /// How many translations lead to each address.
+    reals: HashMap<IpAddr, usize>,
     by_inside: HashMap<Inside, Session>,
     by_outside: HashMap<Outside, Inside>,
     /// When each session is to be looked at, which is not after its end.
@@ -38,12 +43,20 @@ pub(super) enum Kind {
     Echo,
 }
 
-/// A flow as the client knows it: its own port or echo id, and the address that stands for the name.
+/// A flow as the client knows it: its own port or echo id, and the address that stands for the name, or one of the network's
+/// that a name has too.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(super) struct Inside {
     pub(super) kind: Kind,
     pub(super) port: u16,
     pub(super) proxy: IpAddr,
+}
+
+impl Inside {
+    /// Whether the client knows the network's own address.
+    pub(super) fn is_direct(&self) -> bool {
+        !ranges::is_proxy(self.proxy)
+    }
 }
 
 /// The same flow as the resource knows it.
@@ -87,7 +100,7 @@ pub(super) enum Untranslated {
 /// What a packet from the network is to a client.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Incoming {
-    /// Of a flow to a name.
+    /// Of a flow to a name, or of one to an address that a name has too.
     Of(Inside),
     /// Of one that has ended.
     Ended,
@@ -150,7 +163,11 @@ impl Nat {
                     });
                 translation.resources.insert(resource);
                 // Flows go on to where they went before.
-                translation.real = targets.next().copied();
+                let former = std::mem::replace(&mut translation.real, targets.next().copied());
+                if let Some(real) = translation.real {
+                    *self.reals.entry(real).or_default() += 1;
+                }
+                release(&mut self.reals, former);
             }
         }
 
@@ -165,7 +182,11 @@ impl Nat {
     pub(super) fn remove_resource(&mut self, resource: ResourceId) {
         self.translations.retain(|_, translation| {
             translation.resources.remove(&resource);
-            !translation.resources.is_empty()
+            let stays = !translation.resources.is_empty();
+            if !stays {
+                release(&mut self.reals, translation.real);
+            }
+            stays
         });
     }
 
@@ -184,8 +205,49 @@ impl Nat {
             return Ok(session.outside);
         }
         let real = translation.real.ok_or(Untranslated::NoAddress)?;
+
+        self.open(now, inside, real)
+    }
+
+    /// Where a packet of a client to an address of the network goes: `None` if no name has that address, and nothing is to be
+    /// changed; else to the same address, but from a port that no flow to a name has there, or an answer would be taken for
+    /// one of that flow's.
+    pub(super) fn outgoing_direct<T: AsRef<[u8]>>(
+        &mut self,
+        now: Instant,
+        packet: &Packet<T>,
+    ) -> Option<Result<Outside, Untranslated>> {
+        if self.reals.is_empty() && self.by_outside.is_empty() && self.ended.is_empty() {
+            return None;
+        }
+        let real = packet.destination();
+        let (kind, port) = source_of(packet)?;
+        let inside = Inside {
+            kind,
+            port,
+            proxy: real,
+        };
+        if let Some(session) = self.by_inside.get_mut(&inside) {
+            session.sent_at = now;
+            return Some(Ok(session.outside));
+        }
+        let outside = Outside { kind, port, real };
+        let is_shared = self.reals.contains_key(&real)
+            || self.by_outside.contains_key(&outside)
+            || self.ended.contains_key(&outside);
+
+        is_shared.then(|| self.open(now, inside, real))
+    }
+
+    /// Opens a session to an address of the network.
+    fn open(
+        &mut self,
+        now: Instant,
+        inside: Inside,
+        real: IpAddr,
+    ) -> Result<Outside, Untranslated> {
         let outside = self
-            .free_outside(kind, port, real)
+            .free_outside(inside.kind, inside.port, real)
             .ok_or(Untranslated::Exhausted)?;
         let session = Session {
             outside,
@@ -276,7 +338,10 @@ impl Nat {
             let outside = session.outside;
             self.by_inside.remove(&inside);
             self.by_outside.remove(&outside);
-            self.ended.insert(outside, now + REMEMBER_ENDED);
+            // The client goes on to know the address itself.
+            if !(inside.is_direct() && inside.port == outside.port) {
+                self.ended.insert(outside, now + REMEMBER_ENDED);
+            }
         }
         if self.ended.len() > MAX_ENDED {
             self.ended.clear();
@@ -327,6 +392,19 @@ impl Session {
         }
 
         (self.end.client_is_done && self.end.resource_is_done).then(|| latest + LINGER)
+    }
+}
+
+/// One translation less leads to an address.
+fn release(reals: &mut HashMap<IpAddr, usize>, real: Option<IpAddr>) {
+    let Some(real) = real else {
+        return;
+    };
+    if let Entry::Occupied(mut uses) = reals.entry(real) {
+        *uses.get_mut() -= 1;
+        if *uses.get() == 0 {
+            uses.remove();
+        }
     }
 }
 

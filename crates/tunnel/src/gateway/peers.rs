@@ -22,7 +22,7 @@ use crate::status::ResourceStatus;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Verdict {
     Pass,
-    /// It is for a name, and goes to one of its addresses.
+    /// It is for a name, and goes to one of its addresses; or for an address that a name has too.
     Translate(Outside),
     /// It is a question for us.
     NameServer,
@@ -30,6 +30,19 @@ pub(super) enum Verdict {
     Refuse(IcmpError),
     /// Not worth an answer.
     Drop,
+}
+
+impl Verdict {
+    fn of(found: Result<Outside, Untranslated>) -> Self {
+        match found {
+            Ok(outside) => Self::Translate(outside),
+            Err(Untranslated::NoAddress | Untranslated::Exhausted) => {
+                Self::Refuse(IcmpError::Unreachable)
+            }
+            Err(Untranslated::Unknown) => Self::Refuse(IcmpError::Prohibited),
+            Err(Untranslated::Protocol) => Self::Drop,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -232,13 +245,17 @@ impl Peers {
             return verdict;
         }
 
-        if peer.may_reach(now, destination, |filters| {
+        if !peer.may_reach(now, destination, |filters| {
             permits(filters, packet, ResourceEnd::Destination)
         }) {
-            Verdict::Pass
-        } else {
-            Verdict::Refuse(IcmpError::Prohibited)
+            return Verdict::Refuse(IcmpError::Prohibited);
         }
+        let Some(found) = peer.nat.outgoing_direct(now, packet) else {
+            return Verdict::Pass;
+        };
+        self.reschedule(id);
+
+        Verdict::of(found)
     }
 
     /// The client that a packet from the network is for, if it may have it (gateway.md §7).
@@ -422,8 +439,11 @@ impl Peer {
         })
     }
 
-    /// Whether any grant in force lets a packet of a flow to a name pass.
+    /// Whether any grant in force lets a packet of a flow pass.
     fn may_use(&self, now: Instant, flow: &Inside, permits: impl Fn(&[Filter]) -> bool) -> bool {
+        if flow.is_direct() {
+            return self.may_reach(now, flow.proxy, permits);
+        }
         let Some(translation) = self.nat.translation(flow.proxy) else {
             return false;
         };
@@ -449,14 +469,7 @@ impl Peer {
             return Verdict::Refuse(IcmpError::Prohibited);
         }
 
-        match self.nat.outgoing(now, packet) {
-            Ok(outside) => Verdict::Translate(outside),
-            Err(Untranslated::NoAddress | Untranslated::Exhausted) => {
-                Verdict::Refuse(IcmpError::Unreachable)
-            }
-            Err(Untranslated::Unknown) => Verdict::Refuse(IcmpError::Prohibited),
-            Err(Untranslated::Protocol) => Verdict::Drop,
-        }
+        Verdict::of(self.nat.outgoing(now, packet))
     }
 }
 

@@ -145,7 +145,7 @@ impl Gateway {
         self.dropped_from_tun += 1;
     }
 
-    /// Gives a packet of a flow to a name the addresses that its client knows. False if the flow has ended meanwhile.
+    /// Gives a packet of a translated flow the address and the port that its client knows. False if the flow has ended meanwhile.
     fn translate_inbound(
         &mut self,
         now: Instant,
@@ -176,7 +176,9 @@ impl Gateway {
                 ..quoted
             });
             // From wherever on the way it comes: the client has asked that address.
-            packet.set_source(inside.proxy);
+            if !inside.is_direct() {
+                packet.set_source(inside.proxy);
+            }
             return true;
         }
         let end = end_of(&view);

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::dns::{Carrier, Exchange, ExchangeError, Resolvers, Server};
 use crate::gateway::Gateway;
+use crate::gateway::nat::{Kind, Outside};
 use crate::gateway::peers::Verdict;
 use crate::{PortalState, Settings};
 
@@ -190,10 +191,16 @@ fn filters_of_a_name_and_of_a_network_do_not_mix() {
     }
 
     let prohibited = Verdict::Refuse(IcmpError::Prohibited);
+    // The name has that address, too, so that the flow is known; the port is its own.
+    let unchanged = Verdict::Translate(Outside {
+        kind: Kind::Udp,
+        port: 4_000,
+        real: [10, 0, 0, 1].into(),
+    });
     for (destination, expected) in [
         ("100.96.0.1:90", prohibited),
         ("10.0.0.1:80", prohibited),
-        ("10.0.0.1:90", Verdict::Pass),
+        ("10.0.0.1:90", unchanged),
         ("100.96.0.9:80", prohibited),
     ] {
         assert_eq!(world.judge(&packet(destination)), expected, "{destination}");

@@ -349,3 +349,75 @@ fn syn() -> Packet<Buffer> {
     ]);
     Packet::parse(Pool::new(2_048, 1).copy(&bytes).unwrap()).unwrap()
 }
+
+#[test]
+fn an_address_is_used_as_itself_beside_a_name_that_has_it() {
+    let (now, mut nat) = (start(), nat(&["10.1.2.3"]));
+    let direct = |port: u16| udp(&format!("{CLIENT}:{port}"), "10.1.2.3:443");
+    let as_itself = |port| Inside {
+        kind: Kind::Udp,
+        port,
+        proxy: ip("10.1.2.3"),
+    };
+
+    // Whoever comes second gets another port, and each its own answers.
+    nat.outgoing(now, &out(40_000)).unwrap();
+    let found = nat.outgoing_direct(now, &direct(40_000));
+    assert_eq!(found, Some(Ok(udp_to(40_001, "10.1.2.3"))));
+    let found = nat.outgoing_direct(now, &direct(50_000));
+    assert_eq!(found, Some(Ok(udp_to(50_000, "10.1.2.3"))));
+    let found = nat.outgoing(now, &out(50_000));
+    assert_eq!(found, Ok(udp_to(50_001, "10.1.2.3")));
+    for (port, flow) in [
+        (40_000, udp_from(40_000)),
+        (40_001, as_itself(40_000)),
+        (50_000, as_itself(50_000)),
+        (50_001, udp_from(50_000)),
+    ] {
+        assert_eq!(
+            nat.incoming(&back("10.1.2.3", port)),
+            Incoming::Of(flow),
+            "{port}"
+        );
+    }
+
+    // Another address is nobody's business.
+    let elsewhere = udp("100.64.0.7:40000", "10.1.2.4:443");
+    assert_eq!(nat.outgoing_direct(now, &elsewhere), None);
+}
+
+#[test]
+fn what_was_a_names_is_free_for_the_address_itself() {
+    let (now, mut nat) = (start(), nat(&["10.1.2.3"]));
+    let direct = udp(&format!("{CLIENT}:40000"), "10.1.2.3:443");
+    nat.outgoing(now, &out(40_000)).unwrap();
+    nat.expire(after(now, 60));
+    nat.remove_resource(resource(1));
+    assert_eq!(nat.incoming(&back("10.1.2.3", 40_000)), Incoming::Ended);
+
+    let found = nat.outgoing_direct(after(now, 61), &direct);
+    assert_eq!(found, Some(Ok(udp_to(40_000, "10.1.2.3"))));
+    assert!(matches!(
+        nat.incoming(&back("10.1.2.3", 40_000)),
+        Incoming::Of(flow) if flow.is_direct()
+    ));
+    // Once that ends too, nothing keeps a late answer from the client, who knows the address.
+    nat.expire(after(now, 121));
+    assert_eq!(nat.incoming(&back("10.1.2.3", 40_000)), Incoming::Foreign);
+    assert_eq!(nat.outgoing_direct(after(now, 122), &direct), None);
+}
+
+#[test]
+fn addresses_that_names_leave_are_as_before() {
+    let (now, mut nat) = (start(), nat(&["10.1.2.3"]));
+    let direct = |real: &str| udp(&format!("{CLIENT}:40000"), &format!("{real}:443"));
+    set_up(&mut nat, "db.corp.example", &PROXIES, &["10.1.2.9"]);
+    assert_eq!(nat.outgoing_direct(now, &direct("10.1.2.3")), None);
+    assert!(nat.outgoing_direct(now, &direct("10.1.2.9")).is_some());
+    nat.remove_resource(resource(1));
+    nat.expire(after(now, 60));
+    assert_eq!(
+        nat.outgoing_direct(after(now, 60), &direct("10.1.2.9")),
+        None
+    );
+}
