@@ -1,17 +1,22 @@
-//! Questions on their way to servers: whom to ask next, whom to wait for, and who else wants to know.
+//! Questions on their way to servers: each is asked once, however many want to know, until somebody answers.
+
+mod outcome;
+mod pending;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use connlib_wire::dns::{Answer, ExtendedError, Name, Query, Rcode};
+use connlib_wire::dns::{Answer, Name, Query, Rcode};
 use connlib_wire::id::ResourceId;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::cache::{Cache, Kept, Question};
+use super::cache::{Cache, Question};
 use super::health::Health;
 use super::{Carrier, Exchange, ExchangeError, ExchangeId, Server};
+pub(crate) use outcome::{Ask, Done, Failure, Outcome};
+use pending::{Asked, Asker, Pending, UnderWay};
 
 /// Asks servers, and remembers what they answer. `A` is whoever asked.
 #[derive(Debug)]
@@ -31,114 +36,6 @@ pub(crate) struct Lookups<A> {
     done: VecDeque<Done<A>>,
     askers: usize,
     next_id: u64,
-}
-
-/// A question that waits for its answer.
-#[derive(Debug)]
-struct Pending<A> {
-    question: Question,
-    carrier: Carrier,
-    query: Query,
-    askers: Vec<(A, Query)>,
-    servers: Vec<Asked>,
-    /// The server to be asked next.
-    next: usize,
-    tries: u32,
-    due_at: Instant,
-    give_up_at: Instant,
-    exchanges: Vec<ExchangeId>,
-    /// The first answer that was none: what is told if there is no better one.
-    worst: Option<Arc<Answer>>,
-    unreachable: Option<ExchangeError>,
-}
-
-#[derive(Debug)]
-struct Asked {
-    server: Server,
-    has_failed: bool,
-}
-
-#[derive(Debug)]
-struct UnderWay {
-    pending: u64,
-    server: usize,
-    sent_at: Instant,
-    id: u16,
-    with_edns: bool,
-}
-
-/// A question, and how it is to be asked.
-#[derive(Debug)]
-pub(crate) struct Ask {
-    /// The question.
-    pub(crate) query: Query,
-    /// The servers, the preferred one first.
-    pub(crate) servers: Vec<Server>,
-    /// How a plain server is asked.
-    pub(crate) carrier: Carrier,
-    /// The resource at whose site it is asked.
-    pub(crate) site: Option<ResourceId>,
-    /// How long it may take.
-    pub(crate) within: Duration,
-}
-
-/// What became of a question.
-#[derive(Debug)]
-pub(crate) struct Done<A> {
-    pub(crate) asker: A,
-    pub(crate) query: Query,
-    pub(crate) outcome: Outcome,
-}
-
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    /// A server answered, `age` seconds ago.
-    Answer {
-        answer: Arc<Answer>,
-        age: u32,
-        note: Option<ExtendedError>,
-    },
-    /// None did.
-    Failed(Failure),
-}
-
-impl Outcome {
-    /// Whether a server answered that a stream has more.
-    pub(crate) fn is_truncated(&self) -> bool {
-        matches!(self, Self::Answer { answer, .. } if answer.is_truncated())
-    }
-}
-
-impl From<Kept> for Outcome {
-    fn from(kept: Kept) -> Self {
-        let note = kept.is_stale.then(|| {
-            ExtendedError::new(
-                ExtendedError::STALE_ANSWER,
-                "no server answers; this is what one said before",
-            )
-        });
-
-        Self::Answer {
-            answer: kept.answer,
-            age: kept.age,
-            note,
-        }
-    }
-}
-
-/// Why there is no answer.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Failure {
-    /// There is nobody to ask.
-    NoServers,
-    /// Too much is asked at once.
-    Busy,
-    /// Nobody answered in time.
-    TimedOut,
-    /// Nobody could be reached.
-    Unreachable(String),
-    /// It was given up: the network changed.
-    Interrupted,
 }
 
 /// How many questions are under way at most, and how many wait for answers to them.
@@ -175,20 +72,26 @@ impl<A: Clone + PartialEq> Lookups<A> {
         if let Some(kept) = self.cache.fresh(now, &question) {
             return self.finish(asker, ask.query, kept.into());
         }
+        let within = match self.cache.stale(now, &question) {
+            Some(_) => ask.within.min(STALE_AFTER),
+            None => ask.within,
+        };
         let key = (question, ask.carrier);
         if let Some(pending) = self
             .by_question
             .get(&key)
             .and_then(|id| self.pending.get_mut(id))
         {
-            // Who asks once more before there was an answer still wants one answer.
-            let waits = |(other, query): &(A, Query)| *other == asker && query.id == ask.query.id;
-            if pending.askers.iter().any(waits) {
+            if pending.is_awaited_by(&asker, &ask.query) {
                 return;
             }
             if self.askers < MAX_ASKERS {
                 self.askers += 1;
-                pending.askers.push((asker, ask.query));
+                pending.askers.push(Asker {
+                    who: asker,
+                    query: ask.query,
+                    until: now + within,
+                });
                 return;
             }
             return self.finish(asker, ask.query, Outcome::Failed(Failure::Busy));
@@ -201,10 +104,6 @@ impl<A: Clone + PartialEq> Lookups<A> {
         }
 
         let id = self.fresh_id();
-        let within = match self.cache.stale(now, &key.0) {
-            Some(_) => ask.within.min(STALE_AFTER),
-            None => ask.within,
-        };
         let give_up_at = now + within;
         let servers = ask.servers.into_iter().map(|server| Asked {
             server,
@@ -218,12 +117,17 @@ impl<A: Clone + PartialEq> Lookups<A> {
             question,
             carrier,
             query: ask.query.clone(),
-            askers: vec![(asker, ask.query)],
+            askers: vec![Asker {
+                who: asker,
+                query: ask.query,
+                until: give_up_at,
+            }],
             servers: servers.collect(),
             next: 0,
             tries: 0,
-            due_at: now,
+            retry_at: now,
             give_up_at,
+            due_at: now,
             exchanges: Vec::new(),
             worst: None,
             unreachable: None,
@@ -295,7 +199,7 @@ impl<A: Clone + PartialEq> Lookups<A> {
                 continue;
             };
             if pending.give_up_at <= now {
-                self.give_up(now, id);
+                self.give_up_late(now, id);
                 continue;
             }
             for exchange in &pending.exchanges {
@@ -355,13 +259,7 @@ impl<A: Clone + PartialEq> Lookups<A> {
         let ids: Vec<u64> = self.pending.keys().copied().collect();
         for id in ids {
             if let Some(pending) = self.pending.get_mut(&id) {
-                pending.exchanges.clear();
-                pending.next = 0;
-                pending.tries = 0;
-                pending.unreachable = None;
-                for asked in &mut pending.servers {
-                    asked.has_failed = false;
-                }
+                pending.start_over();
             }
             self.try_next(now, id);
         }
@@ -374,7 +272,8 @@ impl<A: Clone + PartialEq> Lookups<A> {
         });
         let ids: Vec<u64> = meant.map(|(id, _)| *id).collect();
         let taken = ids.into_iter().filter_map(|id| self.remove(id));
-        let taken: Vec<(A, Query)> = taken.flatten().collect();
+        let taken = taken.flatten().map(|asker| (asker.who, asker.query));
+        let taken: Vec<(A, Query)> = taken.collect();
         let under_way = &self.under_way;
         self.exchanges
             .retain(|exchange| under_way.contains_key(&exchange.id));
@@ -413,16 +312,7 @@ impl<A: Clone + PartialEq> Lookups<A> {
         let Some(pending) = self.pending.get(&id) else {
             return;
         };
-        let count = pending.servers.len();
-        let next = (0..count)
-            .map(|step| (pending.next + step) % count)
-            .find(|at| {
-                pending
-                    .servers
-                    .get(*at)
-                    .is_some_and(|asked| !asked.has_failed)
-            });
-        match next {
+        match pending.next_server() {
             Some(next) => self.try_server(now, id, next),
             None => self.give_up(now, id),
         }
@@ -440,8 +330,7 @@ impl<A: Clone + PartialEq> Lookups<A> {
         let with_edns = self.health.may_have_edns(&asked.server);
         let within = pending.give_up_at.saturating_duration_since(now);
         let patience = self.health.patience(now, &asked.server, pending.carrier);
-        let round = pending.tries / u32::try_from(pending.servers.len()).unwrap_or(u32::MAX);
-        let patience = patience * 2_u32.saturating_pow(round.min(6));
+        let patience = patience * 2_u32.saturating_pow(pending.rounds().min(6));
 
         self.exchanges.push_back(Exchange {
             id: exchange_id,
@@ -453,9 +342,8 @@ impl<A: Clone + PartialEq> Lookups<A> {
         pending.tries += 1;
         pending.next = at + 1;
         pending.exchanges.push(exchange_id);
-        self.schedule.remove(&(pending.due_at, id));
-        pending.due_at = (now + patience).min(pending.give_up_at);
-        self.schedule.insert((pending.due_at, id));
+        pending.retry_at = now + patience;
+        pending.reschedule(&mut self.schedule, id);
         let under_way = UnderWay {
             pending: id,
             server: at,
@@ -485,37 +373,40 @@ impl<A: Clone + PartialEq> Lookups<A> {
         });
     }
 
-    /// Nobody gives a good answer: one that was good until lately is better than none, and a refusal better than silence.
+    /// Nobody gives a good answer.
     fn give_up(&mut self, now: Instant, id: u64) {
-        let Some(pending) = self.pending.get(&id) else {
+        if let Some(pending) = self.pending.get(&id) {
+            let outcome = without_answer(&mut self.cache, now, pending);
+            self.close(id, || outcome.clone());
+        }
+    }
+
+    /// Nobody gave a good answer in time. Whoever came in between to ask the same still waits for one.
+    fn give_up_late(&mut self, now: Instant, id: u64) {
+        let Some(pending) = self.pending.get_mut(&id) else {
             return;
         };
-        let stale = self.cache.revive(now, &pending.question);
-        let worst = pending.worst.clone();
-        let failure = match &pending.unreachable {
-            Some(error) => Failure::Unreachable(error.to_string()),
-            None => Failure::TimedOut,
-        };
-        self.close(id, || match (&stale, &worst) {
-            (Some(kept), _) => kept.clone().into(),
-            (None, Some(answer)) => Outcome::Answer {
-                answer: Arc::clone(answer),
-                age: 0,
-                note: None,
-            },
-            (None, None) => Outcome::Failed(failure.clone()),
-        });
+        let outcome = without_answer(&mut self.cache, now, pending);
+        let late = pending.take_late(now);
+        pending.reschedule(&mut self.schedule, id);
+        if pending.askers.is_empty() {
+            self.remove(id);
+        }
+        self.askers -= late.len();
+        for asker in late {
+            self.finish(asker.who, asker.query, outcome.clone());
+        }
     }
 
     fn close(&mut self, id: u64, outcome: impl Fn() -> Outcome) {
-        for (asker, query) in self.remove(id).into_iter().flatten() {
+        for asker in self.remove(id).into_iter().flatten() {
             let outcome = outcome();
-            self.finish(asker, query, outcome);
+            self.finish(asker.who, asker.query, outcome);
         }
     }
 
     /// Forgets a question. Returns who asked it.
-    fn remove(&mut self, id: u64) -> Option<Vec<(A, Query)>> {
+    fn remove(&mut self, id: u64) -> Option<Vec<Asker<A>>> {
         let pending = self.pending.remove(&id)?;
         self.schedule.remove(&(pending.due_at, id));
         self.by_question
@@ -541,4 +432,24 @@ impl<A: Clone + PartialEq> Lookups<A> {
 
         self.next_id
     }
+}
+
+/// What is told where nobody gives a good answer: one that was good until lately is better than none, and a refusal better than
+/// silence.
+fn without_answer<A>(cache: &mut Cache, now: Instant, pending: &Pending<A>) -> Outcome {
+    if let Some(kept) = cache.revive(now, &pending.question) {
+        return kept.into();
+    }
+    if let Some(worst) = &pending.worst {
+        return Outcome::Answer {
+            answer: Arc::clone(worst),
+            age: 0,
+            note: None,
+        };
+    }
+
+    Outcome::Failed(match &pending.unreachable {
+        Some(error) => Failure::Unreachable(error.to_string()),
+        None => Failure::TimedOut,
+    })
 }

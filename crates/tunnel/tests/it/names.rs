@@ -629,6 +629,36 @@ fn equal_questions_are_asked_once_and_each_asker_is_answered_once() {
 }
 
 #[test]
+fn whoever_asks_what_is_about_to_be_given_up_waits_as_long_as_anybody() {
+    let mut world = World::new("");
+    let early = world.ask("example.org", RecordType::A);
+    world.after(Duration::from_millis(4_900));
+    let late = world.ask("example.org", RecordType::A);
+    world.after(Duration::from_millis(100));
+    let given_up = world.answer().unwrap();
+    assert_eq!((given_up.id(), given_up.rcode()), (early, Rcode::SERVFAIL));
+    assert!(world.answer().is_none());
+
+    // Servers are asked in turn as before, and any answer will do.
+    world.after(Duration::from_secs(1));
+    let newest = world.exchanges().pop().unwrap();
+    world.reply(&newest, 60, &[Data::A([192, 0, 2, 7].into())]);
+    let answer = world.answer().unwrap();
+    assert_eq!((answer.id(), answer.rcode()), (late, Rcode::NOERROR));
+
+    // And if there is none, that is said five seconds after it was asked.
+    world.ask("example.net", RecordType::A);
+    world.after(Duration::from_millis(4_900));
+    let late = world.ask("example.net", RecordType::A);
+    world.after(Duration::from_millis(100));
+    assert!(world.answer().is_some());
+    world.after(Duration::from_millis(4_899));
+    assert!(world.answer().is_none());
+    world.after(Duration::from_millis(1));
+    assert_eq!(world.answer().unwrap().id(), late);
+}
+
+#[test]
 fn a_silent_server_is_followed_by_the_next_and_the_first_answer_counts() {
     let mut world = World::new("");
     world.ask("example.org", RecordType::A);
