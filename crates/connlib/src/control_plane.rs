@@ -212,16 +212,21 @@ impl<R: Role> ControlPlane<R> {
         key: connlib_wire::key::PublicKey,
         host_names: HostNamesConfig,
     ) -> Result<(), Error> {
-        let mut names = match HostNames::start(host_names, self.interface.name()).await {
-            Ok(names) => names,
+        let started = HostNames::start(host_names, self.interface.name()).await;
+        let (mut names, found) = match started {
+            Ok(started) => started,
             Err(error) => {
                 let _ = self.node.order(Order::Stop).await;
                 return self.node.join().map_err(Error::from).and(Err(error));
             }
         };
+        // Before the portal says anything: the first settings that are wanted are to be whole, for then we say to be ready.
+        let mut result = match found {
+            Some(found) => self.handle_resolvers(found).await,
+            None => Ok(()),
+        };
         self.tell_uplink(ToUplink::Connect(Some(key)));
         let mut notices = Notices::start(self.interface.name()).await;
-        let mut result = Ok(());
         let mut is_stopping = false;
         loop {
             let step = tokio::select! {

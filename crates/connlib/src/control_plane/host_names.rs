@@ -37,19 +37,23 @@ pub(super) struct HostNames {
 /// What the task has to say.
 #[derive(Debug)]
 pub(super) enum Heard {
-    /// The machine would ask these without us.
+    /// The machine would ask these without us, other ones than before.
     Resolvers(Resolvers),
     /// Programs ask what was [wanted](HostNames::want), as far as that could be done.
     Applied,
 }
 
 impl HostNames {
-    /// Takes charge of the settings of the runtime's machine; nothing is changed in them before [`want`](Self::want).
+    /// Takes charge of the settings of the runtime's machine, and says what they are; nothing is changed in them before
+    /// [`want`](Self::want).
     ///
     /// # Errors
     ///
     /// The method that is asked for doesn't work here.
-    pub(super) async fn start(config: HostNamesConfig, interface: &str) -> Result<Self, Error> {
+    pub(super) async fn start(
+        config: HostNamesConfig,
+        interface: &str,
+    ) -> Result<(Self, Option<Resolvers>), Error> {
         let mut paths = Paths::default();
         if let Some(resolv_conf) = config.resolv_conf {
             paths.resolv_conf = resolv_conf;
@@ -64,7 +68,7 @@ impl HostNames {
         tracing::debug!(method = %host.method(), "Resolver settings found");
         let (wanted, receive_wanted) = watch::channel(None);
         let (send_heard, heard) = mpsc::channel(2);
-        let keeper = Keeper {
+        let mut keeper = Keeper {
             host,
             hosts: Hosts::default(),
             hosts_changed_at: None,
@@ -72,11 +76,15 @@ impl HostNames {
             heard: send_heard,
         };
 
-        Ok(Self {
+        keeper.look_at_hosts();
+        let found = keeper.look().await;
+        let names = Self {
             wanted,
             heard,
             task: tokio::spawn(keeper.run(receive_wanted)),
-        })
+        };
+
+        Ok((names, found))
     }
 
     /// The next thing that is to be known. Dropping the future loses nothing.
@@ -115,8 +123,6 @@ impl Keeper {
     async fn run(mut self, mut wanted: watch::Receiver<Option<Wanted>>) {
         let mut look = interval(LOOK_AT_HOSTS);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.look_at_hosts();
-        self.tell().await;
         loop {
             tokio::select! {
                 changed = self.host.changed() => {
@@ -154,11 +160,19 @@ impl Keeper {
 
     /// Says what the machine would ask, if that is new.
     async fn tell(&mut self) {
+        if let Some(found) = self.look().await {
+            // Nobody listens only while everything ends.
+            let _ = self.heard.send(Heard::Resolvers(found)).await;
+        }
+    }
+
+    /// What the machine would ask, if that is known and new.
+    async fn look(&mut self) -> Option<Resolvers> {
         let system = match self.host.system().await {
             Ok(system) => system,
             Err(error) => {
                 tracing::debug!(%error, "The system's name servers are not known");
-                return;
+                return None;
             }
         };
         let hosts = self.hosts.iter();
@@ -169,11 +183,12 @@ impl Keeper {
                 .map(|(name, addresses)| (name.to_owned(), addresses.to_vec()))
                 .collect(),
         };
-        if self.told.as_ref() != Some(&found) {
-            self.told = Some(found.clone());
-            // Nobody listens only while everything ends.
-            let _ = self.heard.send(Heard::Resolvers(found)).await;
+        if self.told.as_ref() == Some(&found) {
+            return None;
         }
+        self.told = Some(found.clone());
+
+        Some(found)
     }
 
     async fn apply(&mut self, wanted: Option<Wanted>) {
