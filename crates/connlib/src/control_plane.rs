@@ -308,6 +308,9 @@ impl<R: Role> ControlPlane<R> {
                 if let Some(keep) = self.keep_names.as_mut().filter(|_| !records.is_empty()) {
                     keep(records);
                 }
+                if let Some(servers) = R::https_servers(&event) {
+                    self.exchanges.get_ready_for(servers);
+                }
                 if let Some(key) = R::new_key(&event) {
                     self.tell_uplink(ToUplink::Connect(Some(key)));
                 }

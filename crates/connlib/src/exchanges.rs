@@ -47,6 +47,8 @@ pub(crate) struct Exchanges {
     ids: HashMap<task::Id, ExchangeId>,
     /// What is known without any more work.
     outcomes: VecDeque<(ExchangeId, Outcome)>,
+    /// Those to have connections to before anything is asked.
+    ready_for: Vec<Server>,
 }
 
 /// How many exchanges may be under way (io.md §4).
@@ -66,6 +68,7 @@ impl Exchanges {
             under_way: JoinSet::new(),
             ids: HashMap::new(),
             outcomes: VecDeque::new(),
+            ready_for: Vec::new(),
         })
     }
 
@@ -108,6 +111,13 @@ impl Exchanges {
         self.carriers.network.bootstrap.set_servers(servers);
     }
 
+    /// Opens connections to servers before the first question to them comes (client.md §4.5); after each
+    /// [`reset`](Self::reset) again. Replaces the servers of earlier calls, whose connections end when they are not used.
+    pub(crate) fn get_ready_for(&mut self, servers: &[Server]) {
+        self.ready_for = servers.to_vec();
+        self.carriers.lines.open(&self.ready_for);
+    }
+
     /// The network changed: all sockets and connections are given up, and what is under way fails.
     pub(crate) fn reset(&mut self) {
         while let Some(joined) = self.under_way.try_join_next_with_id() {
@@ -121,6 +131,7 @@ impl Exchanges {
             self.outcomes.push_back((id, Err(error)));
         }
         self.carriers.reset();
+        self.carriers.lines.open(&self.ready_for);
     }
 
     fn note(&mut self, joined: Result<(task::Id, Outcome), task::JoinError>) {

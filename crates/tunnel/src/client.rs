@@ -28,7 +28,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::candidates::{Candidates, Change};
-use crate::dns::Exchange;
+use crate::dns::{Exchange, Server};
 use crate::status::{ResourceStatus, Status};
 use crate::{PortalState, Reason, Settings, ranges};
 use grants::Grants;
@@ -53,6 +53,8 @@ pub enum Event {
     /// Names were given addresses, which they keep for good: to be kept, and given to the next client
     /// ([`restore_name`](Client::restore_name)).
     NamesAssigned(Vec<NameRecord>),
+    /// Questions will go to other servers over HTTPS than before: connections to these may be opened ahead of the first.
+    HttpsServersChanged(Vec<Server>),
 }
 
 /// What the TUN device must look like.
@@ -87,6 +89,7 @@ pub struct Client {
     /// Gateways without an answer that the portal may name again.
     deserted: Vec<PeerId>,
     announced: Option<Interface>,
+    announced_https: Vec<Server>,
     packets: VecDeque<Buffer>,
     messages: VecDeque<ToPortal>,
     events: VecDeque<Event>,
@@ -119,6 +122,7 @@ impl Client {
             candidates: Candidates::default(),
             deserted: Vec::new(),
             announced: None,
+            announced_https: Vec::new(),
             packets: VecDeque::new(),
             messages: VecDeque::new(),
             events: VecDeque::new(),
@@ -365,7 +369,7 @@ impl Client {
             .push_back(Event::ResourcesChanged(self.resources.views()));
     }
 
-    /// Tells of the interface if it differs from what was told last.
+    /// Tells of the interface, and of servers to get ready for, if they differ from what was told last.
     fn announce_interface(&mut self) {
         let Some((ipv4, ipv6)) = self.addresses else {
             return;
@@ -382,6 +386,12 @@ impl Client {
         if self.announced.as_ref() != Some(&interface) {
             self.announced = Some(interface.clone());
             self.events.push_back(Event::InterfaceChanged(interface));
+        }
+        let https_servers = self.name_server.sentinels.https_servers();
+        if self.announced_https != https_servers {
+            self.announced_https.clone_from(&https_servers);
+            self.events
+                .push_back(Event::HttpsServersChanged(https_servers));
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use connlib_os::netlink::QueueLimits;
 use connlib_os::resolver;
 use connlib_tunnel::client::{self, Client, NameRecord};
+use connlib_tunnel::dns::Server;
 use connlib_tunnel::gateway::{self, Gateway};
 use connlib_tunnel::{Settings, Status};
 use connlib_wire::key::PublicKey;
@@ -74,6 +75,8 @@ pub(crate) trait Role: Send + 'static {
     fn restore_names(core: &mut Self::Core, records: &[NameRecord]);
     /// Names that were given addresses.
     fn assigned_names(event: &<Self::Core as Core>::Event) -> &[NameRecord];
+    /// The servers over HTTPS that count from now on, if an event tells of them.
+    fn https_servers(event: &<Self::Core as Core>::Event) -> Option<&[Server]>;
     /// How programs here are made to ask us, given what was asked for.
     fn dns(asked_for: DnsControl) -> DnsControl;
     fn public_key(core: &Self::Core) -> PublicKey;
@@ -112,8 +115,17 @@ impl Role for OfClient {
             client::Event::InterfaceChanged(_)
             | client::Event::ResourcesChanged(_)
             | client::Event::KeyChanged(_)
+            | client::Event::HttpsServersChanged(_)
             | _ => &[],
         }
+    }
+
+    fn https_servers(event: &client::Event) -> Option<&[Server]> {
+        let client::Event::HttpsServersChanged(servers) = event else {
+            return None;
+        };
+
+        Some(servers)
     }
 
     fn dns(asked_for: DnsControl) -> DnsControl {
@@ -180,6 +192,10 @@ impl Role for OfGateway {
 
     fn assigned_names(_: &gateway::Event) -> &[NameRecord] {
         &[]
+    }
+
+    fn https_servers(_: &gateway::Event) -> Option<&[Server]> {
+        None
     }
 
     /// A gateway asks as its machine does, and nobody here asks it.

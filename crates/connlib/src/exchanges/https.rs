@@ -77,13 +77,14 @@ enum Used {
     Http1(Option<Http1>),
 }
 
-/// Keeps connections to a server as long as they are of use.
+/// Opens a connection to a server, and keeps it, and others, as long as they are of use.
 pub(super) async fn run(url: String, network: Arc<Network>, mut inbox: Inbox) {
     let target = match Target::parse(&url) {
         Ok(target) => target,
         Err(error) => return refuse(&mut inbox, &error),
     };
     let mut site = Site::new(target, network);
+    site.open();
     while site.step(&mut inbox).await.is_continue() {}
 }
 
@@ -146,11 +147,15 @@ impl Site {
         let count = self.count_http1();
         let is_worth_it = count == 0 || (self.may_grow && count < MAX_HTTP1);
         if !self.waiting.is_empty() && self.opening.is_empty() && is_worth_it {
-            let (target, network) = (Arc::clone(&self.target), Arc::clone(&self.network));
-            let (drivers, token) = (self.drivers.clone(), Arc::clone(&self.http1));
-            self.opening
-                .spawn(async move { open(&target, &network, &drivers, token).await });
+            self.open();
         }
+    }
+
+    fn open(&mut self) {
+        let (target, network) = (Arc::clone(&self.target), Arc::clone(&self.network));
+        let (drivers, token) = (self.drivers.clone(), Arc::clone(&self.http1));
+        self.opening
+            .spawn(async move { open(&target, &network, &drivers, token).await });
     }
 
     fn take_connection(&mut self) -> Option<Connection> {

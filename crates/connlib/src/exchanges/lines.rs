@@ -83,14 +83,30 @@ impl Lines {
         Err(ExchangeError::Failed(cause))
     }
 
+    /// Opens connections to those of the servers that are asked over HTTPS, unless there are some. Others close them soon where
+    /// nothing is asked.
+    pub(super) fn open(&self, servers: &[Server]) {
+        let open = &mut *lock(&self.open);
+        for server in servers {
+            let is_open = |inbox: &mpsc::UnboundedSender<Ask>| !inbox.is_closed();
+            if let Server::Https(url) = server
+                && !open.inboxes.get(server).is_some_and(is_open)
+            {
+                let (_, inbox) = open.add(server);
+                let network = Arc::clone(&self.network);
+                open.tasks.spawn(https::run(url.clone(), network, inbox));
+            }
+        }
+    }
+
     /// Drops all connections.
     pub(super) fn reset(&self) {
         *lock(&self.open) = Open::default();
     }
 
     fn put(&self, server: &Server, ask: Ask) {
-        let Open { inboxes, tasks } = &mut *lock(&self.open);
-        let ask = match inboxes.get(server) {
+        let open = &mut *lock(&self.open);
+        let ask = match open.inboxes.get(server) {
             Some(inbox) => match inbox.send(ask) {
                 Ok(()) => return,
                 Err(mpsc::error::SendError(ask)) => ask,
@@ -98,17 +114,26 @@ impl Lines {
             None => ask,
         };
 
-        while tasks.try_join_next().is_some() {}
-        inboxes.retain(|_, inbox| !inbox.is_closed());
-        let (sender, inbox) = mpsc::unbounded_channel();
+        let (sender, inbox) = open.add(server);
         let _ = sender.send(ask);
-        inboxes.insert(server.clone(), sender);
         let network = Arc::clone(&self.network);
         match server.clone() {
-            Server::Https(url) => tasks.spawn(https::run(url, network, inbox)),
+            Server::Https(url) => open.tasks.spawn(https::run(url, network, inbox)),
             server @ (Server::Plain(_) | Server::Tls { .. }) => {
-                tasks.spawn(stream::run(server, network, inbox))
+                open.tasks.spawn(stream::run(server, network, inbox))
             }
         };
+    }
+}
+
+impl Open {
+    /// Makes room for one more task.
+    fn add(&mut self, server: &Server) -> (mpsc::UnboundedSender<Ask>, Inbox) {
+        while self.tasks.try_join_next().is_some() {}
+        self.inboxes.retain(|_, inbox| !inbox.is_closed());
+        let (sender, inbox) = mpsc::unbounded_channel();
+        self.inboxes.insert(server.clone(), sender.clone());
+
+        (sender, inbox)
     }
 }

@@ -93,6 +93,16 @@ impl Sentinels {
             .collect()
     }
 
+    /// Those that are asked over HTTPS.
+    pub(super) fn https_servers(&self) -> Vec<Server> {
+        let servers = self.mapping.iter().map(|(_, server)| server);
+
+        servers
+            .filter(|server| matches!(server, Server::Https(_)))
+            .cloned()
+            .collect()
+    }
+
     fn is_free(&self, ip: IpAddr) -> bool {
         !self.by_address.contains_key(&ip)
     }

@@ -481,6 +481,8 @@ fn the_older_list_and_encrypted_servers_are_understood() {
         doh,
         Server::Https("https://dns.example/dns-query".to_owned())
     );
+    let get_ready = Event::HttpsServersChanged(vec![doh]);
+    assert!(world.events.contains(&get_ready));
     let dot = asked(
         &mut world,
         r#","upstream_dot":[{"url":"tls://[2620:fe::fe]:8853"}]"#,
@@ -503,6 +505,8 @@ fn the_older_list_and_encrypted_servers_are_understood() {
             port: 853
         }
     );
+    let none_left = Event::HttpsServersChanged(Vec::new());
+    assert!(world.events.contains(&none_left));
 }
 
 #[test]

@@ -37,6 +37,24 @@ async fn a_server_is_asked_under_id_0_and_answers_under_the_query_s() {
 }
 
 #[tokio::test]
+async fn a_connection_is_there_before_the_first_question_and_again_in_another_network() {
+    let (authority, peer) = Peer::answering(Version::Http2, |_, asked| dns(answer(asked))).await;
+    let mut rig = Rig::trusting(Some(authority.file.path()));
+    rig.exchanges.get_ready_for(&[peer.name()]);
+    timeout(LONG, peer.wait_opened(1)).await.unwrap();
+    rig.exchanges.get_ready_for(&[peer.name()]);
+    let outcome = rig.ask(&peer.name(), Carrier::Udp, "a.test").await;
+    assert_answers(outcome, 0x4711, "a.test");
+    assert_eq!(peer.connections(), 1);
+
+    rig.exchanges.reset();
+    timeout(LONG, peer.wait_opened(2)).await.unwrap();
+    let outcome = rig.ask(&peer.name(), Carrier::Udp, "a.test").await;
+    assert_answers(outcome, 0x4711, "a.test");
+    assert_eq!(peer.connections(), 2);
+}
+
+#[tokio::test]
 async fn a_server_with_a_name_is_found_by_the_system_s_servers() {
     let authority = Authority::new();
     let acceptor = authority.acceptor("dns.test", &["h2"]);

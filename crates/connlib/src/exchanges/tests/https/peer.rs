@@ -204,6 +204,12 @@ impl Peer {
         *self.state.opened.borrow()
     }
 
+    /// Waits for so many connections to have come.
+    pub(super) async fn wait_opened(&self, count: usize) {
+        let mut opened = self.state.opened.subscribe();
+        opened.wait_for(|&opened| opened >= count).await.unwrap();
+    }
+
     pub(super) fn go_on(&self) {
         self.state.goes_on.send_replace(true);
     }
