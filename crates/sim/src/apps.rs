@@ -289,7 +289,7 @@ impl Apps {
                 (FlowKind::Ping { size: other, .. }, FlowKind::Ping { size, .. }) => {
                     has_waited && other > size
                 }
-                _ => false,
+                (FlowKind::Ping { .. } | FlowKind::Lookup(_), _) => false,
             };
             is_larger && other.flow.host == running.flow.host
         })

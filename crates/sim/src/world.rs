@@ -64,8 +64,6 @@ pub struct World {
     /// What is true of names.
     zones: Zones,
     servers: Servers,
-    /// The portal's servers over TLS.
-    tls: Vec<String>,
     /// What programs ask.
     resolver: Resolver,
     /// Connections to name servers behind each gateway.
@@ -107,7 +105,6 @@ impl World {
             apps: Apps::new(scenario.flows().cloned()),
             zones: Zones::new(&scenario, start),
             servers: Servers::new(&scenario, start),
-            tls: scenario.upstream.tls.clone(),
             resolver: Resolver::new(),
             site_streams: BTreeMap::new(),
             access: Access::new(&scenario, start),

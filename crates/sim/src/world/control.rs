@@ -248,10 +248,10 @@ impl World {
             self.hosts.get(host).map(|entry| &entry.role),
             Some(Role::Client(_))
         );
-        let mut to_client = is_client
+        let to_client = is_client
             .then(|| client::FromPortal::parse(event, payload).ok())
             .flatten();
-        if let Some(message) = &mut to_client {
+        if let Some(message) = &to_client {
             self.told(host, message);
         }
         let Some(entry) = self.hosts.get_mut(host) else {

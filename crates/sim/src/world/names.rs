@@ -7,7 +7,6 @@ use connlib::event_loop::{Command, Output};
 use connlib_tunnel::client::{self, Client};
 use connlib_tunnel::dns::Resolvers;
 use connlib_wire::ip::{Packet, Transport};
-use connlib_wire::portal::client::{Dot, Interface};
 use connlib_wire::portal::client::{FromPortal, ToPortal};
 
 use super::host::Role;
@@ -60,24 +59,13 @@ impl World {
     }
 
     pub(super) fn set_upstream(&mut self, upstream: &Upstream) {
-        self.tls.clone_from(&upstream.tls);
         let clock = (self.now, self.unix().as_secs());
         self.portal.set_upstream(clock, upstream);
         self.drain_portal();
     }
 
-    /// The portal tells a client something: servers over TLS, which its core can't name, are added.
-    pub(super) fn told(&mut self, host: usize, message: &mut FromPortal) {
-        let add = |interface: &mut Interface, urls: &[String]| {
-            let tls = urls.iter().map(|url| Dot { url: url.clone() });
-            interface.upstream_dot = tls.collect();
-        };
-        if let FromPortal::Init(init) = message {
-            add(&mut init.interface, &self.tls);
-        }
-        if let FromPortal::ConfigChanged(config) = message {
-            add(&mut config.interface, &self.tls);
-        }
+    /// The portal tells a client something.
+    pub(super) fn told(&mut self, host: usize, message: &FromPortal) {
         self.names.told(self.now, host, message);
     }
 
