@@ -89,7 +89,6 @@ impl TcpClient {
                 let why = "it is no address to connect to".to_owned();
                 return self.fail(exchange, ExchangeError::Unreachable(why));
             };
-            self.stack.set_timeout(handle, UNRESPONSIVE);
             let connection = Connection {
                 handle,
                 local,
@@ -214,7 +213,7 @@ impl TcpClient {
             .filter(|(_, connection)| {
                 let is_idle = connection.waiting.is_empty() && now >= connection.due_at();
                 let standing = self.stack.standing(connection.handle);
-                is_idle || matches!(standing, Standing::Closed | Standing::HalfClosed)
+                is_idle || !matches!(standing, Standing::Opening | Standing::Open)
             })
             .map(|(server, _)| *server)
             .collect();
@@ -311,6 +310,7 @@ impl Connection {
         let (front, _) = self.outgoing.as_slices();
         let sent = stack.send(self.handle, front);
         self.outgoing.drain(..sent);
+        stack.expect_within(self.handle, UNRESPONSIVE);
         let incoming = &mut self.incoming;
         let received = stack.receive(self.handle, |bytes| incoming.extend(bytes));
         while let Some(mut message) = self.incoming.next() {

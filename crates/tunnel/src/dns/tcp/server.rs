@@ -32,13 +32,26 @@ struct Connection {
     outgoing: VecDeque<u8>,
     /// Questions without an answer yet.
     unanswered: usize,
+    /// When it was last asked something, or took any part of an answer.
     active_at: Instant,
+    /// Whether it is being ended, and only what was sent is still to be confirmed.
+    is_closing: bool,
+}
+
+/// How a connection goes on.
+enum Next {
+    /// As before.
+    Stays,
+    /// It is of no use any more, and told so when all that was sent has come.
+    Closes,
+    /// It ends now.
+    Ends,
 }
 
 /// How many connections one program may have to one address: the eleventh is refused (client.md §4.7).
 const MAX_PER_PAIR: usize = 10;
 
-/// How many there are in all: about six megabytes.
+/// How many there are in all.
 const MAX_CONNECTIONS: usize = 256;
 
 /// How many questions of one connection are answered at once; more wait in the stream.
@@ -47,10 +60,15 @@ const MAX_UNANSWERED: usize = 32;
 /// How many bytes may wait to be sent before another question is read: the asker has to read, too.
 const MAX_OUTGOING: usize = 64 * 1024;
 
-/// A connection without questions ends after this long (RFC 7766 §6.2.3: seconds).
+/// How many bytes may wait to be sent on all connections together: an asker who leaves that much to the rest, and has more
+/// waiting than others may, is not worth it.
+const MAX_OUTGOING_IN_ALL: usize = 16 * 1024 * 1024;
+
+/// A connection without questions ends after this long (RFC 7766 §6.2.3: seconds), and so does one whose asker takes nothing of
+/// the answers.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// A peer that takes or confirms nothing for that long is gone.
+/// A peer that confirms nothing for that long is gone.
 const UNRESPONSIVE: Duration = Duration::from_secs(10);
 
 impl TcpServer {
@@ -71,22 +89,26 @@ impl TcpServer {
             local: (packet.destination(), local).into(),
             remote: (packet.source(), remote).into(),
         };
-        let is_new = !self.connections.contains_key(&id) && is_first(packet);
+        let is_first = packet
+            .tcp_flags()
+            .is_some_and(|flags| flags.is_syn() && !flags.is_ack());
+        let is_new = is_first && !self.connections.contains_key(&id);
         if is_new
             && self.has_room(id)
             && let Some(handle) = self.stack.listen(id.local)
         {
-            self.stack.set_timeout(handle, UNRESPONSIVE);
             let connection = Connection {
                 handle,
                 incoming: Frames::default(),
                 outgoing: VecDeque::new(),
                 unanswered: 0,
                 active_at: now,
+                is_closing: false,
             };
             self.connections.insert(id, connection);
         }
-        // Without somebody who listens the stack refuses it.
+        // Without somebody who listens the stack refuses it; and whoever listens only does so for this packet: the next first
+        // one is perhaps somebody else's.
         if let Some(copy) = self.stack.pool().copy(packet.bytes()) {
             self.stack.handle_packet(copy);
         }
@@ -114,6 +136,12 @@ impl TcpServer {
         connection
             .outgoing
             .extend(framed(message).unwrap_or_default());
+        if connection.outgoing.len() > MAX_OUTGOING {
+            let waiting = self.connections.values().map(|other| other.outgoing.len());
+            if waiting.sum::<usize>() > MAX_OUTGOING_IN_ALL {
+                self.abort(now, id);
+            }
+        }
         self.work(now);
     }
 
@@ -153,7 +181,7 @@ impl TcpServer {
         let idle = self
             .connections
             .values()
-            .filter(|connection| connection.unanswered == 0)
+            .filter(|connection| connection.unanswered == 0 && !connection.is_closing)
             .map(|connection| connection.active_at + IDLE)
             .min();
 
@@ -181,13 +209,21 @@ impl TcpServer {
             }
             self.stack.poll(now);
         }
-        let over: Vec<_> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.is_over(now, &self.stack))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in over {
+        let mut ended = Vec::new();
+        let mut has_closed = false;
+        for (id, connection) in &mut self.connections {
+            match connection.next(now, &self.stack) {
+                Next::Stays => {}
+                Next::Closes => {
+                    self.stack.close(connection.handle);
+                    self.stack.expect_within(connection.handle, UNRESPONSIVE);
+                    connection.is_closing = true;
+                    has_closed = true;
+                }
+                Next::Ends => ended.push(*id),
+            }
+        }
+        for id in ended {
             let Some(connection) = self.connections.remove(&id) else {
                 continue;
             };
@@ -196,6 +232,9 @@ impl TcpServer {
             } else {
                 self.stack.abort(now, connection.handle);
             }
+        }
+        if has_closed {
+            self.stack.poll(now);
         }
     }
 }
@@ -208,9 +247,16 @@ impl Connection {
         stack: &mut Stack,
         queries: &mut VecDeque<(ConnectionId, Vec<u8>)>,
     ) -> bool {
+        if self.is_closing {
+            return false;
+        }
         let (front, _) = self.outgoing.as_slices();
         let sent = stack.send(self.handle, front);
         self.outgoing.drain(..sent);
+        if sent > 0 {
+            self.active_at = now;
+        }
+        stack.expect_within(self.handle, UNRESPONSIVE);
 
         let mut received = 0;
         while self.unanswered < MAX_UNANSWERED && self.outgoing.len() < MAX_OUTGOING {
@@ -230,27 +276,19 @@ impl Connection {
         sent > 0 || received > 0
     }
 
-    /// Whether nobody needs it any more.
-    fn is_over(&self, now: Instant, stack: &Stack) -> bool {
+    fn next(&self, now: Instant, stack: &Stack) -> Next {
         let is_done = self.unanswered == 0 && self.outgoing.is_empty();
+        let is_idle = self.unanswered == 0 && now >= self.active_at + IDLE;
 
         match stack.standing(self.handle) {
-            Standing::Closed => true,
+            Standing::Closed => Next::Ends,
+            Standing::Closing => Next::Stays,
             // What was asked is answered first; half a question is worth nothing.
-            Standing::HalfClosed => is_done,
-            Standing::Opening | Standing::Open => is_done && now >= self.active_at + IDLE,
+            Standing::HalfClosed if is_done => Next::Closes,
+            Standing::Open if is_done && is_idle => Next::Closes,
+            // Nobody takes the answers.
+            Standing::Opening | Standing::Open | Standing::HalfClosed if is_idle => Next::Ends,
+            Standing::Opening | Standing::Open | Standing::HalfClosed => Next::Stays,
         }
     }
-}
-
-/// Whether a TCP packet opens a connection.
-fn is_first<T: AsRef<[u8]>>(packet: &Packet<T>) -> bool {
-    const SYN: u8 = 0x02;
-    const ACK: u8 = 0x10;
-    const FLAGS_AT: usize = 13;
-
-    packet
-        .transport_bytes()
-        .get(FLAGS_AT)
-        .is_some_and(|flags| flags & (SYN | ACK) == SYN)
 }

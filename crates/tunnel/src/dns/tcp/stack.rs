@@ -34,7 +34,9 @@ pub(super) enum Standing {
     Open,
     /// The other end sends nothing any more.
     HalfClosed,
-    /// It is over.
+    /// We send nothing any more; what was sent before is on its way.
+    Closing,
+    /// It is over, or never began.
     Closed,
 }
 
@@ -90,18 +92,26 @@ impl Stack {
         Some(Handle(self.sockets.add(socket)))
     }
 
-    /// Ends a connection that doesn't answer for that long.
-    pub(super) fn set_timeout(&mut self, handle: Handle, timeout: Duration) {
+    /// Ends a connection whose other end says nothing for that long, though it has something to confirm. One that has nothing
+    /// to say may be silent for as long as it likes; as that changes, this is to be called again.
+    pub(super) fn expect_within(&mut self, handle: Handle, timeout: Duration) {
         let timeout = time::Duration::from_millis(timeout.as_millis() as u64);
-        self.socket(handle).set_timeout(Some(timeout));
+        let socket = self.socket(handle);
+        let may_be_silent = matches!(socket.state(), State::Established | State::CloseWait)
+            && socket.send_queue() == 0;
+        socket.set_timeout((!may_be_silent).then_some(timeout));
     }
 
     pub(super) fn standing(&self, handle: Handle) -> Standing {
         match self.sockets.get::<Socket<'_>>(handle.0).state() {
-            State::Listen | State::SynSent | State::SynReceived => Standing::Opening,
-            State::Established | State::FinWait1 | State::FinWait2 => Standing::Open,
+            State::SynSent | State::SynReceived => Standing::Opening,
+            State::Established => Standing::Open,
             State::CloseWait => Standing::HalfClosed,
-            State::Closed | State::Closing | State::LastAck | State::TimeWait => Standing::Closed,
+            State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck => {
+                Standing::Closing
+            }
+            // Who listens has taken no first packet, and would take anybody's.
+            State::Listen | State::Closed | State::TimeWait => Standing::Closed,
         }
     }
 
@@ -118,6 +128,11 @@ impl Stack {
     /// Takes as much as there is room for.
     pub(super) fn send(&mut self, handle: Handle, bytes: &[u8]) -> usize {
         self.socket(handle).send_slice(bytes).unwrap_or_default()
+    }
+
+    /// Sends what is left, and then nothing more.
+    pub(super) fn close(&mut self, handle: Handle) {
+        self.socket(handle).close();
     }
 
     /// Ends a connection at once; the other end is told.

@@ -310,6 +310,76 @@ fn a_reset_and_a_new_set_of_addresses_end_connections() {
 }
 
 #[test]
+fn a_first_packet_that_comes_to_nothing_leaves_nobody_listening_for_others() {
+    let mut world = World::new(2);
+    let now = world.now;
+    let mut other = TcpClient::new(now, [9; 32]);
+    let from = [100, 64, 0, 2].into();
+    other.ask(now, ExchangeId(0), (from, server()), b"\0\x01x", WITHIN);
+    let first = other.poll_packet().unwrap().to_vec();
+    // The stack takes none of these.
+    let mut from_port_0 = first.clone();
+    Packet::parse(&mut from_port_0[..])
+        .unwrap()
+        .set_source_port(0);
+    let mut damaged = first.clone();
+    damaged[24] ^= 1;
+    for untaken in [from_port_0, damaged] {
+        let untaken = Packet::parse(untaken).unwrap();
+        world.server.handle_packet(now, &untaken);
+        assert_eq!(world.server.poll_timeout(now), None);
+    }
+    // This one is taken, and taken back: the next number, and RST for SYN.
+    let mut reset = first.clone();
+    let at = |at: usize| {
+        first[at..at + 2]
+            .try_into()
+            .map(u16::from_be_bytes)
+            .unwrap()
+    };
+    reset[26..28].copy_from_slice(&(at(26) + 1).to_be_bytes());
+    reset[33] = 0x04;
+    reset[36..38].copy_from_slice(&(at(36) - 3).to_be_bytes());
+    for packet in [first.clone(), reset] {
+        let packet = Packet::parse(packet).unwrap();
+        assert!(packet.checksums_match());
+        world.server.handle_packet(now, &packet);
+    }
+    assert!(world.server.poll_packet().is_some());
+    assert!(world.server.poll_packet().is_none());
+    assert_eq!(world.server.poll_timeout(now), None);
+
+    world.ask(0, 1, b"\0\x01x");
+    world.ask(1, 2, b"\0\x01y");
+    world.run();
+    let asked: Vec<_> = world
+        .queries
+        .iter()
+        .map(|(id, query)| (id.remote.ip().to_string(), &query[2..]))
+        .collect();
+    let expected = [
+        ("100.64.0.1".to_owned(), &b"x"[..]),
+        ("100.64.0.2".to_owned(), b"y"),
+    ];
+    assert_eq!(asked, expected);
+}
+
+#[test]
+fn an_asker_may_wait_for_its_answer_for_longer_than_silence_is_suffered() {
+    let mut world = World::new(1);
+    let from = [100, 64, 0, 1].into();
+    let now = world.now;
+    let long = Duration::from_secs(60);
+    world.clients[0].ask(now, ExchangeId(1), (from, server()), b"\0\x01x", long);
+    world.pass(Duration::from_secs(25));
+    world.answer_all(0);
+    assert!(matches!(
+        world.outcomes.as_slice(),
+        [(ExchangeId(1), Ok(_))]
+    ));
+}
+
+#[test]
 fn many_questions_on_one_connection_are_all_answered() {
     let mut world = World::new(1);
     for id in 0..500_u64 {
