@@ -289,6 +289,7 @@ impl Client {
     pub fn network_changed(&mut self, now: Instant) {
         self.last_now = now;
         self.links.network_changed(now);
+        self.exchanges.clear();
         self.name_server.start_over(now);
         self.settle(now);
     }
@@ -297,6 +298,7 @@ impl Client {
     pub fn reset(&mut self, now: Instant) {
         self.last_now = now;
         self.links.reset(now);
+        self.exchanges.clear();
         self.name_server.start_over(now);
         self.events
             .push_back(Event::KeyChanged(self.links.public_key()));

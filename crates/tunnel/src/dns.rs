@@ -95,9 +95,12 @@ pub enum ExchangeError {
     /// The server's name doesn't resolve, its certificate isn't accepted, or it speaks another protocol.
     #[error("can't be talked to: {0}")]
     Failed(String),
-    /// Too much is asked at once.
+    /// Too much is asked at once; the server has nothing to do with it.
     #[error("too many exchanges at once")]
     Busy,
+    /// The way to the server has changed meanwhile: it may be asked again by the new one.
+    #[error("the way to it has changed")]
+    Interrupted,
 }
 
 /// What the system would resolve names with.

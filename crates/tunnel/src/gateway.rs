@@ -232,6 +232,7 @@ impl Gateway {
     pub fn network_changed(&mut self, now: Instant) {
         self.last_now = now;
         self.links.network_changed(now);
+        self.exchanges.clear();
         self.names.start_over(now);
         self.settle(now);
     }
@@ -240,6 +241,7 @@ impl Gateway {
     pub fn reset(&mut self, now: Instant) {
         self.last_now = now;
         self.links.reset(now);
+        self.exchanges.clear();
         self.names.start_over(now);
         self.events
             .push_back(Event::KeyChanged(self.links.public_key()));

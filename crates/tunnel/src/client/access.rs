@@ -62,12 +62,17 @@ impl Client {
         }
         self.ask_held(now, resource, granted.questions);
         self.leave_deserted(now);
+        self.follow_sites(now);
     }
 
     pub(super) fn handle_refused(&mut self, now: Instant, failed: &AuthorizationCreationFailed) {
         let resource = failed.resource_id;
-        tracing::debug!(%resource, reason = ?failed.reason, "Access refused");
         self.leave_deserted(now);
+        if !self.requests.is_pending(resource) {
+            tracing::debug!(%resource, "Ignoring a refusal that nobody waits for");
+            return;
+        }
+        tracing::debug!(%resource, reason = ?failed.reason, "Access refused");
         let error = match failed.reason {
             Refusal::Offline | Refusal::VersionMismatch => IcmpError::Unreachable,
             Refusal::NotFound | Refusal::Forbidden | Refusal::Disabled | Refusal::Unknown | _ => {
@@ -109,6 +114,7 @@ impl Client {
                 self.route_again(now, packet);
             }
         }
+        self.follow_sites(now);
     }
 
     /// Answers packets that waited for what didn't come.
@@ -143,6 +149,7 @@ impl Client {
                 self.route_again(now, packet);
             }
         }
+        self.follow_sites(now);
     }
 
     /// The portal has answered: a gateway that was not named again is left.

@@ -285,14 +285,33 @@ impl Client {
         let has_other_servers = std::mem::take(&mut self.name_server.has_other_servers);
         let (lookups, resources) = (&mut self.name_server.lookups, &mut self.resources);
         lookups.forget_answers();
-        let taken =
-            lookups.take_back(|name| has_other_servers || !resources.named(name).is_empty());
-        if taken.is_empty() {
-            return;
-        }
+        let taken = lookups.take_back(|name, site, _| {
+            site.is_none() && (has_other_servers || !resources.named(name).is_empty())
+        });
         self.exchanges
-            .retain(|exchange| lookups.waits_for(exchange.id));
+            .retain(|exchange| lookups.still_wants(exchange.id));
         for (asker, query) in taken {
+            self.answer_question(now, asker, query);
+        }
+    }
+
+    /// Other gateways serve resources than before, or none does: what is asked of those that did is asked anew, or waits for
+    /// one that will.
+    pub(super) fn follow_sites(&mut self, now: Instant) {
+        let grants = &self.grants;
+        let is_elsewhere = |_: &Name, site: Option<ResourceId>, server: &Server| {
+            let Some(resource) = site else {
+                return false;
+            };
+            let gateway = grants.gateway_of(resource);
+            let addresses = gateway.and_then(|gateway| grants.addresses_of(gateway));
+            let is_its = |addr: &SocketAddr| {
+                addresses.is_some_and(|(v4, v6)| addr.ip() == v4 || addr.ip() == v6)
+            };
+
+            !matches!(server, Server::Plain(addr) if is_its(addr))
+        };
+        for (asker, query) in self.name_server.lookups.take_back(is_elsewhere) {
             self.answer_question(now, asker, query);
         }
     }
@@ -440,7 +459,10 @@ impl Client {
     /// than behind a gateway (client.md §4.6).
     fn start_exchange(&mut self, now: Instant, exchange: Exchange) {
         let through_tunnel = match &exchange.server {
-            Server::Plain(addr) if ranges::is_tunnel(addr.ip()) => Some(*addr),
+            // The system may ask somebody in that range, too, which providers use (RFC 6598).
+            Server::Plain(addr) if addr.port() == SITE_PORT && ranges::is_tunnel(addr.ip()) => {
+                Some(*addr)
+            }
             Server::Plain(addr) if self.is_behind_a_gateway(*addr) => Some(*addr),
             Server::Plain(_) | Server::Tls { .. } | Server::Https(_) => None,
         };

@@ -17,6 +17,8 @@ pub(super) struct Setups {
     by_key: BTreeMap<Key, Setup>,
     /// When each is to be told again.
     schedule: BTreeSet<(Instant, Key)>,
+    /// How many packets wait in all.
+    held: usize,
 }
 
 /// A name, the resource that it is reached as, and the gateway that serves it.
@@ -62,6 +64,9 @@ pub(super) enum Gate {
 const REPEAT_AFTER: Duration = Duration::from_secs(2);
 const MAX_REPEAT: Duration = Duration::from_secs(8);
 
+/// How many packets wait in all: about twenty megabytes. What comes then is lost, as it would be in a full queue.
+const MAX_HELD_IN_ALL: usize = 16_384;
+
 /// How many questions are told to gateways without an answer yet.
 const MAX_PENDING: usize = 512;
 
@@ -80,19 +85,23 @@ impl Setups {
         packet: &mut SuperPacket<Buffer>,
         pool: &Pool,
     ) -> Gate {
-        match self.by_key.get_mut(key) {
-            Some(Setup::Pending(pending)) if pending.holds => {
-                keep(&mut pending.held, packet, pool);
-                Gate::Held
-            }
-            Some(Setup::Active | Setup::Failed | Setup::Pending(_)) => Gate::Pass,
+        let gate = match self.by_key.get(key) {
+            Some(Setup::Pending(pending)) if pending.holds => Gate::Held,
+            Some(Setup::Active | Setup::Failed | Setup::Pending(_)) => return Gate::Pass,
             None => {
-                let mut held = VecDeque::new();
-                keep(&mut held, packet, pool);
-                self.begin(now, key.clone(), true, held);
+                self.begin(now, key.clone(), true);
                 Gate::Tell
             }
+        };
+        if self.held < MAX_HELD_IN_ALL
+            && let Some(Setup::Pending(pending)) = self.by_key.get_mut(key)
+        {
+            let before = pending.held.len();
+            keep(&mut pending.held, packet, pool);
+            self.held += pending.held.len() - before;
         }
+
+        gate
     }
 
     /// A program asked for the name: its addresses may have changed. Returns whether the gateway is to be told.
@@ -103,8 +112,8 @@ impl Setups {
         match self.by_key.get_mut(&key) {
             Some(Setup::Active | Setup::Failed) | None if is_busy => return false,
             // What flows goes on flowing meanwhile.
-            Some(Setup::Active) => self.begin(now, key, false, VecDeque::new()),
-            Some(Setup::Failed) | None => self.begin(now, key, true, VecDeque::new()),
+            Some(Setup::Active) => self.begin(now, key, false),
+            Some(Setup::Failed) | None => self.begin(now, key, true),
             Some(Setup::Pending(pending)) => {
                 if pending.told_at + REPEAT_AFTER > now {
                     return false;
@@ -133,6 +142,7 @@ impl Setups {
         match self.by_key.insert(key.clone(), new) {
             Some(Setup::Pending(pending)) => {
                 self.schedule.remove(&(pending.again_at, key.clone()));
+                self.held -= pending.held.len();
                 pending.held
             }
             Some(Setup::Active | Setup::Failed) | None => VecDeque::new(),
@@ -152,6 +162,7 @@ impl Setups {
             };
             let give_up_at = pending.first_told_at + GIVE_UP_AFTER;
             if give_up_at <= now {
+                self.held -= pending.held.len();
                 unanswered.append(&mut pending.held);
                 self.by_key.remove(&key);
                 continue;
@@ -186,6 +197,7 @@ impl Setups {
         let mut forgotten: Vec<_> = keys.map(|key| (key.clone(), VecDeque::new())).collect();
         for (key, waited) in &mut forgotten {
             if let Some(Setup::Pending(pending)) = self.by_key.remove(key) {
+                self.held -= pending.held.len();
                 *waited = pending.held;
                 self.schedule.remove(&(pending.again_at, key.clone()));
             }
@@ -194,12 +206,12 @@ impl Setups {
         forgotten
     }
 
-    fn begin(&mut self, now: Instant, key: Key, holds: bool, held: VecDeque<Buffer>) {
+    fn begin(&mut self, now: Instant, key: Key, holds: bool) {
         let again_at = now + REPEAT_AFTER;
         self.schedule.insert((again_at, key.clone()));
         let pending = Pending {
             holds,
-            held,
+            held: VecDeque::new(),
             first_told_at: now,
             told_at: now,
             again_at,

@@ -169,12 +169,12 @@ impl Inside {
 
     /// Gives everything up: what it went through has changed. Answers that are under way are swallowed still.
     pub(crate) fn reset(&mut self, now: Instant) {
-        let error = ExchangeError::Unreachable("the way to it has changed".to_owned());
         let ports: Vec<u16> = self.udp.keys().copied().collect();
         for port in ports {
             let waiting = self.udp.get_mut(&port);
             if let Some(id) = waiting.and_then(|waiting| waiting.exchange.take()) {
-                self.outcomes.push_back((id, Err(error.clone())));
+                self.outcomes
+                    .push_back((id, Err(ExchangeError::Interrupted)));
                 self.swallow(now, port);
             }
         }

@@ -66,11 +66,13 @@ impl<A: Clone + PartialEq> Lookups<A> {
         }
     }
 
-    /// Asks `ask` for `asker`, unless the answer is known. The outcome comes out of [`poll_done`](Self::poll_done).
-    pub(crate) fn ask(&mut self, now: Instant, asker: A, ask: Ask) {
+    /// Asks `ask` for `asker`, unless the answer is known. The outcome comes out of [`poll_done`](Self::poll_done); false if
+    /// that of the same question of the same asker will do, which waits already.
+    pub(crate) fn ask(&mut self, now: Instant, asker: A, ask: Ask) -> bool {
         let question = Question::new(&ask.query, ask.site);
         if let Some(kept) = self.cache.fresh(now, &question) {
-            return self.finish(asker, ask.query, kept.into());
+            self.finish(asker, ask.query, kept.into());
+            return true;
         }
         let within = match self.cache.stale(now, &question) {
             Some(_) => ask.within.min(STALE_AFTER),
@@ -83,7 +85,7 @@ impl<A: Clone + PartialEq> Lookups<A> {
             .and_then(|id| self.pending.get_mut(id))
         {
             if pending.is_awaited_by(&asker, &ask.query) {
-                return;
+                return false;
             }
             if self.askers < MAX_ASKERS {
                 self.askers += 1;
@@ -92,23 +94,26 @@ impl<A: Clone + PartialEq> Lookups<A> {
                     query: ask.query,
                     until: now + within,
                 });
-                return;
+                return true;
             }
-            return self.finish(asker, ask.query, Outcome::Failed(Failure::Busy));
         }
-        if ask.servers.is_empty() {
-            return self.finish(asker, ask.query, Outcome::Failed(Failure::NoServers));
-        }
-        if self.pending.len() >= MAX_PENDING || self.askers >= MAX_ASKERS {
-            return self.finish(asker, ask.query, Outcome::Failed(Failure::Busy));
+        let failure = if ask.servers.is_empty() {
+            Some(Failure::NoServers)
+        } else if self.pending.len() >= MAX_PENDING || self.askers >= MAX_ASKERS {
+            Some(Failure::Busy)
+        } else {
+            None
+        };
+        if let Some(failure) = failure {
+            let stale = self.cache.revive(now, &key.0);
+            let outcome = stale.map_or(Outcome::Failed(failure), Outcome::from);
+            self.finish(asker, ask.query, outcome);
+            return true;
         }
 
         let id = self.fresh_id();
         let give_up_at = now + within;
-        let servers = ask.servers.into_iter().map(|server| Asked {
-            server,
-            has_failed: false,
-        });
+        let servers = ask.servers.into_iter().map(Asked::new);
         let (question, carrier) = key.clone();
         self.askers += 1;
         self.by_question.insert(key, id);
@@ -134,6 +139,8 @@ impl<A: Clone + PartialEq> Lookups<A> {
         };
         self.pending.insert(id, pending);
         self.try_next(now, id);
+
+        true
     }
 
     /// Takes what a carrier brought.
@@ -165,12 +172,16 @@ impl<A: Clone + PartialEq> Lookups<A> {
                 let rcode = answer.rcode();
                 if rcode == Rcode::NOERROR || rcode == Rcode::NXDOMAIN {
                     self.health.answered(now, &asked.server, took);
+                    if asked.disliked_edns {
+                        // It is from before 1999 (RFC 6891 §7).
+                        self.health.speaks_no_edns(&asked.server);
+                    }
                     return self.answered(now, exchange.pending, answer);
                 }
                 let dislikes_edns = rcode == Rcode::FORMERR || rcode == Rcode::NOTIMP;
                 if exchange.with_edns && dislikes_edns {
-                    // A server from before 1999 (RFC 6891 §7).
-                    self.health.speaks_no_edns(&asked.server);
+                    // Or it dislikes the question; without EDNS that shows.
+                    asked.disliked_edns = true;
                     return self.try_server(now, exchange.pending, exchange.server);
                 }
                 asked.has_failed = true;
@@ -179,6 +190,11 @@ impl<A: Clone + PartialEq> Lookups<A> {
             // It talks nonsense.
             Ok(None) => asked.has_failed = true,
             Err(ExchangeError::TimedOut) => self.health.failed(now, &asked.server),
+            Err(ExchangeError::Interrupted) => {
+                return self.try_server(now, exchange.pending, exchange.server);
+            }
+            // Once more when it would have been its turn.
+            Err(ExchangeError::Busy) => return,
             Err(error) => {
                 self.health.failed(now, &asked.server);
                 asked.has_failed = true;
@@ -265,10 +281,17 @@ impl<A: Clone + PartialEq> Lookups<A> {
         }
     }
 
-    /// Gives back what is asked of the servers of everybody about names that are `theirs`, and nobody else's any more.
-    pub(crate) fn take_back(&mut self, mut theirs: impl FnMut(&Name) -> bool) -> Vec<(A, Query)> {
+    /// Gives back what is no longer to be asked as it is: `meant` judges by the name, the resource at whose site it is asked,
+    /// and the first of the servers.
+    pub(crate) fn take_back(
+        &mut self,
+        mut meant: impl FnMut(&Name, Option<ResourceId>, &Server) -> bool,
+    ) -> Vec<(A, Query)> {
         let meant = self.pending.iter().filter(|(_, pending)| {
-            pending.question.site().is_none() && theirs(&pending.query.name)
+            let server = pending.servers.first();
+            server.is_some_and(|asked| {
+                meant(&pending.query.name, pending.question.site(), &asked.server)
+            })
         });
         let ids: Vec<u64> = meant.map(|(id, _)| *id).collect();
         let taken = ids.into_iter().filter_map(|id| self.remove(id));
@@ -281,9 +304,15 @@ impl<A: Clone + PartialEq> Lookups<A> {
         taken
     }
 
-    /// Whether anybody waits for the outcome of an exchange.
-    pub(crate) fn waits_for(&self, id: ExchangeId) -> bool {
-        self.under_way.contains_key(&id)
+    /// Whether anybody waits for the outcome of an exchange that has not been given to a carrier yet; if not, it must not be
+    /// any more.
+    pub(crate) fn still_wants(&mut self, id: ExchangeId) -> bool {
+        let wants = self.under_way.contains_key(&id);
+        if !wants {
+            self.carried.remove(&id);
+        }
+
+        wants
     }
 
     /// Ends what is asked at the site of a resource.
@@ -327,7 +356,7 @@ impl<A: Clone + PartialEq> Lookups<A> {
         let Some(asked) = pending.servers.get(at) else {
             return;
         };
-        let with_edns = self.health.may_have_edns(&asked.server);
+        let with_edns = !asked.disliked_edns && self.health.may_have_edns(&asked.server);
         let within = pending.give_up_at.saturating_duration_since(now);
         let patience = self.health.patience(now, &asked.server, pending.carrier);
         let patience = patience * 2_u32.saturating_pow(pending.rounds().min(6));

@@ -1,5 +1,6 @@
 //! Names at the site of a gateway: which addresses they have, and what its name servers say of them (gateway.md §9.3, §11, §12).
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::Gateway;
+use super::nat::Found;
 use super::set_ups::{Finding, SetUp, SetUps};
 use crate::dns::{
     Ask, Asker, Carrier, Done, ExchangeError, ExchangeId, Failure, Listener, Lookups, Outcome,
@@ -29,7 +31,15 @@ pub(super) struct Names {
     search: Vec<String>,
     hosts: BTreeMap<String, Vec<IpAddr>>,
     set_ups: SetUps,
+    asked: Asked,
+    /// What clients were told of names, for tests: without a link they don't hear it.
+    #[cfg(test)]
+    told: Vec<(String, NatStatus)>,
 }
+
+/// How many questions each client waits for the answers of: as many as it may ask at once, and none at the cost of others.
+#[derive(Debug, Default)]
+struct Asked(BTreeMap<IpAddr, usize>);
 
 /// Who asked for a look-up.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -47,6 +57,9 @@ const PORT: u16 = 53_535;
 const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// How many questions of one client are under way to name servers at once.
+const MAX_ASKED: usize = 500;
+
 /// How many bytes of an answer travel by UDP (gateway.md §12).
 const MAX_UDP_ANSWER: usize = 1_200;
 
@@ -61,6 +74,9 @@ impl Names {
             search: Vec::new(),
             hosts: BTreeMap::new(),
             set_ups: SetUps::default(),
+            asked: Asked::default(),
+            #[cfg(test)]
+            told: Vec::new(),
         }
     }
 
@@ -121,12 +137,13 @@ impl Names {
 
     fn look_up(&mut self, now: Instant, mut set_up: SetUp) {
         if let Some(known) = self.hosts.get(set_up.name.as_str()) {
-            set_up.found = known.iter().copied().collect();
+            set_up.found.addresses = known.iter().copied().collect();
             return self.set_ups.finish(set_up, Finding::Known);
         }
 
         let candidates = self.candidates(&set_up.name);
-        let number = self.set_ups.begin(set_up, candidates.len() * 2);
+        let until = now + RESOLVE_WITHIN;
+        let number = self.set_ups.begin(set_up, candidates.len() * 2, until);
         for name in candidates {
             for record_type in [RecordType::A, RecordType::AAAA] {
                 let query = Query::new(&name, record_type);
@@ -136,12 +153,13 @@ impl Names {
     }
 
     fn ask_addresses(&mut self, now: Instant, number: u64, query: Query, carrier: Carrier) {
+        let until = self.set_ups.until(number).unwrap_or(now);
         let ask = Ask {
             query,
             servers: self.lookups.by_health(now, &self.servers),
             carrier,
             site: None,
-            within: RESOLVE_WITHIN,
+            within: until.saturating_duration_since(now),
         };
         self.lookups
             .ask(now, Wants::Addresses(number, carrier), ask);
@@ -154,6 +172,9 @@ impl Names {
             true => Vec::new(),
             false => self.search.iter().filter_map(completed).collect(),
         };
+        // Networks of one organization have one domain; a name is asked for once.
+        let mut seen = BTreeSet::new();
+        candidates.retain(|name| seen.insert(name.clone()));
         if candidates.is_empty() {
             candidates.push(name.clone());
         }
@@ -161,13 +182,21 @@ impl Names {
         candidates
     }
 
-    fn handle_addresses(&mut self, now: Instant, number: u64, outcome: &Outcome) {
-        self.set_ups.answered(number, |set_up| match outcome {
+    fn handle_addresses(&mut self, now: Instant, number: u64, query: &Query, outcome: &Outcome) {
+        self.set_ups.answered(number, |found| match outcome {
             Outcome::Answer { answer, .. } => {
-                set_up.found.extend(answer.addresses().map(|(ip, _)| ip));
+                found.addresses.extend(answer.addresses().map(|(ip, _)| ip));
             }
-            Outcome::Failed(Failure::TimedOut) => set_up.has_timed_out = true,
-            Outcome::Failed(_) => {}
+            Outcome::Failed(Failure::TimedOut | Failure::Busy) => {
+                match query.record_type == RecordType::A {
+                    true => found.lacks_v4 = true,
+                    false => found.lacks_v6 = true,
+                }
+            }
+            // Asked, and told nothing (gateway.md §11).
+            Outcome::Failed(
+                Failure::NoServers | Failure::Unreachable(_) | Failure::Interrupted,
+            ) => {}
         });
         self.serve_queued(now);
     }
@@ -195,6 +224,26 @@ impl Names {
             }
         };
         self.listener.answer(now, asker, &message);
+    }
+}
+
+impl Asked {
+    /// Counts one more of a client's questions; false if it has asked enough.
+    fn add(&mut self, client: IpAddr) -> bool {
+        let asked = self.0.entry(client).or_default();
+        let may_ask = *asked < MAX_ASKED;
+        *asked += usize::from(may_ask);
+
+        may_ask
+    }
+
+    fn remove(&mut self, client: IpAddr) {
+        if let Entry::Occupied(mut asked) = self.0.entry(client) {
+            *asked.get_mut() -= 1;
+            if *asked.get() == 0 {
+                asked.remove();
+            }
+        }
     }
 }
 
@@ -227,8 +276,7 @@ impl Gateway {
             name,
             domain: assigned.domain.clone(),
             proxies: assigned.proxy_ips.iter().copied().collect(),
-            found: BTreeSet::new(),
-            has_timed_out: false,
+            found: Found::default(),
         };
         match name {
             Some(name) if self.peers.may_name(now, client, assigned.resource, &name) => {
@@ -264,13 +312,16 @@ impl Gateway {
                     outcome,
                 } = done;
                 match asker {
-                    Wants::Answer(asker) => self.names.answer(now, asker, &query, &outcome),
+                    Wants::Answer(asker) => {
+                        self.names.asked.remove(asker.from());
+                        self.names.answer(now, asker, &query, &outcome);
+                    }
                     // More addresses than a datagram has room for.
                     Wants::Addresses(number, Carrier::Udp) if outcome.is_truncated() => {
                         self.names.ask_addresses(now, number, query, Carrier::Tcp);
                     }
                     Wants::Addresses(number, _) => {
-                        self.names.handle_addresses(now, number, &outcome);
+                        self.names.handle_addresses(now, number, &query, &outcome);
                     }
                 }
             }
@@ -301,6 +352,9 @@ impl Gateway {
             let message = respond(&query, rcode, 0, &[], why.as_ref());
             return names.listener.answer(now, asker, &message);
         }
+        if !names.asked.add(asker.from()) {
+            return names.answer(now, asker, &query, &Outcome::Failed(Failure::Busy));
+        }
         let ask = Ask {
             servers: names.lookups.by_health(now, &names.servers),
             query,
@@ -308,7 +362,9 @@ impl Gateway {
             site: None,
             within: ANSWER_WITHIN,
         };
-        names.lookups.ask(now, Wants::Answer(asker), ask);
+        if !names.lookups.ask(now, Wants::Answer(asker), ask) {
+            names.asked.remove(asker.from());
+        }
     }
 
     fn finish_set_up(&mut self, now: Instant, set_up: SetUp, finding: Finding) {
@@ -342,6 +398,8 @@ impl Gateway {
         domain: String,
         status: NatStatus,
     ) {
+        #[cfg(test)]
+        self.names.told.push((domain.clone(), status));
         let status = Control::DomainStatus(DomainStatus {
             resource,
             domain,

@@ -1,15 +1,18 @@
 //! Translation between the addresses that stand for names and those that names have here (gateway.md §8).
 
+mod ports;
+
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use connlib_wire::dns::Name;
 use connlib_wire::id::ResourceId;
-use connlib_wire::ip::{Packet, PortsOrId, Transport};
+use connlib_wire::ip::{Packet, PortsOrId, Transport, Version};
 
 use crate::ranges;
+use ports::Ports;
 
 /// One client's names and the flows to them.
 #[derive(Debug, Default)]
@@ -19,10 +22,18 @@ pub(super) struct Nat {
     reals: HashMap<IpAddr, usize>,
     by_inside: HashMap<Inside, Session>,
     by_outside: HashMap<Outside, Inside>,
+    /// What is taken towards each address.
+    ports: HashMap<(Kind, IpAddr), Ports>,
     /// When each session is to be looked at, which is not after its end.
     schedule: BTreeSet<(Instant, Inside)>,
-    /// What flows to ended sessions came from. Without them such a packet would look like one to a network.
-    ended: BTreeMap<Outside, Instant>,
+    ended: Ended,
+}
+
+/// Where sessions were that have ended, until when. Without them what is still under way would look like of a network.
+#[derive(Debug, Default)]
+struct Ended {
+    until: HashMap<Outside, Instant>,
+    in_order: VecDeque<(Instant, Outside)>,
 }
 
 /// What an address stands for.
@@ -33,6 +44,22 @@ pub(super) struct Translation {
     pub(super) resources: BTreeSet<ResourceId>,
     /// Where packets go; `None` where the name has no address of that family.
     pub(super) real: Option<IpAddr>,
+}
+
+/// The addresses that a name was found to have here.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Found {
+    pub(super) addresses: BTreeSet<IpAddr>,
+    /// Whether nobody said in time which of a family it has: it may be those that it had before.
+    pub(super) lacks_v4: bool,
+    pub(super) lacks_v6: bool,
+}
+
+impl Found {
+    /// Whether nothing is known at all.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.addresses.is_empty() && (self.lacks_v4 || self.lacks_v6)
+    }
 }
 
 /// What of a transport tells flows apart.
@@ -93,7 +120,7 @@ pub(super) enum Untranslated {
     NoAddress,
     /// Neither TCP nor UDP nor an echo.
     Protocol,
-    /// Every port to that address is taken.
+    /// Every port to that address is taken, or there are too many sessions and all are in use.
     Exhausted,
 }
 
@@ -119,15 +146,22 @@ const UNANSWERED_TTL: Duration = Duration::from_secs(60);
 /// How long TCP goes on after both ends have finished.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// How long ended flows are remembered, and how many.
+/// How long ended flows are remembered, how many, and how much later they may be forgotten: many at once.
 const REMEMBER_ENDED: Duration = Duration::from_secs(600);
 const MAX_ENDED: usize = 16_384;
+const FORGET_WITHIN: Duration = Duration::from_secs(60);
+
+/// How many sessions a client may have: about 20 MB. One more ends the one that would have ended first.
+const MAX_SESSIONS: usize = 65_536;
+
+/// How many sessions are looked at to find one that may end before its time.
+const MAX_LOOKED_AT: usize = 16;
 
 /// How many addresses of one client stand for names: about 32,000 names.
 const MAX_TRANSLATIONS: usize = 262_144;
 
 impl Nat {
-    /// Lets `proxies` stand for a name that has the addresses `real` here. False if there is no room.
+    /// Lets `proxies` stand for a name that has the addresses `found` here. False if there is no room.
     ///
     /// A client that gives another name's addresses to this one has started to number anew: all it had is forgotten, or
     /// packets would go to another name's servers.
@@ -136,7 +170,7 @@ impl Nat {
         name: &Name,
         resource: ResourceId,
         proxies: &BTreeSet<IpAddr>,
-        real: &BTreeSet<IpAddr>,
+        found: &Found,
     ) -> bool {
         let is_of_another = |ip: &IpAddr| {
             self.translations
@@ -151,7 +185,11 @@ impl Nat {
         }
         for is_v4 in [true, false] {
             let of_family = |ip: &&IpAddr| ip.is_ipv4() == is_v4;
-            let mut targets = real.iter().filter(of_family).cycle();
+            let mut targets = found.addresses.iter().filter(of_family).cycle();
+            let is_known = match is_v4 {
+                true => !found.lacks_v4,
+                false => !found.lacks_v6,
+            };
             for proxy in proxies.iter().filter(of_family) {
                 let translation = self
                     .translations
@@ -162,8 +200,12 @@ impl Nat {
                         real: None,
                     });
                 translation.resources.insert(resource);
+                let target = targets.next().copied();
+                if target.is_none() && !is_known {
+                    continue;
+                }
                 // Flows go on to where they went before.
-                let former = std::mem::replace(&mut translation.real, targets.next().copied());
+                let former = std::mem::replace(&mut translation.real, target);
                 if let Some(real) = translation.real {
                     *self.reals.entry(real).or_default() += 1;
                 }
@@ -200,24 +242,24 @@ impl Nat {
         let translation = self.translations.get(&proxy).ok_or(Untranslated::Unknown)?;
         let (kind, port) = source_of(packet).ok_or(Untranslated::Protocol)?;
         let inside = Inside { kind, port, proxy };
-        if let Some(session) = self.by_inside.get_mut(&inside) {
-            session.sent_at = now;
-            return Ok(session.outside);
+        let real = translation.real;
+        if let Some(outside) = self.go_on(now, &inside, packet) {
+            return Ok(outside);
         }
-        let real = translation.real.ok_or(Untranslated::NoAddress)?;
+        let real = real.ok_or(Untranslated::NoAddress)?;
 
         self.open(now, inside, real)
     }
 
     /// Where a packet of a client to an address of the network goes: `None` if no name has that address, and nothing is to be
     /// changed; else to the same address, but from a port that no flow to a name has there, or an answer would be taken for
-    /// one of that flow's.
+    /// one of that flow's. A flow that began before the name had the address is taken in with its next packet.
     pub(super) fn outgoing_direct<T: AsRef<[u8]>>(
         &mut self,
         now: Instant,
         packet: &Packet<T>,
     ) -> Option<Result<Outside, Untranslated>> {
-        if self.reals.is_empty() && self.by_outside.is_empty() && self.ended.is_empty() {
+        if self.reals.is_empty() && self.by_outside.is_empty() && self.ended.until.is_empty() {
             return None;
         }
         let real = packet.destination();
@@ -227,16 +269,35 @@ impl Nat {
             port,
             proxy: real,
         };
-        if let Some(session) = self.by_inside.get_mut(&inside) {
-            session.sent_at = now;
-            return Some(Ok(session.outside));
+        if let Some(outside) = self.go_on(now, &inside, packet) {
+            return Some(Ok(outside));
         }
         let outside = Outside { kind, port, real };
         let is_shared = self.reals.contains_key(&real)
             || self.by_outside.contains_key(&outside)
-            || self.ended.contains_key(&outside);
+            || self.ended.until.contains_key(&outside);
 
         is_shared.then(|| self.open(now, inside, real))
+    }
+
+    /// The session that a packet of a client belongs to. One that says that a flow begins belongs to none that is over.
+    fn go_on<T: AsRef<[u8]>>(
+        &mut self,
+        now: Instant,
+        inside: &Inside,
+        packet: &Packet<T>,
+    ) -> Option<Outside> {
+        let session = self.by_inside.get_mut(inside)?;
+        let begins = packet
+            .tcp_flags()
+            .is_some_and(|flags| flags.is_syn() && !flags.is_ack());
+        if begins && session.end != End::default() {
+            self.end(inside);
+            return None;
+        }
+        session.sent_at = now;
+
+        Some(session.outside)
     }
 
     /// Opens a session to an address of the network.
@@ -246,9 +307,13 @@ impl Nat {
         inside: Inside,
         real: IpAddr,
     ) -> Result<Outside, Untranslated> {
-        let outside = self
-            .free_outside(inside.kind, inside.port, real)
-            .ok_or(Untranslated::Exhausted)?;
+        if self.by_inside.len() >= MAX_SESSIONS && !self.end_one_early(now) {
+            return Err(Untranslated::Exhausted);
+        }
+        let kind = inside.kind;
+        let ports = self.ports.entry((kind, real)).or_default();
+        let port = ports.take(inside.port).ok_or(Untranslated::Exhausted)?;
+        let outside = Outside { kind, port, real };
         let session = Session {
             outside,
             sent_at: now,
@@ -259,14 +324,14 @@ impl Nat {
         self.schedule.insert((session.look_at, inside));
         self.by_inside.insert(inside, session);
         self.by_outside.insert(outside, inside);
-        self.ended.remove(&outside);
+        self.ended.until.remove(&outside);
 
         Ok(outside)
     }
 
     /// What a packet from the network is to the client.
-    pub(super) fn incoming<T: AsRef<[u8]>>(&self, packet: &Packet<T>) -> Incoming {
-        if self.by_outside.is_empty() && self.ended.is_empty() {
+    pub(super) fn incoming<T: AsRef<[u8]>>(&self, now: Instant, packet: &Packet<T>) -> Incoming {
+        if self.by_outside.is_empty() && self.ended.until.is_empty() {
             return Incoming::Foreign;
         }
         let outside = match packet.is_icmp_error() {
@@ -283,7 +348,7 @@ impl Nat {
 
         match self.by_outside.get(&outside) {
             Some(inside) => Incoming::Of(*inside),
-            None if self.ended.contains_key(&outside) => Incoming::Ended,
+            None if self.ended.contains(now, &outside) => Incoming::Ended,
             None => Incoming::Foreign,
         }
     }
@@ -335,31 +400,104 @@ impl Nat {
                 self.schedule.insert((ends_at, inside));
                 continue;
             }
-            let outside = session.outside;
-            self.by_inside.remove(&inside);
-            self.by_outside.remove(&outside);
-            // The client goes on to know the address itself.
-            if !(inside.is_direct() && inside.port == outside.port) {
-                self.ended.insert(outside, now + REMEMBER_ENDED);
-            }
+            self.end_and_remember(now, &inside);
         }
-        if self.ended.len() > MAX_ENDED {
-            self.ended.clear();
-        }
-        self.ended.retain(|_, until| *until > now);
+        self.ended.forget(now);
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.schedule.first().map(|(at, _)| *at)
+        let session = self.schedule.first().map(|(at, _)| *at);
+
+        session.into_iter().chain(self.ended.poll_timeout()).min()
     }
 
-    /// The client's own port where it is free, else the next one that is.
-    fn free_outside(&self, kind: Kind, port: u16, real: IpAddr) -> Option<Outside> {
-        let ports = (port.max(1)..=u16::MAX).chain(1..port);
+    /// Makes room for one more session: of those that are to be looked at first, the first that has nothing to live for until
+    /// much later. False if there is none.
+    fn end_one_early(&mut self, now: Instant) -> bool {
+        for _ in 0..MAX_LOOKED_AT {
+            let Some((at, inside)) = self.schedule.first().copied() else {
+                return false;
+            };
+            let Some(session) = self.by_inside.get_mut(&inside) else {
+                self.schedule.remove(&(at, inside));
+                continue;
+            };
+            let ends_at = session.ends_at(inside.kind);
+            if ends_at <= at {
+                self.end_and_remember(now, &inside);
+                return true;
+            }
+            self.schedule.remove(&(at, inside));
+            session.look_at = ends_at;
+            self.schedule.insert((ends_at, inside));
+        }
 
-        ports
-            .map(|port| Outside { kind, port, real })
-            .find(|outside| !self.by_outside.contains_key(outside))
+        false
+    }
+
+    fn end_and_remember(&mut self, now: Instant, inside: &Inside) {
+        // The client goes on to know the address itself.
+        if let Some(outside) = self.end(inside)
+            && !(inside.is_direct() && inside.port == outside.port)
+        {
+            self.ended.insert(now, outside);
+        }
+    }
+
+    fn end(&mut self, inside: &Inside) -> Option<Outside> {
+        let Session {
+            outside, look_at, ..
+        } = self.by_inside.remove(inside)?;
+        self.schedule.remove(&(look_at, *inside));
+        self.by_outside.remove(&outside);
+        if let Entry::Occupied(mut ports) = self.ports.entry((outside.kind, outside.real)) {
+            ports.get_mut().release(outside.port);
+            if ports.get().is_empty() {
+                ports.remove();
+            }
+        }
+
+        Some(outside)
+    }
+}
+
+impl Ended {
+    fn insert(&mut self, now: Instant, outside: Outside) {
+        let until = now + REMEMBER_ENDED;
+        self.until.insert(outside, until);
+        self.in_order.push_back((until, outside));
+        if self.in_order.len() > MAX_ENDED {
+            self.pop();
+        }
+    }
+
+    fn contains(&self, now: Instant, outside: &Outside) -> bool {
+        self.until.get(outside).is_some_and(|until| *until > now)
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while self
+            .in_order
+            .front()
+            .is_some_and(|(until, _)| *until <= now)
+        {
+            self.pop();
+        }
+    }
+
+    fn pop(&mut self) {
+        // Unless it has ended once more since.
+        if let Some((until, outside)) = self.in_order.pop_front()
+            && self.until.get(&outside) == Some(&until)
+        {
+            self.until.remove(&outside);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let (until, _) = self.in_order.front()?;
+
+        Some(*until + FORGET_WITHIN)
     }
 }
 
@@ -413,6 +551,17 @@ fn release(reals: &mut HashMap<IpAddr, usize>, real: Option<IpAddr>) {
 pub(super) enum TcpEnd {
     Finished,
     Reset,
+}
+
+/// Whether an ICMP error is one that clients get to see (gateway.md §10.2). Others are about the site's own routers.
+pub(super) fn is_passed_on<T: AsRef<[u8]>>(error: &Packet<T>) -> bool {
+    match (error.version(), error.icmp_type()) {
+        (_, None) => false,
+        // Unreachable, time exceeded.
+        (Version::V4, Some((kind, _))) => matches!(kind, 3 | 11),
+        // Unreachable, too big, time exceeded.
+        (Version::V6, Some((kind, _))) => matches!(kind, 1..=3),
+    }
 }
 
 /// What tells the flows of a packet's sender apart.

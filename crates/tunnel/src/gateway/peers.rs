@@ -13,7 +13,7 @@ use connlib_wire::portal::resource::{Filter, GatewayResource};
 use ipnet::IpNet;
 
 use super::names::Names;
-use super::nat::{Incoming, Inside, Nat, Outside, Untranslated};
+use super::nat::{Found, Incoming, Inside, Nat, Outside, Untranslated, is_passed_on};
 use crate::filter::{ResourceEnd, permits};
 use crate::ranges;
 use crate::status::ResourceStatus;
@@ -275,7 +275,10 @@ impl Peers {
         if ranges::is_tunnel(source) || ranges::is_proxy(source) {
             return None;
         }
-        match peer.nat.incoming(packet) {
+        if packet.is_icmp_error() && !is_passed_on(packet) {
+            return None;
+        }
+        match peer.nat.incoming(now, packet) {
             Incoming::Of(inside) => {
                 // What is about a flow may come back whatever it is.
                 let lets_pass = |filters: &[Filter]| {
@@ -339,7 +342,7 @@ impl Peers {
         client: PeerId,
         resource: ResourceId,
         name: &Name,
-        (proxies, found): (&BTreeSet<IpAddr>, &BTreeSet<IpAddr>),
+        (proxies, found): (&BTreeSet<IpAddr>, &Found),
     ) -> bool {
         if !self.may_name(now, client, resource, name)
             || proxies.is_empty()

@@ -156,7 +156,7 @@ impl Gateway {
             return true;
         };
         let view = packet.packet();
-        let inside = match nat.incoming(&view) {
+        let inside = match nat.incoming(now, &view) {
             Incoming::Foreign => return true,
             Incoming::Ended => return false,
             Incoming::Of(inside) => inside,

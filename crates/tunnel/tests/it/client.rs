@@ -43,10 +43,14 @@ fn grant(client: &mut Client, now: Instant) {
 }
 
 fn grant_through(client: &mut Client, now: Instant, gateway: &str) {
+    grant_resource(client, now, LAN, gateway);
+}
+
+pub fn grant_resource(client: &mut Client, now: Instant, resource: &str, gateway: &str) {
     let credentials =
         |name: &str| format!(r#"{{"username":"{name}","password":"password of {name}"}}"#);
     let payload = format!(
-        r#"{{"resource_id":"{LAN}","gateway_id":"{gateway}","gateway_group_id":"2b7c9e44-1a5d-4f60-8c3e-7d2f1b0a9c88",
+        r#"{{"resource_id":"{resource}","gateway_id":"{gateway}","gateway_group_id":"2b7c9e44-1a5d-4f60-8c3e-7d2f1b0a9c88",
             "gateway_public_key":"{KEY}","gateway_ipv4":"100.64.0.9","gateway_ipv6":"fd00:2021:1111::9","preshared_key":"{KEY}",
             "client_ice_credentials":{},"gateway_ice_credentials":{}}}"#,
         credentials("clnt"),

@@ -11,7 +11,8 @@ use connlib_wire::dns::{Answer, Data, ExtendedError, Name, Query, Rcode, RecordT
 use connlib_wire::ip::{self, Packet};
 use connlib_wire::portal::client::{FromPortal, ToPortal};
 
-use crate::{RELAYS, SETTINGS, raw, start};
+use crate::client::grant_resource;
+use crate::{GATEWAY, RELAYS, SETTINGS, raw, start};
 
 pub const WIKI: &str = "3f2a1b0c-5d6e-4f70-8192-a3b4c5d6e7f8";
 pub const OTHER: &str = "4f2a1b0c-5d6e-4f70-8192-a3b4c5d6e7f8";
@@ -331,6 +332,44 @@ fn a_question_for_the_site_waits_for_access_and_says_why_it_is_refused() {
         let answer = world.resolve("www.corp.test", RecordType::A);
         assert_eq!(error_code(&answer), None);
     }
+}
+
+#[test]
+fn a_question_for_the_site_follows_the_gateway_that_serves_it() {
+    let mut world = World::new(&dns(WIKI, "**.corp.test", "dual"));
+    world.ask("wiki.corp.test", RecordType::TXT);
+    assert_eq!(world.requests(), 1);
+    grant_resource(&mut world.client, world.now, WIKI, GATEWAY);
+    // Nobody is there. The question waits for access again, and hears what becomes of that.
+    for _ in 0..80 {
+        world.after(Duration::from_millis(100));
+    }
+    assert!(world.requests() > 0 && world.answer().is_none());
+    let refusal = format!(r#"{{"resource_id":"{WIKI}","reason":"forbidden"}}"#);
+    world.say("authorization_creation_failed", &refusal);
+    let answer = world.answer().unwrap();
+    assert_eq!(
+        (answer.rcode(), error_code(&answer)),
+        (Rcode::SERVFAIL, Some(18))
+    );
+}
+
+#[test]
+fn other_servers_of_the_system_are_no_matter_for_what_is_asked_at_a_site() {
+    let mut world = World::new(&dns(WIKI, "**.corp.test", "dual"));
+    world.ask("wiki.corp.test", RecordType::TXT);
+    grant_resource(&mut world.client, world.now, WIKI, GATEWAY);
+    world.resolvers(&["9.9.9.9"]);
+    assert!(world.answer().is_none());
+}
+
+#[test]
+fn a_refusal_that_nobody_waits_for_is_none() {
+    let mut world = World::new(&dns(WIKI, "**.corp.test", "dual"));
+    let refusal = format!(r#"{{"resource_id":"{WIKI}","reason":"forbidden"}}"#);
+    world.say("authorization_creation_failed", &refusal);
+    let answer = world.resolve("wiki.corp.test", RecordType::A);
+    assert_eq!((error_code(&answer), world.requests()), (None, 1));
 }
 
 #[test]
@@ -790,6 +829,46 @@ fn a_server_from_before_edns_is_asked_without() {
     assert!(Query::parse(&second.message).unwrap().edns.is_none());
     world.reply(&second, 60, &[Data::A([192, 0, 2, 7].into())]);
     assert_eq!(addresses(&world.answer().unwrap()), ["192.0.2.7"]);
+    world.ask("example.net", RecordType::A);
+    let next = world.exchange();
+    assert!(Query::parse(&next.message).unwrap().edns.is_none());
+}
+
+#[test]
+fn a_server_that_dislikes_a_question_is_not_one_from_before_edns() {
+    let mut world = World::new("");
+    world.ask("example.org", RecordType::ANY);
+    for has_edns in [true, false] {
+        let exchange = world.exchange();
+        assert_eq!(exchange.server, Server::Plain(server("1.1.1.1")));
+        let query = Query::parse(&exchange.message).unwrap();
+        assert_eq!(query.edns.is_some(), has_edns);
+        world.outcome(&exchange, Ok(respond(&query, Rcode::NOTIMP, 0, &[], None)));
+    }
+    let second = world.exchange();
+    assert_eq!(second.server, Server::Plain(server("1.0.0.1")));
+    world.ask("example.net", RecordType::A);
+    let next = world.exchange();
+    assert_eq!(next.server, Server::Plain(server("1.1.1.1")));
+    assert!(Query::parse(&next.message).unwrap().edns.is_some());
+}
+
+#[test]
+fn what_no_carrier_took_is_not_counted_as_carried() {
+    let mut world = World::new("");
+    for round in 0..3 {
+        for number in 0..1_000 {
+            world.ask(&format!("n{round}-{number}.example.org"), RecordType::A);
+        }
+        // Nobody has taken the exchanges when they become pointless.
+        world.resolvers(&[["9.9.9.9", "1.1.1.1"][round % 2]]);
+    }
+    world.ask("example.net", RecordType::A);
+    let names = world.exchanges().into_iter().map(|exchange| {
+        let query = Query::parse(&exchange.message).unwrap();
+        query.name.to_string()
+    });
+    assert!(names.count() >= 900);
 }
 
 #[test]

@@ -228,15 +228,15 @@ fn a_broken_resource_costs_itself_alone() {
 
 #[test]
 fn a_server_of_the_local_network_is_not_asked_through_the_tunnel() {
-    let internet = format!(
-        r#"{{"type":"internet","id":"{OTHER}","name":"Internet","gateway_groups":[{{"id":"2b7c9e44-1a5d-4f60-8c3e-7d2f1b0a9c88","name":"hq"}}]}}"#
-    );
-    let mut world = World::new(&internet);
-    world.resolvers(&["192.168.1.1"]);
-    let sentinel = world.sentinels().remove(0);
-    world.ask_at("example.org", RecordType::A, &sentinel);
-    assert_eq!((world.exchanges().len(), world.requests()), (1, 0));
-    // A segment to an address that stood for a server before wakes nobody, either (§15.3).
+    // Neither where a resource has the address, too, nor where it lies among the gateways' own.
+    let mut world = World::new(&cidr(OTHER, "192.168.1.0/24"));
+    for server in ["192.168.1.1", "100.70.0.1"] {
+        world.resolvers(&[server]);
+        let sentinel = world.sentinels().remove(0);
+        world.ask_at("example.org", RecordType::A, &sentinel);
+        assert_eq!((world.exchanges().len(), world.requests()), (1, 0));
+    }
+    // A datagram to an address that stood for a server before wakes nobody, either (§15.3).
     world.client.handle_packet(world.now, &udp(OWN, SENTINEL));
     assert!(world.client.poll_packet().is_none());
     assert_eq!(world.requests(), 0);

@@ -46,6 +46,8 @@ pub(super) struct Asker<A> {
 pub(super) struct Asked {
     pub(super) server: Server,
     pub(super) has_failed: bool,
+    /// Whether it refused the question with EDNS.
+    pub(super) disliked_edns: bool,
 }
 
 /// A question that a carrier has.
@@ -56,6 +58,16 @@ pub(super) struct UnderWay {
     pub(super) sent_at: Instant,
     pub(super) id: u16,
     pub(super) with_edns: bool,
+}
+
+impl Asked {
+    pub(super) fn new(server: Server) -> Self {
+        Self {
+            server,
+            has_failed: false,
+            disliked_edns: false,
+        }
+    }
 }
 
 impl<A: PartialEq> Pending<A> {

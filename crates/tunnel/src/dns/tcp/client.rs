@@ -86,8 +86,7 @@ impl TcpClient {
         if !self.connections.contains_key(&server) {
             let local = SocketAddr::new(from, self.random.random_range(PORTS));
             let Some(handle) = self.stack.connect(local, server) else {
-                let why = "it is no address to connect to".to_owned();
-                return self.fail(exchange, ExchangeError::Unreachable(why));
+                return self.fail(exchange, unreachable("it is no address to connect to"));
             };
             let connection = Connection {
                 handle,
@@ -140,7 +139,11 @@ impl TcpClient {
         local: SocketAddr,
     ) {
         if (self.connections.get(&remote)).is_some_and(|connection| connection.local == local) {
-            self.end(now, remote, "the network says that it can't be reached");
+            self.end(
+                now,
+                remote,
+                &unreachable("the network says that it can't be reached"),
+            );
         }
     }
 
@@ -169,7 +172,7 @@ impl TcpClient {
     pub(crate) fn reset(&mut self, now: Instant) {
         let servers: Vec<_> = self.connections.keys().copied().collect();
         for server in servers {
-            self.end(now, server, "the way to it has changed");
+            self.end(now, server, &ExchangeError::Interrupted);
         }
     }
 
@@ -228,13 +231,13 @@ impl TcpClient {
             return;
         };
         if !connection.is_proven {
-            return self.end(now, server, "it closed the connection");
+            return self.end(now, server, &unreachable("it closed the connection"));
         }
         let (from, waiting) = (
             connection.local.ip(),
             std::mem::take(&mut connection.waiting),
         );
-        self.end(now, server, "it closed the connection");
+        self.end(now, server, &unreachable("it closed the connection"));
         for waiting in waiting.into_values() {
             let within = waiting.until.saturating_duration_since(now);
             self.ask(
@@ -247,7 +250,7 @@ impl TcpClient {
         }
     }
 
-    fn end(&mut self, now: Instant, server: SocketAddr, why: &str) {
+    fn end(&mut self, now: Instant, server: SocketAddr, why: &ExchangeError) {
         let Some(connection) = self.connections.remove(&server) else {
             return;
         };
@@ -257,13 +260,17 @@ impl TcpClient {
             self.ended.pop_front();
         }
         for waiting in connection.waiting.into_values() {
-            self.fail(waiting.exchange, ExchangeError::Unreachable(why.to_owned()));
+            self.fail(waiting.exchange, why.clone());
         }
     }
 
     fn fail(&mut self, exchange: ExchangeId, error: ExchangeError) {
         self.outcomes.push_back((exchange, Err(error)));
     }
+}
+
+fn unreachable(why: &str) -> ExchangeError {
+    ExchangeError::Unreachable(why.to_owned())
 }
 
 impl Connection {

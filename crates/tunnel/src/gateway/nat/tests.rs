@@ -9,7 +9,7 @@ use connlib_wire::dns::Name;
 use connlib_wire::id::ResourceId;
 use connlib_wire::ip::{self, Packet};
 
-use super::{Incoming, Inside, Kind, Nat, Outside, TcpEnd, Untranslated};
+use super::{Found, Incoming, Inside, Kind, Nat, Outside, TcpEnd, Untranslated};
 
 const CLIENT: &str = "100.64.0.7";
 const PROXIES: [&str; 8] = [
@@ -40,6 +40,13 @@ fn ips(texts: &[&str]) -> BTreeSet<IpAddr> {
     texts.iter().map(|text| ip(text)).collect()
 }
 
+fn found(texts: &[&str]) -> Found {
+    Found {
+        addresses: ips(texts),
+        ..Found::default()
+    }
+}
+
 fn resource(number: u128) -> ResourceId {
     let text = format!("8f3b2c1a-0d4e-4f5a-9b6c-{number:012}");
     text.parse().unwrap()
@@ -47,7 +54,7 @@ fn resource(number: u128) -> ResourceId {
 
 fn set_up(nat: &mut Nat, name: &str, proxies: &[&str], real: &[&str]) {
     let name = Name::parse(name).unwrap();
-    assert!(nat.set_up(&name, resource(1), &ips(proxies), &ips(real)));
+    assert!(nat.set_up(&name, resource(1), &ips(proxies), &found(real)));
 }
 
 fn nat(real: &[&str]) -> Nat {
@@ -122,15 +129,21 @@ fn answers_find_their_flow_and_nothing_else_does() {
     nat.outgoing(now, &moved).unwrap();
 
     assert_eq!(
-        nat.incoming(&back("10.1.2.3", 40_000)),
+        nat.incoming(now, &back("10.1.2.3", 40_000)),
         Incoming::Of(udp_from(40_000))
     );
-    let Incoming::Of(second) = nat.incoming(&back("10.1.2.3", 40_001)) else {
+    let Incoming::Of(second) = nat.incoming(now, &back("10.1.2.3", 40_001)) else {
         panic!("lost");
     };
     assert_eq!((second.port, second.proxy), (40_000, ip(PROXIES[1])));
-    assert_eq!(nat.incoming(&back("10.1.2.4", 40_000)), Incoming::Foreign);
-    assert_eq!(nat.incoming(&back("10.1.2.3", 40_002)), Incoming::Foreign);
+    assert_eq!(
+        nat.incoming(now, &back("10.1.2.4", 40_000)),
+        Incoming::Foreign
+    );
+    assert_eq!(
+        nat.incoming(now, &back("10.1.2.3", 40_002)),
+        Incoming::Foreign
+    );
 }
 
 #[test]
@@ -139,7 +152,7 @@ fn errors_of_the_network_find_the_flow_that_they_quote() {
     nat.outgoing(now, &out(40_000)).unwrap();
     let as_sent = udp("100.64.0.7:40000", "10.1.2.3:443");
     let error = ip::icmp_error(&Pool::new(2_048, 1), &as_sent, ip::IcmpError::Unreachable).unwrap();
-    assert_eq!(nat.incoming(&error), Incoming::Of(udp_from(40_000)));
+    assert_eq!(nat.incoming(now, &error), Incoming::Of(udp_from(40_000)));
     let of_another = udp("100.64.0.7:40001", "10.1.2.3:443");
     let error = ip::icmp_error(
         &Pool::new(2_048, 1),
@@ -147,7 +160,7 @@ fn errors_of_the_network_find_the_flow_that_they_quote() {
         ip::IcmpError::Unreachable,
     )
     .unwrap();
-    assert_eq!(nat.incoming(&error), Incoming::Foreign);
+    assert_eq!(nat.incoming(now, &error), Incoming::Foreign);
 }
 
 #[test]
@@ -198,7 +211,7 @@ fn flows_go_on_to_where_they_went_when_a_name_moves() {
         Ok(udp_to(40_000, "10.1.2.3"))
     );
     assert_eq!(
-        nat.incoming(&back("10.1.2.3", 40_000)),
+        nat.incoming(now, &back("10.1.2.3", 40_000)),
         Incoming::Of(udp_from(40_000))
     );
     assert_eq!(
@@ -213,7 +226,10 @@ fn addresses_that_stand_for_another_name_make_all_before_void() {
     let (now, mut nat) = (start(), nat(&["10.1.2.3"]));
     nat.outgoing(now, &out(40_000)).unwrap();
     set_up(&mut nat, "www.corp.example", &PROXIES[..4], &["10.7.7.7"]);
-    assert_eq!(nat.incoming(&back("10.1.2.3", 40_000)), Incoming::Foreign);
+    assert_eq!(
+        nat.incoming(now, &back("10.1.2.3", 40_000)),
+        Incoming::Foreign
+    );
     assert_eq!(
         nat.outgoing(now, &out(40_000)),
         Ok(udp_to(40_000, "10.7.7.7"))
@@ -226,7 +242,7 @@ fn addresses_that_stand_for_another_name_make_all_before_void() {
 fn two_resources_share_a_name() {
     let mut nat = nat(&["10.1.2.3"]);
     let name = Name::parse("db.corp.example").unwrap();
-    assert!(nat.set_up(&name, resource(2), &ips(&PROXIES), &ips(&["10.1.2.3"])));
+    assert!(nat.set_up(&name, resource(2), &ips(&PROXIES), &found(&["10.1.2.3"])));
     let resources = |nat: &Nat| nat.translation(ip(PROXIES[0])).map(|it| it.resources.len());
     assert_eq!(resources(&nat), Some(2));
     nat.remove_resource(resource(1));
@@ -246,11 +262,14 @@ fn an_answered_flow_lasts_two_minutes_and_is_remembered_afterwards() {
     nat.answered(after(now, 30), &inside);
     nat.expire(after(now, 149));
     assert_eq!(
-        nat.incoming(&back("10.1.2.3", 40_000)),
+        nat.incoming(now, &back("10.1.2.3", 40_000)),
         Incoming::Of(inside)
     );
     nat.expire(after(now, 150));
-    assert_eq!(nat.incoming(&back("10.1.2.3", 40_000)), Incoming::Ended);
+    assert_eq!(
+        nat.incoming(now, &back("10.1.2.3", 40_000)),
+        Incoming::Ended
+    );
 
     // The port is free again, and the flow a new one.
     let again = after(now, 151);
@@ -259,13 +278,19 @@ fn an_answered_flow_lasts_two_minutes_and_is_remembered_afterwards() {
         Ok(udp_to(40_000, "10.1.2.3"))
     );
     assert_eq!(
-        nat.incoming(&back("10.1.2.3", 40_000)),
+        nat.incoming(now, &back("10.1.2.3", 40_000)),
         Incoming::Of(inside)
     );
     nat.expire(after(now, 2_000));
-    assert_eq!(nat.incoming(&back("10.1.2.3", 40_000)), Incoming::Ended);
+    assert_eq!(
+        nat.incoming(now, &back("10.1.2.3", 40_000)),
+        Incoming::Ended
+    );
     nat.expire(after(now, 3_000));
-    assert_eq!(nat.incoming(&back("10.1.2.3", 40_000)), Incoming::Foreign);
+    assert_eq!(
+        nat.incoming(now, &back("10.1.2.3", 40_000)),
+        Incoming::Foreign
+    );
 }
 
 /// Scenario 19.
@@ -375,7 +400,7 @@ fn an_address_is_used_as_itself_beside_a_name_that_has_it() {
         (50_001, udp_from(50_000)),
     ] {
         assert_eq!(
-            nat.incoming(&back("10.1.2.3", port)),
+            nat.incoming(now, &back("10.1.2.3", port)),
             Incoming::Of(flow),
             "{port}"
         );
@@ -393,18 +418,44 @@ fn what_was_a_names_is_free_for_the_address_itself() {
     nat.outgoing(now, &out(40_000)).unwrap();
     nat.expire(after(now, 60));
     nat.remove_resource(resource(1));
-    assert_eq!(nat.incoming(&back("10.1.2.3", 40_000)), Incoming::Ended);
+    assert_eq!(
+        nat.incoming(now, &back("10.1.2.3", 40_000)),
+        Incoming::Ended
+    );
 
     let found = nat.outgoing_direct(after(now, 61), &direct);
     assert_eq!(found, Some(Ok(udp_to(40_000, "10.1.2.3"))));
     assert!(matches!(
-        nat.incoming(&back("10.1.2.3", 40_000)),
+        nat.incoming(now, &back("10.1.2.3", 40_000)),
         Incoming::Of(flow) if flow.is_direct()
     ));
     // Once that ends too, nothing keeps a late answer from the client, who knows the address.
     nat.expire(after(now, 121));
-    assert_eq!(nat.incoming(&back("10.1.2.3", 40_000)), Incoming::Foreign);
+    assert_eq!(
+        nat.incoming(now, &back("10.1.2.3", 40_000)),
+        Incoming::Foreign
+    );
     assert_eq!(nat.outgoing_direct(after(now, 122), &direct), None);
+}
+
+#[test]
+fn what_nobody_said_anything_of_stays_as_it_was() {
+    let (now, mut nat) = (start(), nat(&["10.1.2.3", "2001:db8::3"]));
+    let only_v4 = Found {
+        lacks_v6: true,
+        ..found(&["10.1.2.9"])
+    };
+    let name = Name::parse("db.corp.example").unwrap();
+    assert!(nat.set_up(&name, resource(1), &ips(&PROXIES), &only_v4));
+    let real = |nat: &Nat, proxy: &str| nat.translation(ip(proxy)).unwrap().real;
+    assert_eq!(real(&nat, PROXIES[0]), Some(ip("10.1.2.9")));
+    assert_eq!(real(&nat, PROXIES[4]), Some(ip("2001:db8::3")));
+
+    // What is known to be gone is gone.
+    set_up(&mut nat, "db.corp.example", &PROXIES, &["10.1.2.9"]);
+    assert_eq!(real(&nat, PROXIES[4]), None);
+    let to_v6 = udp("[fd00:2021:1111::7]:40000", "[fd00:2021:1111:8000::]:443");
+    assert_eq!(nat.outgoing(now, &to_v6), Err(Untranslated::NoAddress));
 }
 
 #[test]
@@ -420,4 +471,95 @@ fn addresses_that_names_leave_are_as_before() {
         nat.outgoing_direct(after(now, 60), &direct("10.1.2.9")),
         None
     );
+}
+
+/// A segment of the client to the first address, without anything in it.
+fn segment(port: u16, flags: u8) -> Packet<Vec<u8>> {
+    let mut bytes = vec![0; 40];
+    bytes[..4].copy_from_slice(&[0x45, 0, 0, 40]);
+    bytes[8..10].copy_from_slice(&[64, 6]);
+    bytes[12..16].copy_from_slice(&[100, 64, 0, 7]);
+    bytes[16..20].copy_from_slice(&[100, 96, 0, 1]);
+    bytes[20..22].copy_from_slice(&port.to_be_bytes());
+    bytes[22..24].copy_from_slice(&443_u16.to_be_bytes());
+    bytes[32..34].copy_from_slice(&[0x50, flags]);
+    Packet::parse(bytes).unwrap()
+}
+
+#[test]
+fn a_connection_from_the_port_of_one_that_is_over_is_a_new_one() {
+    const SYN: u8 = 0x02;
+    const ACK: u8 = 0x10;
+    let (now, mut nat) = (start(), nat(&["10.1.2.3"]));
+    let inside = Inside {
+        kind: Kind::Tcp,
+        ..udp_from(40_000)
+    };
+    nat.outgoing(now, &segment(40_000, SYN)).unwrap();
+    for by_client in [true, false] {
+        nat.note_end(now, &inside, TcpEnd::Finished, by_client);
+    }
+    set_up(&mut nat, "db.corp.example", &PROXIES, &["10.1.2.9"]);
+    let last = nat.outgoing(now, &segment(40_000, ACK)).unwrap();
+    assert_eq!(last.real, ip("10.1.2.3"));
+
+    // It goes where the name is now, and pauses without ending.
+    let again = nat.outgoing(after(now, 1), &segment(40_000, SYN)).unwrap();
+    assert_eq!((again.port, again.real), (40_000, ip("10.1.2.9")));
+    nat.answered(after(now, 1), &inside);
+    nat.expire(after(now, 100));
+    let paused = nat.outgoing(after(now, 100), &segment(40_000, ACK));
+    assert_eq!(paused, Ok(again));
+    assert_eq!(nat.by_inside.len(), 1);
+}
+
+#[test]
+fn a_client_has_so_many_flows_and_no_more() {
+    let (now, mut nat) = (start(), nat(&["10.1.2.3", "10.1.2.4"]));
+    let from = |port: u16, proxy: &str| udp(&format!("{CLIENT}:{port}"), &format!("{proxy}:443"));
+    nat.outgoing(now, &from(1, PROXIES[0])).unwrap();
+    nat.answered(now, &udp_from(1));
+    for port in 2..=u16::MAX {
+        nat.outgoing(now, &from(port, PROXIES[0])).unwrap();
+    }
+    // The same address, whose ports are all taken; at once, and without a search.
+    assert_eq!(
+        nat.outgoing(now, &from(7, PROXIES[2])),
+        Err(Untranslated::Exhausted)
+    );
+    for port in 1..=1_000 {
+        let later = now + Duration::from_millis(port.into());
+        nat.outgoing(later, &from(port, PROXIES[1])).unwrap();
+        assert!(nat.by_inside.len() <= super::MAX_SESSIONS);
+        assert_eq!(nat.by_outside.len(), nat.by_inside.len());
+        assert_eq!(nat.schedule.len(), nat.by_inside.len());
+    }
+    // One that was answered outlives those that weren't.
+    assert_eq!(
+        nat.incoming(now, &back("10.1.2.3", 1)),
+        Incoming::Of(udp_from(1))
+    );
+}
+
+#[test]
+fn ended_flows_are_forgotten_in_time_and_few_are_kept() {
+    let (now, mut nat) = (start(), nat(&["10.1.2.3"]));
+    for port in 1..=20_000 {
+        nat.outgoing(now, &out(port)).unwrap();
+    }
+    nat.expire(after(now, 60));
+    assert!(nat.by_inside.is_empty() && nat.ports.is_empty());
+    assert_eq!(nat.ended.until.len(), super::MAX_ENDED);
+    assert_eq!(
+        nat.incoming(after(now, 659), &back("10.1.2.3", 20_000)),
+        Incoming::Ended
+    );
+    assert_eq!(
+        nat.incoming(after(now, 660), &back("10.1.2.3", 20_000)),
+        Incoming::Foreign
+    );
+    let forgets_at = nat.poll_timeout().unwrap();
+    nat.expire(forgets_at);
+    assert!(nat.ended.until.is_empty() && nat.ended.in_order.is_empty());
+    assert_eq!(nat.poll_timeout(), None);
 }
