@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use connlib_link::{self as link, Links, PeerId, RelayServer};
 use connlib_wire::buffer::Buffer;
+use connlib_wire::dns::ExtendedError;
 use connlib_wire::id::GatewayId;
 use connlib_wire::key::PublicKey;
 use connlib_wire::portal::client::{FromPortal, GatewayCandidates, Init, ToPortal};
@@ -33,6 +34,7 @@ use crate::status::{ResourceStatus, Status};
 use crate::{PortalState, Reason, Settings, ranges};
 use grants::Grants;
 use name_server::NameServer;
+use reasons::told;
 use requests::{Due, Requests};
 use resources::Resources;
 use setups::Setups;
@@ -405,7 +407,9 @@ impl Client {
         for resource in ask {
             self.ask(resource);
         }
-        self.fail_held(now, unanswered, None);
+        let silence = "there is no connection to the resource's site";
+        let silence = told(ExtendedError::NOT_READY, silence);
+        self.fail_held(now, unanswered, &silence);
         let (again, unanswered) = self.setups.due(now);
         for key in again {
             self.tell_gateway(now, &key);

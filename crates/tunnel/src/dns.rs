@@ -23,6 +23,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use connlib_wire::dns::{Query, Rcode};
+
 pub(crate) use inside::Inside;
 pub(crate) use listener::{Asker, Listener};
 pub(crate) use lookups::{Ask, Done, Failure, Lookups, Outcome};
@@ -101,6 +103,16 @@ pub enum ExchangeError {
     /// The way to the server has changed meanwhile: it may be asked again by the new one.
     #[error("the way to it has changed")]
     Interrupted,
+}
+
+/// How a question is refused that no name server here understands, whatever it asks for (RFC 1035 §4.1.1, RFC 6891 §6.1.3).
+pub(crate) fn not_understood(query: &Query) -> Option<Rcode> {
+    if query.opcode != 0 {
+        return Some(Rcode::NOTIMP);
+    }
+    let version = query.edns.as_ref().map_or(0, |edns| edns.version);
+
+    (version > 0).then_some(Rcode::BADVERS)
 }
 
 /// What the system would resolve names with.

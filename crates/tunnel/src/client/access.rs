@@ -12,7 +12,9 @@ use connlib_wire::portal::client::{
 };
 
 use super::Client;
+use super::reasons::{reason, refusal};
 use crate::PortalState;
+use crate::dns::Failure;
 
 impl Client {
     pub(super) fn ask(&mut self, resource: ResourceId) {
@@ -86,13 +88,13 @@ impl Client {
                 self.answer(now, &packet, error);
             }
         }
-        self.fail_held(now, refused.questions, Some(error));
+        self.fail_held(now, refused.questions, &refusal(error));
     }
 
     /// A resource is gone or another: nothing of it may flow. A gateway that serves no other is left.
     pub(super) fn revoke(&mut self, now: Instant, resource: ResourceId) {
         let forgotten = self.requests.forget(resource);
-        self.fail_held(now, forgotten.questions, None);
+        self.fail_held(now, forgotten.questions, &reason(&Failure::Interrupted));
         self.name_server.abandon_site(resource);
         for (_, held) in self.setups.forget_resource(resource) {
             self.refuse_held(held);

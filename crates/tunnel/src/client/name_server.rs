@@ -11,9 +11,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use connlib_wire::dns::{Data, ExtendedError, Name, Query, Rcode, RecordType, respond};
+use connlib_wire::dns::{Data, ExtendedError, Name, Query, Rcode, RecordType, class, respond};
 use connlib_wire::id::ResourceId;
-use connlib_wire::ip::IcmpError;
 use connlib_wire::portal::client as portal;
 use connlib_wire::portal::resource::IpStack;
 use rand::rngs::StdRng;
@@ -28,7 +27,7 @@ use super::upstreams::configured;
 use super::{Client, Event};
 use crate::dns::{
     Ask, Asker, Done, Exchange, ExchangeError, ExchangeId, Inside, Listener, Lookups, Outcome,
-    Resolvers, Server,
+    Resolvers, Server, not_understood,
 };
 use crate::ranges;
 
@@ -50,9 +49,6 @@ pub(super) struct NameServer {
 
 /// How long a synthesised answer may be kept, in seconds: resources come and go (client.md §4.3).
 const TTL: u32 = 1;
-
-/// The class of the Internet (RFC 1035 §3.2.4).
-const CLASS_IN: u16 = 1;
 
 /// Where questions are answered.
 const PORT: u16 = 53;
@@ -244,11 +240,8 @@ impl Client {
 
     fn answer_question(&mut self, now: Instant, asker: Asker, query: Query) {
         let server = &mut self.name_server;
-        if query.opcode != 0 {
-            return server.respond(now, asker, &query, (Rcode::NOTIMP, &[]), None);
-        }
-        if query.edns.as_ref().is_some_and(|edns| edns.version > 0) {
-            return server.respond(now, asker, &query, (Rcode::BADVERS, &[]), None);
+        if let Some(rcode) = not_understood(&query) {
+            return server.respond(now, asker, &query, (rcode, &[]), None);
         }
         if query.name.as_str() == CANARY {
             return server.respond(now, asker, &query, (Rcode::NXDOMAIN, &[]), None);
@@ -264,7 +257,7 @@ impl Client {
             return self.ask_upstream(now, asker, query);
         };
         match query.record_type {
-            _ if query.class != CLASS_IN => {
+            _ if query.class != class::IN => {
                 self.name_server
                     .respond(now, asker, &query, (Rcode::NOERROR, &[]), None);
             }
@@ -420,22 +413,15 @@ impl Client {
         }
     }
 
-    /// Access is refused, or nobody said anything: who asked is told.
+    /// Nobody gives access: who asked is told why.
     pub(super) fn fail_held(
         &mut self,
         now: Instant,
         held: Vec<(Asker, Query)>,
-        why: Option<IcmpError>,
+        why: &ExtendedError,
     ) {
-        let why = match why {
-            Some(error) => refusal(error),
-            None => told(
-                ExtendedError::NOT_READY,
-                "there is no connection to the resource's site",
-            ),
-        };
         for (asker, query) in held {
-            self.name_server.fail(now, asker, &query, &why);
+            self.name_server.fail(now, asker, &query, why);
         }
     }
 

@@ -189,5 +189,5 @@ impl Cache {
 }
 
 fn cost(entry: &Entry) -> usize {
-    entry.answer.bytes().len() + OVERHEAD
+    entry.answer.memory() + OVERHEAD
 }

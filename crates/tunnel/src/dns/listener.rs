@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use connlib_wire::MAX_PACKET;
 use connlib_wire::buffer::{Buffer, Pool};
-use connlib_wire::dns::Query;
+use connlib_wire::dns::{MAX_MESSAGE, Query};
 use connlib_wire::ip::{self, Packet, Transport};
 
 use super::Carrier;
@@ -28,9 +28,6 @@ pub(crate) enum Asker {
     Udp { from: SocketAddr, at: SocketAddr },
     Tcp(ConnectionId),
 }
-
-/// The longest message of a stream.
-const MAX_MESSAGE: usize = 65_535;
 
 impl Asker {
     /// The address that was asked.

@@ -19,7 +19,7 @@ use super::nat::Found;
 use super::set_ups::{Finding, SetUp, SetUps};
 use crate::dns::{
     Ask, Asker, Carrier, Done, ExchangeError, ExchangeId, Failure, Listener, Lookups, Outcome,
-    Resolvers, Server,
+    Resolvers, Server, not_understood,
 };
 
 /// Resolves the names of resources, and answers clients' questions for the site's name servers.
@@ -336,10 +336,8 @@ impl Gateway {
 
     fn answer_question(&mut self, now: Instant, asker: Asker, query: Query) {
         let names = &mut self.names;
-        let refused = if query.opcode != 0 {
-            Some((Rcode::NOTIMP, None))
-        } else if query.edns.as_ref().is_some_and(|edns| edns.version > 0) {
-            Some((Rcode::BADVERS, None))
+        let refused = if let Some(rcode) = not_understood(&query) {
+            Some((rcode, None))
         } else if !self.peers.may_ask(now, asker.from(), &query.name) {
             // Others' names are no business of a client: our servers may know all of the site's.
             let text = "the name belongs to no resource of this client";

@@ -13,6 +13,9 @@ use super::{MAX_MESSAGE, class};
 /// The most other names that are followed from one question.
 const MAX_CHAIN: usize = 16;
 
+/// The most CNAME records that a chain is looked for in. Each step compares names, which can be made long.
+const MAX_ALIASES: usize = 64;
+
 /// A server's answer whose every record was checked; owns its bytes.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -112,6 +115,11 @@ impl Answer {
         &self.bytes
     }
 
+    /// How many bytes of memory it takes, about.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + self.bytes.capacity() + self.records.capacity() * size_of::<Record>()
+    }
+
     /// Why the server has no better answer, if it says so: the first extended error of its OPT record (RFC 8914).
     pub fn reason(&self) -> Option<ExtendedError> {
         let options = self.opt?;
@@ -209,7 +217,8 @@ impl Answer {
         }
     }
 
-    /// Follows the names from the question; `None` without one question, or if they go round or on for too long.
+    /// Follows the names from the question; `None` without one question, or if they go round or on for too long. Of more than
+    /// 64 CNAME records the first count.
     fn chain(&self) -> Option<Chain> {
         self.question()?;
         let mut chain = Chain {
@@ -217,10 +226,11 @@ impl Answer {
             ttl: u32::MAX,
         };
         for _ in 0..=MAX_CHAIN {
-            let next = self.section(Section::Answer).find(|record| {
-                record.kind == RecordType::CNAME
-                    && same_name(&self.bytes, record.owner_at, chain.end)
-            });
+            let next = self
+                .section(Section::Answer)
+                .filter(|record| record.kind == RecordType::CNAME)
+                .take(MAX_ALIASES)
+                .find(|record| same_name(&self.bytes, record.owner_at, chain.end));
             let Some(next) = next else {
                 return Some(chain);
             };

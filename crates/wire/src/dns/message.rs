@@ -6,7 +6,7 @@ use super::name::Name;
 /// The length of the header.
 pub(super) const HEADER: usize = 12;
 
-/// The most pointers that one name follows. A name has 127 labels at most, and each pointer follows a label.
+/// The most pointers that one name follows: one for each of the labels that a name may have.
 const MAX_POINTERS: usize = 127;
 
 /// The most octets of a name (RFC 1035 §2.3.4).

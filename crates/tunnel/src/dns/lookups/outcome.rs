@@ -79,6 +79,6 @@ pub(crate) enum Failure {
     TimedOut,
     /// Nobody could be reached.
     Unreachable(String),
-    /// It was given up: the network changed.
+    /// It was given up: the resource at whose site it was asked is gone.
     Interrupted,
 }
