@@ -1,5 +1,6 @@
 //! The gateway: lets in what is granted, for as long as it is granted.
 
+mod grant;
 mod names;
 mod nat;
 mod peers;

@@ -1,18 +1,24 @@
 //! Translation between the addresses that stand for names and those that names have here (gateway.md §8).
 
+mod ended;
+mod flows;
 mod ports;
+mod session;
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use connlib_wire::dns::Name;
 use connlib_wire::id::ResourceId;
-use connlib_wire::ip::{Packet, PortsOrId, Transport, Version};
+use connlib_wire::ip::Packet;
 
-use crate::ranges;
+use ended::Ended;
+pub(super) use flows::{Inside, Kind, Outside, TcpEnd, is_passed_on, source_of};
+use flows::{destination_of, quoted_flow};
 use ports::Ports;
+use session::{End, Session, UNANSWERED_TTL};
 
 /// One client's names and the flows to them.
 #[derive(Debug, Default)]
@@ -27,13 +33,6 @@ pub(super) struct Nat {
     /// When each session is to be looked at, which is not after its end.
     schedule: BTreeSet<(Instant, Inside)>,
     ended: Ended,
-}
-
-/// Where sessions were that have ended, until when. Without them what is still under way would look like of a network.
-#[derive(Debug, Default)]
-struct Ended {
-    until: HashMap<Outside, Instant>,
-    in_order: VecDeque<(Instant, Outside)>,
 }
 
 /// What an address stands for.
@@ -62,55 +61,6 @@ impl Found {
     }
 }
 
-/// What of a transport tells flows apart.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(super) enum Kind {
-    Tcp,
-    Udp,
-    Echo,
-}
-
-/// A flow as the client knows it: its own port or echo id, and the address that stands for the name, or one of the network's
-/// that a name has too.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(super) struct Inside {
-    pub(super) kind: Kind,
-    pub(super) port: u16,
-    pub(super) proxy: IpAddr,
-}
-
-impl Inside {
-    /// Whether the client knows the network's own address.
-    pub(super) fn is_direct(&self) -> bool {
-        !ranges::is_proxy(self.proxy)
-    }
-}
-
-/// The same flow as the resource knows it.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(super) struct Outside {
-    pub(super) kind: Kind,
-    pub(super) port: u16,
-    pub(super) real: IpAddr,
-}
-
-#[derive(Debug)]
-struct Session {
-    outside: Outside,
-    sent_at: Instant,
-    received_at: Option<Instant>,
-    look_at: Instant,
-    end: End,
-}
-
-/// How far a TCP flow is over.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-struct End {
-    client_is_done: bool,
-    resource_is_done: bool,
-    is_reset: bool,
-}
-
 /// Why a packet of a client is not translated.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Untranslated {
@@ -134,22 +84,6 @@ pub(super) enum Incoming {
     /// Of none.
     Foreign,
 }
-
-/// How long a flow lasts without packets (gateway.md §1). TCP keep-alives of two hours find it (RFC 5382 REQ-5).
-const TCP_TTL: Duration = Duration::from_secs(7_440);
-const UDP_TTL: Duration = Duration::from_secs(120);
-const ECHO_TTL: Duration = Duration::from_secs(120);
-
-/// How long one lasts that was never answered.
-const UNANSWERED_TTL: Duration = Duration::from_secs(60);
-
-/// How long TCP goes on after both ends have finished.
-const LINGER: Duration = Duration::from_secs(5);
-
-/// How long ended flows are remembered, how many, and how much later they may be forgotten: many at once.
-const REMEMBER_ENDED: Duration = Duration::from_secs(600);
-const MAX_ENDED: usize = 16_384;
-const FORGET_WITHIN: Duration = Duration::from_secs(60);
 
 /// How many sessions a client may have: about 20 MB. One more ends the one that would have ended first.
 const MAX_SESSIONS: usize = 65_536;
@@ -461,78 +395,6 @@ impl Nat {
     }
 }
 
-impl Ended {
-    fn insert(&mut self, now: Instant, outside: Outside) {
-        let until = now + REMEMBER_ENDED;
-        self.until.insert(outside, until);
-        self.in_order.push_back((until, outside));
-        if self.in_order.len() > MAX_ENDED {
-            self.pop();
-        }
-    }
-
-    fn contains(&self, now: Instant, outside: &Outside) -> bool {
-        self.until.get(outside).is_some_and(|until| *until > now)
-    }
-
-    fn forget(&mut self, now: Instant) {
-        while self
-            .in_order
-            .front()
-            .is_some_and(|(until, _)| *until <= now)
-        {
-            self.pop();
-        }
-    }
-
-    fn pop(&mut self) {
-        // Unless it has ended once more since.
-        if let Some((until, outside)) = self.in_order.pop_front()
-            && self.until.get(&outside) == Some(&until)
-        {
-            self.until.remove(&outside);
-        }
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        let (until, _) = self.in_order.front()?;
-
-        Some(*until + FORGET_WITHIN)
-    }
-}
-
-impl Session {
-    fn ends_at(&self, kind: Kind) -> Instant {
-        let latest = self
-            .received_at
-            .map_or(self.sent_at, |received_at| received_at.max(self.sent_at));
-        let ttl = match kind {
-            Kind::Tcp => TCP_TTL,
-            Kind::Udp => UDP_TTL,
-            Kind::Echo => ECHO_TTL,
-        };
-        let unanswered = match self.received_at {
-            Some(_) => None,
-            None => Some(self.sent_at + UNANSWERED_TTL),
-        };
-
-        [Some(latest + ttl), unanswered, self.ends_early(latest)]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(latest)
-    }
-
-    /// When a TCP flow that says it is over is, its latest packet having been at `latest`.
-    fn ends_early(&self, latest: Instant) -> Option<Instant> {
-        if self.end.is_reset {
-            return Some(latest);
-        }
-
-        (self.end.client_is_done && self.end.resource_is_done).then(|| latest + LINGER)
-    }
-}
-
 /// One translation less leads to an address.
 fn release(reals: &mut HashMap<IpAddr, usize>, real: Option<IpAddr>) {
     let Some(real) = real else {
@@ -544,60 +406,6 @@ fn release(reals: &mut HashMap<IpAddr, usize>, real: Option<IpAddr>) {
             uses.remove();
         }
     }
-}
-
-/// What a TCP packet says about the end of its flow.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum TcpEnd {
-    Finished,
-    Reset,
-}
-
-/// Whether an ICMP error is one that clients get to see (gateway.md §10.2). Others are about the site's own routers.
-pub(super) fn is_passed_on<T: AsRef<[u8]>>(error: &Packet<T>) -> bool {
-    match (error.version(), error.icmp_type()) {
-        (_, None) => false,
-        // Unreachable, time exceeded.
-        (Version::V4, Some((kind, _))) => matches!(kind, 3 | 11),
-        // Unreachable, too big, time exceeded.
-        (Version::V6, Some((kind, _))) => matches!(kind, 1..=3),
-    }
-}
-
-/// What tells the flows of a packet's sender apart.
-pub(super) fn source_of<T: AsRef<[u8]>>(packet: &Packet<T>) -> Option<(Kind, u16)> {
-    match packet.transport() {
-        Transport::Tcp => Some((Kind::Tcp, packet.source_port()?)),
-        Transport::Udp => Some((Kind::Udp, packet.source_port()?)),
-        Transport::Icmp => Some((Kind::Echo, packet.echo_id()?)),
-        Transport::Other(_) => None,
-    }
-}
-
-fn destination_of<T: AsRef<[u8]>>(packet: &Packet<T>) -> Option<(Kind, u16)> {
-    match packet.transport() {
-        Transport::Tcp => Some((Kind::Tcp, packet.destination_port()?)),
-        Transport::Udp => Some((Kind::Udp, packet.destination_port()?)),
-        Transport::Icmp => Some((Kind::Echo, packet.echo_id()?)),
-        Transport::Other(_) => None,
-    }
-}
-
-/// The flow that an ICMP error is about: it quotes a packet of the client's as the network saw it.
-fn quoted_flow<T: AsRef<[u8]>>(packet: &Packet<T>) -> Option<Outside> {
-    let quoted = packet.quoted()?;
-    let (kind, port) = match (quoted.transport, quoted.ports_or_id) {
-        (Transport::Tcp, PortsOrId::Ports { source, .. }) => (Kind::Tcp, source),
-        (Transport::Udp, PortsOrId::Ports { source, .. }) => (Kind::Udp, source),
-        (_, PortsOrId::EchoId(id)) => (Kind::Echo, id),
-        _ => return None,
-    };
-
-    Some(Outside {
-        kind,
-        port,
-        real: quoted.destination,
-    })
 }
 
 #[cfg(test)]

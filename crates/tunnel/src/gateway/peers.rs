@@ -8,10 +8,9 @@ use connlib_link::PeerId;
 use connlib_wire::dns::Name;
 use connlib_wire::id::{ClientId, ResourceId};
 use connlib_wire::ip::{IcmpError, Packet};
-use connlib_wire::pattern::Pattern;
 use connlib_wire::portal::resource::{Filter, GatewayResource};
-use ipnet::IpNet;
 
+use super::grant::Grant;
 use super::names::Names;
 use super::nat::{Found, Incoming, Inside, Nat, Outside, Untranslated, is_passed_on};
 use crate::filter::{ResourceEnd, permits};
@@ -65,14 +64,6 @@ struct Peer {
     nat: Nat,
     /// What of it stands in the flows' ends.
     flow_end: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Grant {
-    resource: GatewayResource,
-    /// What names of it match; `None` if it has none, or its pattern is malformed.
-    pattern: Option<Pattern>,
-    until: Option<Instant>,
 }
 
 impl Peers {
@@ -169,19 +160,7 @@ impl Peers {
             let Some(grant) = peer.grants.get_mut(&updated.id()) else {
                 continue;
             };
-            match (&mut grant.resource, updated) {
-                (
-                    GatewayResource::Cidr { filters, .. },
-                    GatewayResource::Cidr { filters: new, .. },
-                )
-                | (
-                    GatewayResource::Dns { filters, .. },
-                    GatewayResource::Dns { filters: new, .. },
-                ) => {
-                    filters.clone_from(new);
-                }
-                _ => {}
-            }
+            grant.update_filters(updated);
         }
     }
 
@@ -393,7 +372,7 @@ impl Peers {
         for (id, peer) in &self.by_id {
             for (resource, grant) in &peer.grants {
                 let status = resources.entry(*resource).or_insert_with(|| {
-                    let (name, address) = described(&grant.resource);
+                    let (name, address) = grant.described();
                     ResourceStatus {
                         id: resource.to_string(),
                         name,
@@ -433,13 +412,9 @@ impl Peer {
 
     /// Whether any grant in force covers `ip` and lets the packet pass.
     fn may_reach(&self, now: Instant, ip: IpAddr, permits: impl Fn(&[Filter]) -> bool) -> bool {
-        self.grants.values().any(|grant| match &grant.resource {
-            GatewayResource::Cidr {
-                address, filters, ..
-            } => grant.is_in_force(now) && covers(*address, ip) && permits(filters),
-            // Names are reached by the addresses that stand for them; the Internet is not served by this version.
-            GatewayResource::Dns { .. } | GatewayResource::Internet { .. } | _ => false,
-        })
+        self.grants
+            .values()
+            .any(|grant| grant.is_in_force(now) && grant.covers(ip) && permits(grant.filters()))
     }
 
     /// Whether any grant in force lets a packet of a flow pass.
@@ -476,50 +451,6 @@ impl Peer {
     }
 }
 
-impl Grant {
-    fn new(resource: GatewayResource, until: Option<Instant>) -> Self {
-        let pattern = match &resource {
-            GatewayResource::Dns { address, .. } => Pattern::parse(address).ok(),
-            GatewayResource::Cidr { .. } | GatewayResource::Internet { .. } | _ => None,
-        };
-
-        Self {
-            resource,
-            pattern,
-            until,
-        }
-    }
-
-    fn is_in_force(&self, now: Instant) -> bool {
-        self.until.is_none_or(|until| until > now)
-    }
-
-    fn matches(&self, name: &Name) -> bool {
-        self.pattern
-            .as_ref()
-            .is_some_and(|pattern| pattern.matches(name))
-    }
-
-    fn filters(&self) -> &[Filter] {
-        match &self.resource {
-            GatewayResource::Dns { filters, .. } | GatewayResource::Cidr { filters, .. } => filters,
-            GatewayResource::Internet { .. } | _ => &[],
-        }
-    }
-}
-
-fn covers(network: IpNet, ip: IpAddr) -> bool {
-    network.contains(&ip)
-}
-
 fn is_own(ip: IpAddr, own: Option<(Ipv4Addr, Ipv6Addr)>) -> bool {
     own.is_some_and(|(v4, v6)| ip == v4 || ip == v6)
-}
-
-fn described(resource: &GatewayResource) -> (String, Option<String>) {
-    match resource {
-        GatewayResource::Cidr { name, address, .. } => (name.clone(), Some(address.to_string())),
-        GatewayResource::Dns { name, address, .. } => (name.clone(), Some(address.clone())),
-        GatewayResource::Internet { .. } | _ => ("Internet".to_owned(), None),
-    }
 }

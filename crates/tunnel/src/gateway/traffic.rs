@@ -181,7 +181,7 @@ impl Gateway {
             }
             return true;
         }
-        let end = end_of(&view);
+        let end = TcpEnd::of(&view);
         if let Some(end) = end {
             nat.note_end(now, &inside, end, false);
         }
@@ -296,7 +296,7 @@ fn translate_outbound(
     packet: &mut Packet<&mut [u8]>,
     to: Outside,
 ) -> bool {
-    let end = end_of(packet);
+    let end = TcpEnd::of(packet);
     if let Some(end) = end
         && let Some((kind, port)) = source_of(packet)
     {
@@ -310,15 +310,6 @@ fn translate_outbound(
     }
 
     end.is_some()
-}
-
-fn end_of<T: AsRef<[u8]>>(packet: &Packet<T>) -> Option<TcpEnd> {
-    let flags = packet.tcp_flags()?;
-    if flags.is_rst() {
-        return Some(TcpEnd::Reset);
-    }
-
-    flags.is_fin().then_some(TcpEnd::Finished)
 }
 
 /// The answer to a packet larger than `max_packet`.

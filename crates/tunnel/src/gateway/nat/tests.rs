@@ -549,7 +549,7 @@ fn ended_flows_are_forgotten_in_time_and_few_are_kept() {
     }
     nat.expire(after(now, 60));
     assert!(nat.by_inside.is_empty() && nat.ports.is_empty());
-    assert_eq!(nat.ended.until.len(), super::MAX_ENDED);
+    assert_eq!(nat.ended.until.len(), super::ended::MAX_ENDED);
     assert_eq!(
         nat.incoming(after(now, 659), &back("10.1.2.3", 20_000)),
         Incoming::Ended
