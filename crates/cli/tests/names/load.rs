@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 
-use crate::tools::{command, stdout};
+use crate::tools::{command, say, stdout};
 use crate::world::{Plan, World};
 
 #[test]
@@ -42,12 +42,12 @@ fn nothing_is_lost_of_as_many_questions_as_there_can_be() {
             let line = said.lines().find_map(|line| line.trim().strip_prefix(name));
             line.unwrap_or_else(|| panic!("{said}")).trim().to_owned()
         };
-        println!(
+        say(&format!(
             "dnsperf by {carrier} through the TUN: {} q/s, latency {}, lost {}",
             value("Queries per second:"),
             value("Average Latency (s):"),
             value("Queries lost:"),
-        );
+        ));
         assert!(value("Queries lost:").starts_with("0 "), "{said}");
         let codes = value("Response codes:");
         assert!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use connlib_os::clock::Clock;
 
-use crate::tools::{output, stdout};
+use crate::tools::{output, say, stdout};
 use crate::world::{HOST, Plan, World};
 
 /// The round trip of the link in [`the_first_fetch_of_a_cold_client_is_fast`].
@@ -182,10 +182,10 @@ fn the_first_fetch_of_a_cold_client_is_fast() {
     let median = times[times.len() / 2];
     // The portal, and three round trips with the gateway; whom that asks is near it.
     let budget = ROUND_TRIP + 3 * ROUND_TRIP + ALLOWANCE;
-    println!(
+    say(&format!(
         "first curl http://name/ of a cold client, 20 ms away: median {median:?}, {:?} to {:?}, of {budget:?}",
         times[0], times[9]
-    );
+    ));
     assert!(median < 4 * budget, "{times:?}");
     world.assert_calm();
 }

@@ -45,11 +45,9 @@ pub(crate) fn begin(programs: &[&str], is_measured: bool) -> Option<Turn> {
     }
     if !missing.is_empty() {
         assert!(std::env::var_os("CI").is_none(), "{missing:?} are missing");
-        // The harness would keep it to itself.
-        let _ = writeln!(
-            io::stderr(),
-            "\nSKIPPED: nothing was tried, because {missing:?} are missing; .ci/run installs what is needed\n"
-        );
+        say(&format!(
+            "SKIPPED: nothing was tried, because {missing:?} are missing; .ci/run installs what is needed"
+        ));
         return None;
     }
 
@@ -142,6 +140,11 @@ pub(crate) fn wait_for<T>(patience: Duration, mut look: impl FnMut() -> Option<T
         }
         pause(Duration::from_millis(10));
     }
+}
+
+/// Says something to whoever runs the tests; what is printed the harness keeps to itself.
+pub(crate) fn say(what: &str) {
+    let _ = writeln!(io::stderr(), "\n{what}\n");
 }
 
 #[expect(
