@@ -63,3 +63,30 @@ impl Resolvers {
         Self { servers, search }
     }
 }
+
+/// The directory that a file is in; a bare name is in the current one.
+#[cfg(feature = "netlink")]
+fn directory_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(directory) if directory != Path::new("") => directory,
+        // The root has no name that could be watched or written.
+        Some(_) | None => Path::new("."),
+    }
+}
+
+#[cfg(all(test, feature = "netlink"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_name_is_in_the_current_directory() {
+        for (file, directory) in [
+            ("resolv.conf", "."),
+            ("etc/resolv.conf", "etc"),
+            ("/etc/resolv.conf", "/etc"),
+            ("/resolv.conf", "/"),
+        ] {
+            assert_eq!(directory_of(Path::new(file)), Path::new(directory));
+        }
+    }
+}

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::error::ResolverError;
 use super::resolv_conf::ResolvConf;
 use super::text::{Author, ours, without_ours};
-use super::{Resolvers, Wanted};
+use super::{Resolvers, Wanted, directory_of};
 
 /// A file that says which resolvers to ask, with the copy of what somebody else wrote into it.
 ///
@@ -192,9 +192,8 @@ impl ResolvConfFile {
         copied.map_err(failed)?;
 
         // The new name has to be on the disk before the only other copy is overwritten.
-        self.backup
-            .parent()
-            .map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+        File::open(directory_of(&self.backup))
+            .and_then(|directory| directory.sync_all())
             .map_err(failed)
     }
 

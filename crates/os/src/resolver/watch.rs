@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::directory_of;
 use super::error::ResolverError;
 use crate::sys;
 
@@ -178,10 +179,10 @@ impl Notices {
     }
 
     fn watch_name(&mut self, path: &Path) -> io::Result<()> {
-        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        let Some(name) = path.file_name() else {
             return Ok(());
         };
-        match self.add(directory, libc::IN_ONLYDIR) {
+        match self.add(directory_of(path), libc::IN_ONLYDIR) {
             Ok(number) => {
                 let watched = self
                     .watches
