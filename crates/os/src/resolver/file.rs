@@ -214,7 +214,7 @@ impl ResolvConfFile {
     }
 
     fn read(&self) -> Result<Vec<u8>, ResolverError> {
-        self.is_regular()?;
+        self.refuse_others()?;
         let mut contents = Vec::new();
         let read = |mut file: File| file.read_to_end(&mut contents);
         File::open(&self.path)
@@ -226,7 +226,7 @@ impl ResolvConfFile {
 
     /// Opens the file for writing in place.
     fn open(&self) -> Result<File, ResolverError> {
-        self.is_regular()?;
+        self.refuse_others()?;
 
         OpenOptions::new()
             .write(true)
@@ -235,7 +235,8 @@ impl ResolvConfFile {
             .map_err(ResolverError::file("write", &self.path))
     }
 
-    fn is_regular(&self) -> Result<(), ResolverError> {
+    /// Refuses what isn't a regular file: a link, a directory, nothing at all.
+    fn refuse_others(&self) -> Result<(), ResolverError> {
         let path = self.path.clone();
         let metadata =
             fs::symlink_metadata(&path).map_err(ResolverError::file("look at", &path))?;
@@ -254,9 +255,8 @@ impl ResolvConfFile {
     fn write(&self, new: &[u8], old: &[u8]) -> Result<(), ResolverError> {
         let file = self.open()?;
         let write = |contents: &[u8]| {
-            // The first line comes first, so that a text that is cut off by a crash is known for ours.
-            file.write_all_at(contents, 0)?;
-            file.set_len(u64::try_from(contents.len()).unwrap_or(u64::MAX))?;
+            cover(&file, contents)?;
+            file.set_len(contents.len().try_into().unwrap_or(u64::MAX))?;
             file.sync_data()
         };
 
@@ -275,9 +275,50 @@ impl Drop for ResolvConfFile {
     }
 }
 
+/// Puts a text in the place of a longer or shorter one, with empty lines over what it leaves of a longer one: a crash before
+/// the file is cut must not leave a tail that means something. The first line comes first, so that a text of ours that is cut
+/// off by a crash is known for ours.
+fn cover(file: &File, text: &[u8]) -> io::Result<()> {
+    let len = usize::try_from(file.metadata()?.len()).unwrap_or_default();
+    let mut covering = text.to_vec();
+    covering.resize(len.max(text.len()), b'\n');
+
+    file.write_all_at(&covering, 0)
+}
+
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut path = OsString::from(path);
     path.push(suffix);
 
     path.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_before_the_file_is_cut_leaves_no_server_of_the_longer_text() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("resolv.conf");
+        let longer = "nameserver 192.0.2.1\noptions edns0\nnameserver 100.100.111.1\n";
+        for original in [
+            "",
+            "# by hand\n",
+            "nameserver 192.0.2.7",
+            "nameserver 192.0.2.8\n",
+        ] {
+            fs::write(&path, longer).unwrap();
+            let file = OpenOptions::new().write(true).open(&path).unwrap();
+
+            cover(&file, original.as_bytes()).unwrap();
+
+            let left = fs::read(&path).unwrap();
+            assert!(left.starts_with(original.as_bytes()));
+            assert_eq!(
+                ResolvConf::parse(&left),
+                ResolvConf::parse(original.as_bytes())
+            );
+        }
+    }
 }
