@@ -47,6 +47,12 @@ pub enum ResolverError {
         /// What the kernel answered.
         source: io::Error,
     },
+    /// Somebody writes the file again and again.
+    #[error("{} changes faster than it can be backed up; find the program that writes it", path.display())]
+    Restless {
+        /// Which one.
+        path: PathBuf,
+    },
     /// The system doesn't ask systemd-resolved.
     #[error(
         "{} doesn't lead to systemd-resolved; start it and link the file to its `stub-resolv.conf`",

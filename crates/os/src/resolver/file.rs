@@ -23,6 +23,16 @@ pub(super) struct ResolvConfFile {
     written: Option<Vec<u8>>,
 }
 
+/// One text for another.
+#[derive(Debug)]
+struct Change {
+    from: Vec<u8>,
+    to: Vec<u8>,
+}
+
+/// How often a change is prepared while somebody else writes.
+const MAX_TRIES: usize = 8;
+
 /// How many layers of text by programs like us may lie upon each other.
 const MAX_LAYERS: usize = 4;
 
@@ -86,6 +96,20 @@ impl ResolvConfFile {
 
     /// Puts `wanted` into the file. What somebody else has written into it since the last time becomes the new backup.
     pub(super) fn apply(&mut self, wanted: &Wanted) -> Result<(), ResolverError> {
+        for _ in 0..MAX_TRIES {
+            let change = self.prepare(wanted)?;
+            if self.replace(change)? {
+                return Ok(());
+            }
+        }
+
+        Err(ResolverError::Restless {
+            path: self.path.clone(),
+        })
+    }
+
+    /// What is to be written in the place of what. That is backed up by then, unless it is ours.
+    fn prepare(&self, wanted: &Wanted) -> Result<Change, ResolverError> {
         let mut contents = self.read()?;
         let is_left_over = match Author::of(&contents) {
             Author::Us => self.written.is_none(),
@@ -105,14 +129,27 @@ impl ResolvConfFile {
 
         let options = ResolvConf::parse(&original).options;
         let search = wanted.search.as_deref();
-        let text = ours(&wanted.servers, search, &options, &self.backup).into_bytes();
+        let text = ours(&wanted.servers, search, &options, &self.backup);
+
+        Ok(Change {
+            from: contents,
+            to: text.into_bytes(),
+        })
+    }
+
+    /// Makes a change, unless somebody has written something else since it was prepared: a backup waits for the disk.
+    fn replace(&mut self, change: Change) -> Result<bool, ResolverError> {
+        let Change { from, to } = change;
+        if self.read()? != from {
+            return Ok(false);
+        }
         // From here on there is something to take back, even if it is half of it.
-        self.written = Some(text.clone());
-        if text == contents {
-            return Ok(());
+        self.written = Some(to.clone());
+        if to != from {
+            self.write(&to, &from)?;
         }
 
-        self.write(&text, &contents)
+        Ok(true)
     }
 
     /// Takes back what was written, unless somebody else has written something since.
@@ -320,5 +357,27 @@ mod tests {
                 ResolvConf::parse(original.as_bytes())
             );
         }
+    }
+    #[test]
+    fn what_is_written_during_the_backup_is_not_lost() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("resolv.conf");
+        let (first, second) = ("nameserver 192.0.2.1\n", "nameserver 192.0.2.2\n");
+        fs::write(&path, first).unwrap();
+        let mut file = ResolvConfFile::new(&path);
+        let wanted = Wanted {
+            servers: vec!["100.100.111.1".parse().unwrap()],
+            search: None,
+        };
+
+        let change = file.prepare(&wanted).unwrap();
+        fs::write(&path, second).unwrap();
+        assert!(!file.replace(change).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), second);
+
+        file.apply(&wanted).unwrap();
+        assert_eq!(fs::read_to_string(&file.backup).unwrap(), second);
+        file.revert().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), second);
     }
 }
