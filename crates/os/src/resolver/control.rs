@@ -15,9 +15,9 @@ use super::watch::FileWatch;
 
 /// Has this machine ask other resolvers for a while, and knows which ones it would ask otherwise.
 ///
-/// One at a time: a second one on the same machine takes what the first one has set for the rest of a killed run. What
-/// is set is taken back by [`revert`](Self::revert). Dropping this does that for `/etc/resolv.conf`; systemd-resolved
-/// forgets what is set for a link when the link goes.
+/// One at a time sets a file: for a second one [`apply`](Self::apply) fails until the first one has reverted, was dropped or
+/// was killed. What is set is taken back by [`revert`](Self::revert). Dropping this does that for `/etc/resolv.conf`;
+/// systemd-resolved forgets what is set for a link when the link goes.
 ///
 /// Files are read and written on the calling thread. They are small, but a backup waits for the disk.
 #[derive(Debug)]
@@ -130,8 +130,8 @@ impl HostResolver {
         })
     }
 
-    /// Undoes what a killed run, of this program or of Firezone's, has left in `/etc/resolv.conf`. [`new`](Self::new)
-    /// does it, too. The other methods leave nothing.
+    /// Undoes what a killed run, of this program or of Firezone's, has left in `/etc/resolv.conf`. What a run of this program
+    /// has set that hasn't ended stays. [`new`](Self::new) does it, too. The other methods leave nothing.
     ///
     /// # Errors
     ///
@@ -167,6 +167,7 @@ impl HostResolver {
     /// # Errors
     ///
     /// The settings can't be written; what is left of them then is taken back by [`revert`](Self::revert).
+    /// [`ResolverError::InUse`] while another one has set the file: there is no notice of its end, so try again.
     pub async fn apply(&mut self, wanted: &Wanted) -> Result<(), ResolverError> {
         if wanted.servers.is_empty() {
             return self.revert().await;

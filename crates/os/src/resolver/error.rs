@@ -47,6 +47,12 @@ pub enum ResolverError {
         /// What the kernel answered.
         source: io::Error,
     },
+    /// Another client, which hasn't ended, has charge of the file.
+    #[error("another client has charge of {}; it is left alone until that one has ended", path.display())]
+    InUse {
+        /// Which one.
+        path: PathBuf,
+    },
     /// Somebody writes the file again and again.
     #[error("{} changes faster than it can be backed up; find the program that writes it", path.display())]
     Restless {

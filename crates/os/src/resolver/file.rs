@@ -1,7 +1,7 @@
 //! Control by `/etc/resolv.conf` itself.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
@@ -21,6 +21,9 @@ pub(super) struct ResolvConfFile {
     firezones_backup: PathBuf,
     /// What was written last and has not been taken back.
     written: Option<Vec<u8>>,
+    /// Locked as long as the text in the file may be ours. The kernel unlocks it when this process ends, however that
+    /// happens.
+    claim: Option<File>,
 }
 
 /// One text for another.
@@ -43,6 +46,7 @@ impl ResolvConfFile {
             backup: with_suffix(path, ".before-connlib"),
             firezones_backup: with_suffix(path, ".before-firezone"),
             written: None,
+            claim: None,
         }
     }
 
@@ -55,29 +59,95 @@ impl ResolvConfFile {
         fs::remove_file(&temporary).map_err(ResolverError::file("remove", &temporary))
     }
 
-    /// Restores what was there before a run that didn't clean up. Whatever isn't ours stays.
-    pub(super) fn recover(&self) -> Result<(), ResolverError> {
+    /// Restores what was there before a run that didn't clean up. Whatever isn't ours stays, and what belongs to a run that
+    /// hasn't ended.
+    pub(super) fn recover(&mut self) -> Result<(), ResolverError> {
+        // Where there is nothing to restore, no file is made for the claim.
+        if self.left_over()?.is_none() {
+            return Ok(());
+        }
+        let recovered = match self.claim() {
+            Err(ResolverError::InUse { path }) => {
+                tracing::debug!(file = %path.display(), "Another client has charge of the resolver settings");
+                return Ok(());
+            }
+            Err(error) => Err(error),
+            Ok(()) => self.restore_layers(),
+        };
+        self.drop_idle_claim();
+
+        recovered
+    }
+
+    fn restore_layers(&self) -> Result<(), ResolverError> {
         for _ in 0..MAX_LAYERS {
-            let contents = match self.read() {
-                Ok(contents) => contents,
-                // We never write to those.
-                Err(
-                    ResolverError::Missing { .. }
-                    | ResolverError::Symlink { .. }
-                    | ResolverError::NotAFile { .. },
-                ) => return Ok(()),
-                Err(error) => return Err(error),
-            };
-            let backup = match Author::of(&contents) {
-                Author::Us => &self.backup,
-                Author::Firezone => &self.firezones_backup,
-                Author::Somebody => return Ok(()),
+            let Some((contents, backup)) = self.left_over()? else {
+                break;
             };
             self.restore(&contents, backup)?;
             tracing::info!(file = %self.path.display(), "Restored what an earlier run had left changed");
         }
 
         Ok(())
+    }
+
+    /// A text by a program like us, and the backup of what it replaced.
+    fn left_over(&self) -> Result<Option<(Vec<u8>, &Path)>, ResolverError> {
+        let contents = match self.read() {
+            Ok(contents) => contents,
+            // We never write to those.
+            Err(
+                ResolverError::Missing { .. }
+                | ResolverError::Symlink { .. }
+                | ResolverError::NotAFile { .. },
+            ) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+
+        Ok(match Author::of(&contents) {
+            Author::Us => Some((contents, &self.backup)),
+            Author::Firezone => Some((contents, &self.firezones_backup)),
+            Author::Somebody => None,
+        })
+    }
+
+    /// Makes sure that no other run has charge of the file.
+    fn claim(&mut self) -> Result<(), ResolverError> {
+        if self.claim.is_some() {
+            return Ok(());
+        }
+        // A file of its own: the others are replaced now and then, and whoever may read them could lock them.
+        let path = with_suffix(&self.backup, ".lock");
+        let failed = ResolverError::file("lock", &path);
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&path);
+        let file = match file {
+            Ok(file) => file,
+            Err(error) => return Err(failed(error)),
+        };
+        match file.try_lock() {
+            Ok(()) => self.claim = Some(file),
+            Err(TryLockError::WouldBlock) => {
+                return Err(ResolverError::InUse {
+                    path: self.path.clone(),
+                });
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+
+        Ok(())
+    }
+
+    /// Lets others have the file once nothing in it is ours.
+    fn drop_idle_claim(&mut self) {
+        if self.written.is_none() {
+            self.claim = None;
+        }
     }
 
     /// What the file would say without us.
@@ -96,6 +166,14 @@ impl ResolvConfFile {
 
     /// Puts `wanted` into the file. What somebody else has written into it since the last time becomes the new backup.
     pub(super) fn apply(&mut self, wanted: &Wanted) -> Result<(), ResolverError> {
+        self.claim()?;
+        let applied = self.apply_claimed(wanted);
+        self.drop_idle_claim();
+
+        applied
+    }
+
+    fn apply_claimed(&mut self, wanted: &Wanted) -> Result<(), ResolverError> {
         for _ in 0..MAX_TRIES {
             let change = self.prepare(wanted)?;
             if self.replace(change)? {
@@ -117,7 +195,7 @@ impl ResolvConfFile {
             Author::Somebody => false,
         };
         if is_left_over {
-            self.recover()?;
+            self.restore_layers()?;
             contents = self.read()?;
         }
         let original = if Author::of(&contents) == Author::Somebody {
@@ -165,8 +243,16 @@ impl ResolvConfFile {
             Err(error) => return Err(error),
         }
         self.written = None;
+        self.drop_idle_claim();
 
         Ok(())
+    }
+
+    /// Ends as a killed process does.
+    #[cfg(test)]
+    pub(super) fn abandon(&mut self) {
+        self.written = None;
+        self.drop_idle_claim();
     }
 
     /// Whether the file holds what was written last, if there is anything to hold.

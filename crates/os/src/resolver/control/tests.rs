@@ -67,6 +67,7 @@ fn a_task_may_own_it() {
             resolver.changed().await
         });
         while !host.read("resolv.conf").contains("100.100.111.1") {
+            assert!(!task.is_finished(), "it failed");
             tokio::task::yield_now().await;
         }
         host.replace("resolv.conf", "nameserver 192.0.2.99\n");

@@ -132,6 +132,37 @@ fn what_a_killed_run_has_left_is_restored_and_never_backed_up() {
 }
 
 #[test]
+fn one_at_a_time_has_charge_of_the_file() {
+    let host = Host::new();
+    host.write("resolv.conf", ORIGINAL);
+
+    block_on(async {
+        let mut first = host.resolver(None).await.unwrap();
+        first.apply(&wanted(&["100.100.111.1"])).await.unwrap();
+        let ours = host.read("resolv.conf");
+        let mut second = host.resolver(Some(Method::ResolvConf)).await.unwrap();
+        HostResolver::recover(&host.paths).unwrap();
+        assert_eq!(host.read("resolv.conf"), ours, "its run hasn't ended");
+        let system = second.system().await.unwrap();
+        assert_eq!(system, Resolvers::parse(ORIGINAL.as_bytes()));
+        let refused = second.apply(&wanted(&["100.100.111.2"])).await;
+        assert!(matches!(refused, Err(ResolverError::InUse { .. })));
+        second.revert().await.unwrap();
+        assert_eq!(host.read("resolv.conf"), ours);
+
+        // The first one ends, in whichever way, and the second one follows.
+        first.revert().await.unwrap();
+        second.apply(&wanted(&["100.100.111.2"])).await.unwrap();
+        let refused = first.apply(&wanted(&["100.100.111.1"])).await;
+        assert!(matches!(refused, Err(ResolverError::InUse { .. })));
+        abandon(second);
+        first.apply(&wanted(&["100.100.111.1"])).await.unwrap();
+        assert_eq!(host.read("resolv.conf.before-connlib"), ORIGINAL);
+    });
+    assert_eq!(host.read("resolv.conf"), ORIGINAL);
+}
+
+#[test]
 fn what_firezone_has_left_is_restored_even_above_our_own() {
     let firezones = "# BEGIN Firezone DNS configuration\nnameserver 100.100.111.9\n";
     let host = Host::new();
@@ -146,7 +177,7 @@ fn what_firezone_has_left_is_restored_even_above_our_own() {
         resolver.apply(&wanted(&["100.100.111.1"])).await.unwrap();
         host.write("resolv.conf.before-firezone", host.read("resolv.conf"));
         host.write("resolv.conf", firezones);
-        std::mem::forget(resolver);
+        abandon(resolver);
         HostResolver::recover(&host.paths).unwrap();
         assert_eq!(host.read("resolv.conf"), ORIGINAL);
     });
@@ -282,5 +313,12 @@ fn what_is_no_regular_file_is_refused_with_its_name() {
 async fn crash(host: &Host) {
     let mut resolver = host.resolver(Some(Method::ResolvConf)).await.unwrap();
     resolver.apply(&wanted(&["100.100.111.1"])).await.unwrap();
-    std::mem::forget(resolver);
+    abandon(resolver);
+}
+
+fn abandon(mut resolver: HostResolver) {
+    let Control::ResolvConf(file) = &mut resolver.control else {
+        panic!("it sets something else");
+    };
+    file.abandon();
 }
