@@ -12,8 +12,9 @@ use tokio::time::timeout;
 use crate::exit::{Exit, Failure};
 use crate::ready::Ready;
 
-/// How long a role may take to say goodbye; it promises a second.
-const ENDS_WITHIN: Duration = Duration::from_secs(3);
+/// How long a role may take to end: a second for its goodbyes, six for the machine's resolver settings, which may wait for
+/// systemd-resolved, and two for the portal and for what can't be interrupted.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A role that runs, whichever it is.
 pub(crate) trait Running: Clone + Send + 'static {

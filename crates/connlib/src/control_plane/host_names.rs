@@ -5,15 +5,25 @@ use std::time::{Duration, SystemTime};
 
 use connlib_os::resolver::{HostResolver, Hosts, Method, Paths, ResolverError, Wanted};
 use connlib_tunnel::dns::Resolvers;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use crate::client::DnsControl;
-use crate::error::Error;
+use crate::error::{Error, Failed};
 
 /// How often to look whether the file of static names has changed.
 const LOOK_AT_HOSTS: Duration = Duration::from_secs(5);
+
+/// How often in a row what others have set is written over without a pause.
+const AT_ONCE: u32 = 3;
+
+/// The longest pause before what others have set is written over.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+
+/// Once they have been left alone for that long, others may be written over at once again.
+const CALM: Duration = Duration::from_secs(120);
 
 /// How long the last revert may take: systemd-resolved may be on its way down, too.
 const REVERT_WITHIN: Duration = Duration::from_secs(6);
@@ -64,24 +74,31 @@ impl HostNames {
             DnsControl::ResolvConf => Some(Method::ResolvConf),
             DnsControl::Off => Some(Method::Off),
         };
-        let host = HostResolver::new(method, interface, paths).await?;
-        tracing::debug!(method = %host.method(), "Resolver settings found");
+        let interface = interface.to_owned();
         let (wanted, receive_wanted) = watch::channel(None);
         let (send_heard, heard) = mpsc::channel(2);
-        let mut keeper = Keeper {
-            host,
-            hosts: Hosts::default(),
-            hosts_changed_at: None,
-            told: None,
-            heard: send_heard,
-        };
+        let started = on_a_thread(async move {
+            let host = HostResolver::new(method, &interface, paths).await?;
+            tracing::debug!(method = %host.method(), "Resolver settings found");
+            let mut keeper = Keeper {
+                host,
+                hosts: Hosts::default(),
+                hosts_changed_at: None,
+                told: None,
+                heard: send_heard,
+                is_refused: false,
+                persistence: Persistence::default(),
+            };
+            keeper.look_at_hosts();
+            let found = keeper.look().await;
 
-        keeper.look_at_hosts();
-        let found = keeper.look().await;
+            Ok::<_, Error>((keeper, found))
+        });
+        let (keeper, found) = started.await.map_err(|_| Failed::Crashed)??;
         let names = Self {
             wanted,
             heard,
-            task: tokio::spawn(keeper.run(receive_wanted)),
+            task: on_a_thread(keeper.run(receive_wanted)),
         };
 
         Ok((names, found))
@@ -111,19 +128,60 @@ impl HostNames {
     }
 }
 
+/// Runs a future on a thread of its own: it reads and writes files, which may have to wait for a disk.
+fn on_a_thread<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    let runtime = Handle::current();
+
+    spawn_blocking(move || runtime.block_on(work))
+}
+
 struct Keeper {
     host: HostResolver,
     hosts: Hosts,
     hosts_changed_at: Option<SystemTime>,
     told: Option<Resolvers>,
     heard: mpsc::Sender<Heard>,
+    /// Whether another client has charge of the settings.
+    is_refused: bool,
+    persistence: Persistence,
+}
+
+/// How eagerly what others have set is written over: two that write over each other at once do nothing else any more.
+#[derive(Debug, Default)]
+struct Persistence {
+    in_a_row: u32,
+    latest_at: Option<Instant>,
+}
+
+impl Persistence {
+    /// How long to wait now that others have set something.
+    fn pause(&mut self, now: Instant) -> Duration {
+        let is_calm = |latest: Instant| now.saturating_duration_since(latest) >= CALM;
+        if self.latest_at.replace(now).is_none_or(is_calm) {
+            self.in_a_row = 0;
+        }
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        let Some(doublings) = self.in_a_row.checked_sub(AT_ONCE + 1) else {
+            return Duration::ZERO;
+        };
+
+        Duration::from_secs(1_u64.checked_shl(doublings).unwrap_or(u64::MAX)).min(MAX_PAUSE)
+    }
 }
 
 impl Keeper {
     async fn run(mut self, mut wanted: watch::Receiver<Option<Wanted>>) {
         let mut look = interval(LOOK_AT_HOSTS);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // When to write over what others have set.
+        let mut again_at = None;
         loop {
+            let again = async {
+                match again_at {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 changed = self.host.changed() => {
                     if let Err(error) = changed {
@@ -131,6 +189,13 @@ impl Keeper {
                         break;
                     }
                     self.tell().await;
+                    if again_at.is_none() {
+                        let now = Instant::now();
+                        again_at = Some(now + self.persistence.pause(now));
+                    }
+                }
+                () = again => {
+                    again_at = None;
                     let again = wanted.borrow().clone();
                     self.apply(again).await;
                 }
@@ -144,6 +209,10 @@ impl Keeper {
                 _ = look.tick() => {
                     if self.look_at_hosts() {
                         self.tell().await;
+                    }
+                    if self.is_refused {
+                        let again = wanted.borrow().clone();
+                        self.apply(again).await;
                     }
                 }
             }
@@ -201,8 +270,15 @@ impl Keeper {
             wanted.search = None;
             applied = self.host.apply(&wanted).await;
         }
+        let was_refused = std::mem::take(&mut self.is_refused);
         match applied {
             Ok(()) => self.host.flush().await,
+            Err(error @ ResolverError::InUse { .. }) => {
+                self.is_refused = true;
+                if !was_refused {
+                    tracing::warn!(%error, "Programs here don't ask us for names yet");
+                }
+            }
             Err(error) => tracing::warn!(%error, "Programs here don't ask us for names"),
         }
         let _ = self.heard.send(Heard::Applied).await;
@@ -222,5 +298,61 @@ impl Keeper {
         }
 
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_writes_over_us_again_and_again_is_written_over_less_and_less() {
+        let mut persistence = Persistence::default();
+        let mut now = Instant::now();
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            let pause = persistence.pause(now);
+            pauses.push(pause.as_secs());
+            // They need no longer than a burst takes.
+            now += pause + Duration::from_millis(100);
+        }
+        assert_eq!(pauses, [0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
+
+        assert_eq!(persistence.pause(now + CALM), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn who_comes_second_waits_for_the_end_of_the_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("resolv.conf");
+        let read = || std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, "nameserver 192.0.2.1\n").unwrap();
+        let config = HostNamesConfig {
+            control: DnsControl::ResolvConf,
+            resolv_conf: Some(file.clone()),
+        };
+        let wanted = |server: &str| Wanted {
+            servers: vec![server.parse().unwrap()],
+            search: None,
+        };
+        let (mut first, _) = HostNames::start(config.clone(), "first").await.unwrap();
+        first.want(wanted("100.100.111.1"));
+        assert!(matches!(first.next().await, Heard::Applied));
+        let (mut second, found) = HostNames::start(config, "second").await.unwrap();
+        assert_eq!(found.unwrap().servers, ["192.0.2.1:53".parse().unwrap()]);
+        second.want(wanted("100.100.111.2"));
+        assert!(matches!(second.next().await, Heard::Applied));
+        assert!(read().contains("100.100.111.1"));
+
+        first.stop().await;
+        tokio::time::pause();
+        tokio::time::advance(LOOK_AT_HOSTS).await;
+        tokio::time::resume();
+        while !read().contains("100.100.111.2") {
+            let heard = timeout(LOOK_AT_HOSTS * 4, second.next()).await;
+            heard.expect("the second one goes on waiting");
+        }
+        second.stop().await;
+        assert_eq!(read(), "nameserver 192.0.2.1\n");
     }
 }
