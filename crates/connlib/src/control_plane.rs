@@ -54,6 +54,9 @@ const TUN_NAME: &str = "tun-firezone";
 /// How long a proper end of the portal's connection may take.
 const PART_WITHIN: Duration = Duration::from_secs(1);
 
+/// How long threads that can't be interrupted are waited for at the end (client.md §13).
+const END_WITHIN: Duration = Duration::from_secs(1);
+
 /// What a client or gateway is told before it starts.
 #[derive(Default)]
 pub(crate) struct NodeConfig {
@@ -161,7 +164,7 @@ pub(crate) fn start<R: Role>(config: NodeConfig) -> Result<Handle, Error> {
         reports: VecDeque::new(),
     };
     progress.run_on_thread(R::CONTROL_THREAD, move || {
-        runtime.block_on(async move {
+        run_to_end(runtime, async move {
             let connection = tokio::spawn(connection.run(clock));
             let result = plane.run(uplink, status, key, host_names).await;
             // Its channels are closed by now; it only has to say so to the portal.
@@ -461,6 +464,15 @@ pub(crate) fn runtime() -> Result<Runtime, Error> {
         .map_err(Error::resource("a runtime"))
 }
 
+/// Runs a future to its end. What it has begun that blocks a thread is not waited for much longer: libc may look for a name for
+/// a minute.
+pub(crate) fn run_to_end<T>(runtime: Runtime, future: impl Future<Output = T>) -> T {
+    let result = runtime.block_on(future);
+    runtime.shutdown_timeout(END_WITHIN);
+
+    result
+}
+
 /// Fresh entropy.
 pub(crate) fn seed() -> Result<[u8; 32], Error> {
     connlib_os::random::seed().map_err(|source| {
@@ -477,4 +489,26 @@ pub(crate) fn host_name() -> Option<String> {
     let name = name.trim();
 
     (!name.is_empty()).then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_is_stuck_does_not_keep_a_role_from_ending() {
+        let (let_go, stuck) = std::sync::mpsc::channel::<()>();
+        let (ended, end) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let work = async {
+                drop(tokio::task::spawn_blocking(move || stuck.recv()));
+                tokio::task::yield_now().await;
+            };
+            run_to_end(runtime().unwrap(), work);
+            ended.send(()).unwrap();
+        });
+
+        assert!(end.recv_timeout(END_WITHIN * 10).is_ok());
+        drop(let_go);
+    }
 }

@@ -15,7 +15,7 @@ use connlib_wire::secret::Secret;
 use serde_json::value::to_raw_value;
 use tokio::sync::mpsc;
 
-use crate::control_plane::{host_name, runtime, seed};
+use crate::control_plane::{host_name, run_to_end, runtime, seed};
 use crate::data_plane::{RelayHandle, RelaySockets, spawn_relay};
 use crate::error::{Error, Misconfigured};
 use crate::handle::{Answer, Control, Handle, Request, pair};
@@ -233,7 +233,7 @@ impl RelayBuilder {
             health,
         };
         progress.run_on_thread("relay control", move || {
-            runtime.block_on(plane.run(clock, uplink, status))
+            run_to_end(runtime, plane.run(clock, uplink, status))
         })?;
 
         Ok(Relay { handle })
