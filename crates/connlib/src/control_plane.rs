@@ -255,7 +255,7 @@ impl<R: Role> ControlPlane<R> {
                 heard = names.next() => match heard {
                     Heard::Resolvers(found) => self.handle_resolvers(found).await,
                     Heard::Applied => {
-                        self.is_ready();
+                        self.note_ready();
                         Ok(())
                     }
                 },
@@ -281,7 +281,12 @@ impl<R: Role> ControlPlane<R> {
         // Goodbyes leave while the routes are still there.
         let stopped = self.node.order(Order::Stop).await;
         if stopped.is_ok() {
-            while self.outputs.recv().await.is_some() {}
+            while let Some(output) = self.outputs.recv().await {
+                // Programs may know these addresses already.
+                if let Output::Event(event) = output {
+                    self.keep_names(&event);
+                }
+            }
         }
         names.stop().await;
         self.interface.tear_down().await;
@@ -307,10 +312,7 @@ impl<R: Role> ControlPlane<R> {
                         self.order(Order::Tun(device)).await?;
                     }
                 }
-                let records = R::assigned_names(&event);
-                if let Some(keep) = self.keep_names.as_mut().filter(|_| !records.is_empty()) {
-                    keep(records);
-                }
+                self.keep_names(&event);
                 if let Some(servers) = R::https_servers(&event) {
                     self.exchanges.get_ready_for(servers);
                 }
@@ -323,8 +325,16 @@ impl<R: Role> ControlPlane<R> {
         Ok(())
     }
 
-    /// Packets go where they should, and programs ask us for names.
-    fn is_ready(&self) {
+    /// Hands names that were given addresses to whoever keeps them.
+    fn keep_names(&mut self, event: &<R::Core as Core>::Event) {
+        let records = R::assigned_names(event);
+        if let Some(keep) = self.keep_names.as_mut().filter(|_| !records.is_empty()) {
+            keep(records);
+        }
+    }
+
+    /// Packets go where they should, and programs ask us for names: that is to be known.
+    fn note_ready(&self) {
         if !self.control.progress.is_ready() {
             tracing::info!(interface = %self.interface.name(), "Ready");
             self.control.progress.set_ready();
