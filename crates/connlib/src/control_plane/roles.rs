@@ -102,10 +102,15 @@ impl Role for OfClient {
     }
 
     fn restore_names(core: &mut Client, records: &[NameRecord]) {
+        let mut left_out = 0_usize;
         for record in records {
             if let Err(error) = core.restore_name(record) {
-                tracing::info!(%error, "A name of an earlier run is left out");
+                tracing::debug!(%error, "A name of an earlier run is left out");
+                left_out += 1;
             }
+        }
+        if left_out > 0 {
+            tracing::info!(count = left_out, "Names of an earlier run are left out");
         }
     }
 
