@@ -2,11 +2,12 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use connlib::client::DnsControl;
 use connlib::{Client, Gateway, Relay, Secret, status};
+use connlib_os::resolver::{HostResolver, Paths};
 
 use crate::args::{ClientArgs, DeviceArgs, GatewayArgs, PeerArgs, RelayArgs};
 use crate::duration::Span;
@@ -49,6 +50,8 @@ pub(crate) fn client(args: &ClientArgs, environment: &Environment) -> Result<(),
     }
     let api_url = peer.required_api_url()?.to_owned();
     let (peer, ready) = peer.begin(environment)?;
+    // Before anything that may fail: this machine has no names until it is done (client.md §13).
+    recover(device.resolv_conf.as_deref());
 
     let mut builder = Client::builder()
         .api_url(api_url)
@@ -81,6 +84,17 @@ pub(crate) fn client(args: &ClientArgs, environment: &Environment) -> Result<(),
     }
 
     run::until_stopped(builder.start()?, ready)
+}
+
+/// Takes back what a killed client has left in the machine's resolver settings.
+fn recover(resolv_conf: Option<&Path>) {
+    let mut paths = Paths::default();
+    if let Some(path) = resolv_conf {
+        paths.resolv_conf = path.to_owned();
+    }
+    if let Err(error) = HostResolver::recover(&paths) {
+        tracing::warn!(%error, "What a killed client may have left in the resolver settings is still there");
+    }
 }
 
 /// Runs a gateway until it is told to stop.

@@ -279,6 +279,36 @@ fn a_token_file_that_is_missing_or_open_to_others_is_exit_3_and_told_by_name() {
 }
 
 #[test]
+fn a_client_that_can_not_start_takes_back_what_a_killed_one_has_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("resolv.conf");
+    let original = "nameserver 192.0.2.1\n";
+    let left = "# BEGIN connlib DNS configuration\nnameserver 100.100.111.1\n\
+                # END connlib DNS configuration\n";
+    fs::write(&file, left).unwrap();
+    fs::write(
+        directory.path().join("resolv.conf.before-connlib"),
+        original,
+    )
+    .unwrap();
+
+    let (code, message) = verdict(
+        &connlib(&[
+            "client",
+            "--api-url=ws://127.0.0.1:1/",
+            "--token-file=/nonexistent",
+            "--resolv-conf=resolv.conf",
+        ])
+        .current_dir(directory.path())
+        .output()
+        .unwrap(),
+    );
+
+    assert_eq!(code, 3, "{message}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), original);
+}
+
+#[test]
 fn no_token_at_all_is_exit_3() {
     for role in ["client", "gateway"] {
         let (code, message) = verdict(&run(&[role, "--api-url", NOBODY, "--id", "test"]));
