@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use connlib_portal::model::Address;
-use connlib_portal::topology::Topology;
+use connlib_portal::topology::{ResourceEntry, Topology};
+use connlib_wire::portal::resource::{Filter, IpStack};
 
-use super::plan::RESOURCE;
+use super::plan::{RESOURCE, RESOURCE_HTTP};
 use crate::exit::{Exit, Failure};
 
 /// The topology, and the actor and the site in it that the demo's programs are.
@@ -57,7 +58,8 @@ impl Roles {
     ///
     /// # Errors
     ///
-    /// Exit 2: the file can't be read or is wrong, no cidr resource in it covers the demo's host, or nobody may use it.
+    /// Exit 2: the file can't be read or is wrong, no cidr resource in it covers the demo's host, nobody may use it, or there are dns
+    /// resources and none of them lets the demo fetch anything.
     pub(crate) fn read(file: Option<&Path>) -> Result<Self, Failure> {
         let Some(path) = file else {
             return Self::of(TOPOLOGY.into(), "the demo's topology");
@@ -119,13 +121,31 @@ impl Roles {
                 .iter()
                 .any(|policy| policy.resource == *name && actor.groups.contains(&policy.group))
         };
-        let domain = topology.resources.iter().find_map(|resource| {
+        let mut domains = topology.resources.iter().filter_map(|resource| {
             let is_there = resource.sites.contains(site) && of_actor(&resource.name);
             match &resource.address {
-                Address::Dns { pattern, .. } if is_there => Some(matching(pattern)),
+                Address::Dns { pattern, ip_stack } if is_there => {
+                    Some((resource, pattern, *ip_stack))
+                }
                 Address::Dns { .. } | Address::Cidr(_) | Address::Internet => None,
             }
         });
+        let first = domains.clone().next();
+        let can_be_fetched = |(resource, _, ip_stack): &(&ResourceEntry, _, _)| {
+            *ip_stack != IpStack::Ipv6Only && lets_through(&resource.filters)
+        };
+        let domain = match (domains.find(can_be_fetched), first) {
+            (Some((_, pattern, _)), _) => Some(matching(pattern)),
+            (None, None) => None,
+            (None, Some((resource, ..))) => {
+                return Err(wrong(format!(
+                    "the demo fetches by IPv4 from TCP port {}, which no dns resource lets it do, such as `{}`; change \
+                     the `ip_stack` or the `filters` of one",
+                    RESOURCE_HTTP.port(),
+                    resource.name
+                )));
+            }
+        };
 
         Ok(Self {
             domain,
@@ -135,6 +155,17 @@ impl Roles {
             text,
         })
     }
+}
+
+/// Whether the demo's fetches pass.
+fn lets_through(filters: &[Filter]) -> bool {
+    filters.is_empty()
+        || filters.iter().any(|filter| match filter {
+            Filter::Tcp(ports) => {
+                (ports.port_range_start..=ports.port_range_end).contains(&RESOURCE_HTTP.port())
+            }
+            Filter::Udp(_) | Filter::Icmp | _ => false,
+        })
 }
 
 /// A name that a pattern matches.
@@ -179,6 +210,33 @@ mod tests {
         }
         let without = TOPOLOGY.replace("wiki.corp.test", "10.9.0.0/16");
         assert_eq!(Roles::of(without, "x.toml").unwrap().domain, None);
+    }
+
+    #[test]
+    fn a_name_is_taken_that_something_can_be_fetched_from() {
+        let with = |filters: &str| {
+            TOPOLOGY.replace(
+                "address = \"wiki.corp.test\"\n",
+                &format!("address = \"wiki.corp.test\"\n{filters}\n"),
+            )
+        };
+        let other = "[[resource]]\nname = \"other\"\naddress = \"other.corp.test\"\nsites = [\"office\"]\n\
+                     filters = [\"icmp\", \"tcp/80-443\"]\nip_stack = \"ipv4_only\"\n\
+                     [[policy]]\ngroup = \"staff\"\nresource = \"other\"\n";
+        for unfit in [
+            "ip_stack = \"ipv6_only\"",
+            "filters = [\"udp/80\", \"icmp\", \"tcp/81-90\"]",
+        ] {
+            let text = with(unfit);
+            let failure = Roles::of(text.clone(), "x.toml").unwrap_err();
+            assert_eq!(failure.exit, Exit::WrongUse);
+            assert!(failure.to_string().contains("such as `wiki`"), "{failure}");
+
+            let roles = Roles::of(text + other, "x.toml").unwrap();
+            assert_eq!(roles.domain.as_deref(), Some("other.corp.test"));
+        }
+        let roles = Roles::of(with("filters = [\"tcp/80\"]") + other, "x.toml").unwrap();
+        assert_eq!(roles.domain.as_deref(), Some("wiki.corp.test"));
     }
 
     #[test]
