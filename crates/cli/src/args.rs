@@ -137,7 +137,8 @@ pub(crate) struct DeviceArgs {
     /// The tunnel's interface [default: tun-firezone]
     #[arg(long, value_name = "NAME")]
     pub(crate) tun: Option<String>,
-    /// The file that says which name servers to ask [default: /etc/resolv.conf]
+    /// The file that says which name servers to ask; a client may rewrite it while it runs (`--dns`), and leaves what was in it
+    /// in a copy beside it [default: /etc/resolv.conf]
     #[arg(long, value_name = "FILE")]
     pub(crate) resolv_conf: Option<String>,
 }
