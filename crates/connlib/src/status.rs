@@ -13,12 +13,15 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader as AsyncBufR
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::error::{Error, OsRefused};
 
 /// How long either side waits for the other.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long to wait after a connection could not be taken: most likely there are too many files open.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The longest question.
 const MAX_QUESTION: u64 = 4_096;
@@ -164,8 +167,27 @@ fn listen(path: &Path) -> std::io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn serve(listener: UnixListener, questions: mpsc::Sender<Question>) {
-    while let Ok((stream, _)) = listener.accept().await {
+/// Where connections come from.
+trait Listen {
+    fn next(&self) -> impl Future<Output = std::io::Result<UnixStream>> + Send;
+}
+
+impl Listen for UnixListener {
+    async fn next(&self) -> std::io::Result<UnixStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+async fn serve(listener: impl Listen, questions: mpsc::Sender<Question>) {
+    loop {
+        let stream = match listener.next().await {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "A question can't be taken");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
         let questions = questions.clone();
         tokio::spawn(async move {
             if let Err(error) = answer(stream, &questions).await {
@@ -200,4 +222,54 @@ async fn answer(stream: UnixStream, questions: &mpsc::Sender<Question>) -> std::
     };
 
     write.write_all(format!("{answer}\n").as_bytes()).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    /// One that has no room for connections at first.
+    struct Full {
+        failures: Mutex<u32>,
+        connections: Mutex<Vec<UnixStream>>,
+    }
+
+    impl Listen for Full {
+        async fn next(&self) -> std::io::Result<UnixStream> {
+            let failures = *self.failures.lock().unwrap();
+            if failures > 0 {
+                *self.failures.lock().unwrap() -= 1;
+                return Err(std::io::Error::from_raw_os_error(libc::EMFILE));
+            }
+            let next = self.connections.lock().unwrap().pop();
+            match next {
+                Some(stream) => Ok(stream),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn questions_are_taken_again_once_there_is_room_for_them() {
+        let (mut asking, asked) = UnixStream::pair().unwrap();
+        let (sender, mut questions) = mpsc::channel(QUESTIONS);
+        let listener = Full {
+            failures: Mutex::new(3),
+            connections: Mutex::new(vec![asked]),
+        };
+        let before = tokio::time::Instant::now();
+        tokio::spawn(serve(listener, sender));
+
+        asking.write_all(b"{\"verb\":\"status\"}\n").await.unwrap();
+        let question = questions.recv().await.unwrap();
+        question.send("well".into()).unwrap();
+        let mut answer = String::new();
+        asking.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "\"well\"\n");
+        assert!(before.elapsed() >= PAUSE * 3, "it doesn't spin");
+    }
 }

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::error::{Error, OsRefused};
 
 /// How long a client may take to ask.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long to wait after a connection could not be taken: most likely there are too many files open.
+const PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) struct Health {
     listener: TcpListener,
@@ -34,12 +37,16 @@ impl Health {
         let Some(health) = health else {
             return std::future::pending().await;
         };
-        if let Ok((stream, _)) = health.listener.accept().await {
-            tokio::spawn(async move {
+        match health.listener.accept().await {
+            Ok((stream, _)) => drop(tokio::spawn(async move {
                 if let Err(error) = timeout(PATIENCE, answer(stream, is_ready)).await {
                     tracing::debug!(%error, "A health check took too long");
                 }
-            });
+            })),
+            Err(error) => {
+                tracing::debug!(%error, "A health check can't be taken");
+                sleep(PAUSE).await;
+            }
         }
     }
 }
