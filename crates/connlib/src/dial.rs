@@ -36,13 +36,29 @@ pub(crate) enum DialError {
 /// How long one address may take (portal-protocol.md §3.1).
 pub(crate) const TCP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Tries all addresses at once: a host may advertise one that is dead. `mark` is the connection's firewall mark.
+/// How many addresses of each IP version are tried: an answer can name thousands, and each try is a socket.
+const MAX_PER_VERSION: usize = 8;
+
+/// The first few addresses of each IP version.
+pub(crate) fn few<A>(
+    addrs: impl IntoIterator<Item = A>,
+    is_ipv4: fn(&A) -> bool,
+) -> impl Iterator<Item = A> {
+    let (mut v4, mut v6) = (0, 0);
+    addrs.into_iter().filter(move |addr| {
+        let count = if is_ipv4(addr) { &mut v4 } else { &mut v6 };
+        *count += 1;
+        *count <= MAX_PER_VERSION
+    })
+}
+
+/// Tries a [few] addresses at once: a host may advertise one that is dead. `mark` is the connection's firewall mark.
 pub(crate) async fn connect_any(
     addrs: &[SocketAddr],
     mark: Option<u32>,
 ) -> Result<TcpStream, DialError> {
     let mut attempts = JoinSet::new();
-    for &addr in addrs {
+    for addr in few(addrs.iter().copied(), SocketAddr::is_ipv4) {
         attempts.spawn(connect(addr, mark));
     }
 
@@ -110,6 +126,24 @@ mod tests {
         let stream = connect_any(&[dead, alive], None).await.unwrap();
 
         assert_eq!(stream.peer_addr().unwrap(), alive);
+    }
+
+    #[tokio::test]
+    async fn a_few_addresses_of_each_version_are_tried_and_no_more() {
+        let listener = TcpListener::bind(ANY).await.unwrap();
+        let alive = listener.local_addr().unwrap();
+        let v6 = TcpListener::bind("[::1]:0").await.unwrap();
+        let alive_v6 = v6.local_addr().unwrap();
+        let mut addrs = vec![closed_port().await; 8];
+
+        addrs.push(alive);
+        assert!(connect_any(&addrs, None).await.is_err());
+        addrs.push(alive_v6);
+        let stream = connect_any(&addrs, None).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), alive_v6);
+        addrs.swap(0, 8);
+        addrs.truncate(9);
+        assert!(connect_any(&addrs, None).await.is_ok());
     }
 
     #[tokio::test]

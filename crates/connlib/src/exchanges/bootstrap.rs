@@ -1,11 +1,11 @@
 //! The addresses of hosts that are reached out of the tunnel: the portal, and name servers that have names.
 //!
-//! The system's servers are asked and never those of the portal: to reach the portal, such a name may be needed. Nor is the
-//! system's own resolver, because what it asks may be us.
+//! The system's servers are asked and never those of the portal: to reach the portal, such a name may be needed. The system's own
+//! resolver is asked only while no servers are known, because what it asks may be us.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,17 +13,30 @@ use connlib_tunnel::dns::{Carrier, ExchangeError};
 use connlib_wire::dns::{Answer, Name, Query, Rcode, RecordType};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tokio::net::lookup_host;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::udp::Sockets;
 use super::{lock, stream};
+use crate::dial::few;
 
 /// Resolves names, and remembers the addresses.
 pub(crate) struct Bootstrap {
     mark: Option<u32>,
     udp: Arc<Sockets>,
     state: Mutex<State>,
+    /// Tells that whom to ask, or the way there, has changed; sent under the lock of the state.
+    changed: watch::Sender<()>,
+}
+
+/// Somebody tries to reach a host. Unless that [succeeds](Self::succeed) its addresses are looked up anew the next time.
+#[must_use = "dropping it forgets the host"]
+pub(crate) struct Trial<'a> {
+    bootstrap: &'a Bootstrap,
+    host: &'a str,
+    is_over: bool,
 }
 
 #[derive(Default)]
@@ -58,22 +71,36 @@ const GRACE: Duration = Duration::from_millis(200);
 /// The shortest and the longest time that addresses are kept, in seconds.
 const KEEP: (u32, u32) = (30, 3_600);
 
+/// Where the client listens for the programs of its machine (client.md §0): nobody there knows more than we do.
+const SENTINELS: [IpNet; 2] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(100, 100, 111, 0), 24)),
+    IpNet::V6(Ipv6Net::new_assert(
+        Ipv6Addr::new(0xfd00, 0x2021, 0x1111, 0x8000, 0x100, 0x100, 0x111, 0),
+        120,
+    )),
+];
+
 impl Bootstrap {
     pub(super) fn new(mark: Option<u32>, udp: Arc<Sockets>) -> Self {
         Self {
             mark,
             udp,
             state: Mutex::default(),
+            changed: watch::Sender::default(),
         }
     }
 
+    /// Our own addresses among the servers, which a killed client may have left, are not asked.
     pub(super) fn set_servers(&self, servers: &[SocketAddr]) {
+        let is_ours = |server: &&SocketAddr| SENTINELS.iter().any(|net| net.contains(&server.ip()));
+        let servers: Vec<_> = servers.iter().filter(|it| !is_ours(it)).copied().collect();
         let mut state = lock(&self.state);
         if state.servers != servers {
             *state = State {
-                servers: servers.to_vec(),
+                servers,
                 known: BTreeMap::new(),
             };
+            self.changed.send_replace(());
         }
     }
 
@@ -82,32 +109,73 @@ impl Bootstrap {
         !lock(&self.state).servers.is_empty()
     }
 
-    /// Forgets addresses: on another network there may be others.
+    /// Forgets addresses, and asks anew for those that are being looked for: on another network there may be others.
     pub(super) fn reset(&self) {
-        lock(&self.state).known.clear();
+        let mut state = lock(&self.state);
+        state.known.clear();
+        self.changed.send_replace(());
     }
 
-    /// Finds the addresses of a host, at least one.
+    /// Begins to try what [`resolve`](Self::resolve) says about a host.
+    pub(crate) fn trial<'a>(&'a self, host: &'a str) -> Trial<'a> {
+        Trial {
+            bootstrap: self,
+            host,
+            is_over: false,
+        }
+    }
+
+    /// Finds a few addresses of a host, at least one. When whom to ask changes meanwhile, it begins anew.
     pub(crate) async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ExchangeError> {
-        let servers = {
-            let state = lock(&self.state);
-            let known = state.known.get(host);
-            if let Some(known) = known.filter(|known| known.until > Instant::now()) {
-                return Ok(known.ips.clone());
+        let mut changes = self.changed.subscribe();
+        loop {
+            let servers = {
+                let state = lock(&self.state);
+                changes.mark_unchanged();
+                let known = state.known.get(host);
+                if let Some(known) = known.filter(|known| known.until > Instant::now()) {
+                    return Ok(known.ips.clone());
+                }
+                state.servers.clone()
+            };
+            let found = tokio::select! {
+                biased;
+                _ = changes.changed() => continue,
+                found = self.look_up(host, &servers) => found?,
+            };
+
+            let ips: Vec<_> = few(found.ips.keys().copied(), IpAddr::is_ipv4).collect();
+            let (shortest, longest) = KEEP;
+            let ttl = found.ips.into_values().min().unwrap_or_default();
+            let ttl = ttl.clamp(shortest, longest);
+            let now = Instant::now();
+            let known = Known {
+                ips: ips.clone(),
+                until: now + Duration::from_secs(ttl.into()),
+            };
+            let mut state = lock(&self.state);
+            if changes.has_changed().is_ok_and(|has_changed| has_changed) {
+                continue;
             }
-            state.servers.clone()
-        };
+            state.known.retain(|_, known| known.until > now);
+            state.known.insert(host.to_owned(), known);
+
+            return Ok(ips);
+        }
+    }
+
+    /// Asks for the addresses of a host, and fails without any.
+    async fn look_up(&self, host: &str, servers: &[SocketAddr]) -> Result<Found, ExchangeError> {
         let failed = |cause: &dyn std::fmt::Display| {
             ExchangeError::Failed(format!("the name {host} can't be resolved: {cause}"))
         };
-
         let found = if servers.is_empty() {
             self.ask_system(host)
                 .await
                 .map_err(|error| failed(&error))?
         } else {
             let name = Name::parse(host).map_err(|error| failed(&error))?;
-            self.ask_all(&servers, &name).await
+            self.ask_all(servers, &name).await
         };
         if found.ips.is_empty() {
             return Err(if found.is_denied {
@@ -116,23 +184,8 @@ impl Bootstrap {
                 failed(&found.complaint.as_deref().unwrap_or("it has no addresses"))
             });
         }
-        let ips: Vec<_> = found.ips.keys().copied().collect();
-        let (shortest, longest) = KEEP;
-        let ttl = found.ips.into_values().min().unwrap_or_default();
-        let ttl = ttl.clamp(shortest, longest);
-        let now = Instant::now();
-        let known = Known {
-            ips: ips.clone(),
-            until: now + Duration::from_secs(ttl.into()),
-        };
-        let mut state = lock(&self.state);
-        state.known.retain(|_, known| known.until > now);
-        // Others may have become the system's meanwhile.
-        if state.servers == servers {
-            state.known.insert(host.to_owned(), known);
-        }
 
-        Ok(ips)
+        Ok(found)
     }
 
     async fn ask_all(&self, servers: &[SocketAddr], name: &Name) -> Found {
@@ -227,5 +280,20 @@ impl Bootstrap {
             ips: addrs.map(|addr| (addr.ip(), shortest)).collect(),
             ..Found::default()
         })
+    }
+}
+
+impl Trial<'_> {
+    /// The host was reached.
+    pub(crate) fn succeed(mut self) {
+        self.is_over = true;
+    }
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            lock(&self.bootstrap.state).known.remove(self.host);
+        }
     }
 }

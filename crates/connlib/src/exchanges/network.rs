@@ -84,6 +84,7 @@ impl Network {
             let host = bare(host);
             let name = ServerName::try_from(host.to_owned())
                 .map_err(|_| ExchangeError::Failed(format!("{host} is no name of a host")))?;
+            let trial = self.bootstrap.trial(host);
             let ips = match host.parse::<IpAddr>() {
                 Ok(ip) => vec![ip],
                 Err(_) => self.bootstrap.resolve(host).await?,
@@ -96,7 +97,10 @@ impl Network {
             };
 
             let stream = connector.connect(name, stream).await;
-            stream.map_err(|error| no_tls(host, port, &error))
+            let stream = stream.map_err(|error| no_tls(host, port, &error))?;
+            trial.succeed();
+
+            Ok(stream)
         };
 
         timeout(OPEN_TIMEOUT, opening).await.unwrap_or_else(|_| {

@@ -1,7 +1,7 @@
 //! Exchanges with servers of a few lines, on real sockets.
 
 mod authority;
-mod bootstrap;
+pub(crate) mod bootstrap;
 mod https;
 mod limits;
 mod real;

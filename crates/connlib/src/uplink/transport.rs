@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -125,6 +125,8 @@ pub(super) struct Dialer {
     mark: Option<u32>,
     /// Resolves the portal's name without the system, which may ask us, who may need the portal for the answer.
     bootstrap: Option<Arc<Bootstrap>>,
+    /// The machine's static names.
+    hosts: PathBuf,
 }
 
 impl Dialer {
@@ -140,12 +142,23 @@ impl Dialer {
             tls: TlsConnector::from(Arc::new(config)),
             mark,
             bootstrap,
+            hosts: "/etc/hosts".into(),
         })
     }
 
-    /// Opens a connection; addresses are looked up anew each time, because after a change of networks the host may have
-    /// others.
+    /// Opens a connection. Addresses from the system's servers are kept for as long as those allow, unless the network changes
+    /// or a dial fails; others are looked up anew each time.
     pub(super) async fn dial(&self, url: &PortalUrl) -> Result<Opened, ConnectError> {
+        let trial = self.bootstrap.as_ref().map(|it| it.trial(url.host()));
+        let opened = self.open(url).await?;
+        if let Some(trial) = trial {
+            trial.succeed();
+        }
+
+        Ok(opened)
+    }
+
+    async fn open(&self, url: &PortalUrl) -> Result<Opened, ConnectError> {
         let addrs = self.resolve(url).await?;
         let tcp = connect_any(&addrs, self.mark).await?;
         let ends = Ends {
@@ -204,7 +217,7 @@ impl Dialer {
     /// What static names and the system's servers say; the system knows other ways, so that it is asked when they don't.
     async fn resolve_without_system(&self, name: &str) -> Option<Vec<IpAddr>> {
         let bootstrap = self.bootstrap.as_ref().filter(|it| it.has_servers())?;
-        let hosts = Hosts::read("/etc/hosts").unwrap_or_default();
+        let hosts = Hosts::read(&self.hosts).unwrap_or_default();
         let known = hosts.addresses(name);
         if !known.is_empty() {
             return Some(known.to_vec());
@@ -277,7 +290,14 @@ fn server_name(url: &PortalUrl) -> Option<ServerName<'static>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use tempfile::{NamedTempFile, TempPath};
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::exchanges::Exchanges;
+    use crate::exchanges::tests::bootstrap::Resolver;
 
     #[test]
     fn a_connection_has_moved_when_another_would_leave_from_elsewhere() {
@@ -304,5 +324,74 @@ mod tests {
             let url = PortalUrl::parse(url).unwrap();
             assert_eq!(server_name(&url).unwrap().to_str(), name);
         }
+    }
+
+    #[tokio::test]
+    async fn the_portal_is_found_by_static_names_then_the_systems_servers_then_the_system() {
+        const PORTAL: &str = "portal.test";
+
+        let resolver = Resolver::new(PORTAL, &["192.0.2.1", "2001:db8::1"]).await;
+        let (_exchanges, mut dialer, hosts) = dialer(&[resolver.addr]);
+        fs::write(&hosts, "192.0.2.7 static.test\n").unwrap();
+        dialer.hosts = hosts.to_path_buf();
+        for (name, addrs, asked) in [
+            ("static.test", &["192.0.2.7:80"][..], 0),
+            (PORTAL, &["192.0.2.1:80", "[2001:db8::1]:80"], 2),
+        ] {
+            let url = PortalUrl::parse(&format!("ws://{name}:80")).unwrap();
+            let found = dialer.resolve(&url).await.unwrap();
+
+            let addrs: Vec<SocketAddr> = addrs.iter().map(|addr| addr.parse().unwrap()).collect();
+            assert_eq!(found, addrs);
+            assert_eq!(resolver.asked(), asked);
+        }
+
+        // The servers deny it, and the file has it no more.
+        let url = PortalUrl::parse("ws://localhost/").unwrap();
+        let found = dialer.resolve(&url).await.unwrap();
+        assert!(found.iter().all(|addr| addr.ip().is_loopback()));
+        assert_eq!(resolver.asked(), 4);
+    }
+
+    #[tokio::test]
+    async fn without_servers_the_system_finds_the_portal() {
+        let (_exchanges, mut dialer, hosts) = dialer(&[]);
+        fs::write(&hosts, "192.0.2.7 localhost\n").unwrap();
+        dialer.hosts = hosts.to_path_buf();
+        let url = PortalUrl::parse("ws://localhost/").unwrap();
+
+        let found = dialer.resolve(&url).await.unwrap();
+        assert!(found.iter().all(|addr| addr.ip().is_loopback()));
+    }
+
+    #[tokio::test]
+    async fn a_portal_that_was_not_reached_is_looked_for_anew() {
+        const PORTAL: &str = "portal.test";
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let resolver = Resolver::new(PORTAL, &["127.0.0.1"]).await;
+        let (_exchanges, dialer, _hosts) = dialer(&[resolver.addr]);
+        let url = PortalUrl::parse(&format!("ws://{PORTAL}:{port}/")).unwrap();
+        for _ in 0..2 {
+            assert!(dialer.dial(&url).await.is_ok());
+        }
+        assert_eq!(resolver.asked(), 2);
+
+        drop(listener);
+        assert!(dialer.dial(&url).await.is_err());
+        assert_eq!(resolver.asked(), 2, "it was known");
+        assert!(dialer.dial(&url).await.is_err());
+        assert_eq!(resolver.asked(), 4);
+    }
+
+    /// One that asks these servers, and a file for static names.
+    fn dialer(servers: &[SocketAddr]) -> (Exchanges, Dialer, TempPath) {
+        let mut exchanges = Exchanges::new(None, None).unwrap();
+        exchanges.set_bootstrap(servers);
+        let dialer = Dialer::new(None, None, Some(exchanges.bootstrap())).unwrap();
+        let hosts = NamedTempFile::new().unwrap().into_temp_path();
+
+        (exchanges, dialer, hosts)
     }
 }

@@ -128,6 +128,104 @@ async fn addresses_are_forgotten_with_the_network_and_with_the_servers() {
 }
 
 #[tokio::test]
+async fn of_many_addresses_a_few_of_each_version_are_kept() {
+    let ips: Vec<_> = (0..40)
+        .flat_map(|n| [format!("192.0.2.{n}"), format!("2001:db8::{n}")])
+        .collect();
+    let ips: Vec<_> = ips.iter().map(String::as_str).collect();
+    let resolver = Resolver::new(HOST, &ips).await;
+    let rig = resolving(&[resolver.addr]);
+
+    let ips = resolve(&rig, HOST).await.unwrap();
+    let v4 = ips.iter().filter(|ip| ip.is_ipv4()).count();
+    assert_eq!((v4, ips.len()), (8, 16));
+}
+
+#[tokio::test]
+async fn our_own_addresses_are_not_asked() {
+    let ours = [
+        "100.100.111.7:53",
+        "[fd00:2021:1111:8000:100:100:111:ff]:53",
+    ];
+    let ours = ours.map(|addr| addr.parse().unwrap());
+    let rig = resolving(&ours);
+    assert!(!rig.exchanges.bootstrap().has_servers());
+
+    let others = [
+        "100.100.112.7:53",
+        "[fd00:2021:1111:8000:100:100:111:100]:53",
+    ];
+    for other in others {
+        let rig = resolving(&[ours[0], other.parse().unwrap()]);
+        assert!(rig.exchanges.bootstrap().has_servers(), "{other}");
+    }
+}
+
+#[tokio::test]
+async fn when_others_are_to_be_asked_they_are_asked_at_once() {
+    let silent = UdpSocket::bind(ANY).await.unwrap();
+    let resolver = Resolver::new(HOST, &["192.0.2.1"]).await;
+    let mut rig = resolving(&[silent.local_addr().unwrap()]);
+    let bootstrap = rig.exchanges.bootstrap();
+    let resolving = tokio::spawn(async move { bootstrap.resolve(HOST).await });
+    silent.recv(&mut [0; 512]).await.unwrap();
+
+    let before = Instant::now();
+    rig.exchanges.set_bootstrap(&[resolver.addr]);
+    let ips = resolving.await.unwrap().unwrap();
+    assert_eq!(ips, ips_of(&["192.0.2.1"]));
+    assert!(before.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn what_was_asked_in_another_network_is_not_kept() {
+    let server = UdpSocket::bind(ANY).await.unwrap();
+    let mut rig = resolving(&[server.local_addr().unwrap()]);
+    let bootstrap = rig.exchanges.bootstrap();
+    let resolving = tokio::spawn(async move { bootstrap.resolve(HOST).await });
+    let asked = async || {
+        let mut buffer = [0; 512];
+        let asked = timeout(LONG, server.recv_from(&mut buffer)).await;
+        let (len, from) = asked.unwrap().unwrap();
+        (buffer[..len].to_vec(), from)
+    };
+    let answer = async |(asked, from): (Vec<u8>, _), ip| {
+        let answer = records(&asked, HOST, &ips_of(&[ip]));
+        server.send_to(&answer, from).await.unwrap();
+    };
+    let old = [asked().await, asked().await];
+    rig.exchanges.reset();
+    for asked in old {
+        answer(asked, "192.0.2.1").await;
+    }
+    for _ in 0..2 {
+        answer(asked().await, "192.0.2.2").await;
+    }
+
+    assert_eq!(resolving.await.unwrap().unwrap(), ips_of(&["192.0.2.2"]));
+    assert_eq!(resolve(&rig, HOST).await.unwrap(), ips_of(&["192.0.2.2"]));
+}
+
+#[tokio::test]
+async fn a_host_that_can_not_be_reached_is_looked_for_anew() {
+    let resolver = Resolver::new(HOST, &["127.0.0.1"]).await;
+    let mut rig = resolving(&[resolver.addr]);
+    let port = {
+        let listener = TcpListener::bind(ANY).await.unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let server = Server::Tls {
+        host: HOST.into(),
+        port,
+    };
+    for asked in [2, 4] {
+        let outcome = rig.ask(&server, Carrier::Tcp, "a.test").await;
+        assert_unreachable(&outcome, "127.0.0.1");
+        assert_eq!(resolver.asked(), asked);
+    }
+}
+
+#[tokio::test]
 async fn without_servers_the_system_is_asked() {
     let rig = Rig::new();
     let ips = resolve(&rig, "localhost").await.unwrap();
@@ -136,13 +234,13 @@ async fn without_servers_the_system_is_asked() {
 }
 
 /// A name server of the system's that knows one name.
-pub(super) struct Resolver {
-    pub(super) addr: SocketAddr,
+pub(crate) struct Resolver {
+    pub(crate) addr: SocketAddr,
     asked: Arc<AtomicU32>,
 }
 
 impl Resolver {
-    pub(super) async fn new(name: &'static str, ips: &[&str]) -> Self {
+    pub(crate) async fn new(name: &'static str, ips: &[&str]) -> Self {
         let ips = ips_of(ips);
 
         Self::answering(move |asked| records(asked, name, &ips)).await
@@ -173,7 +271,7 @@ impl Resolver {
         Self { addr, asked }
     }
 
-    fn asked(&self) -> u32 {
+    pub(crate) fn asked(&self) -> u32 {
         self.asked.load(Ordering::Relaxed)
     }
 }
