@@ -31,10 +31,22 @@ pub(super) struct Ask {
     reply: oneshot::Sender<Outcome>,
 }
 
-/// What a task is asked. There are never more in it than exchanges under way.
+/// What a task is asked. The task looks into it whatever else it waits for, so that what nobody waits for any longer doesn't pile
+/// up here.
 pub(super) type Inbox = mpsc::UnboundedReceiver<Ask>;
 
 impl Ask {
+    pub(super) fn new(message: Vec<u8>, deadline: Instant) -> (Self, oneshot::Receiver<Outcome>) {
+        let (reply, outcome) = oneshot::channel();
+        let ask = Self {
+            message,
+            deadline,
+            reply,
+        };
+
+        (ask, outcome)
+    }
+
     pub(super) fn answer(self, outcome: Outcome) {
         // Who doesn't wait any longer doesn't mind.
         let _ = self.reply.send(outcome);
@@ -65,15 +77,8 @@ impl Lines {
     pub(super) async fn ask(&self, server: &Server, message: &[u8], deadline: Instant) -> Outcome {
         // A task that ends at this very moment leaves the question unanswered; the next one takes it.
         for _ in 0..2 {
-            let (reply, outcome) = oneshot::channel();
-            self.put(
-                server,
-                Ask {
-                    message: message.to_vec(),
-                    deadline,
-                    reply,
-                },
-            );
+            let (ask, outcome) = Ask::new(message.to_vec(), deadline);
+            self.put(server, ask);
             if let Ok(outcome) = outcome.await {
                 return outcome;
             }

@@ -5,6 +5,7 @@ mod connection;
 use std::collections::VecDeque;
 use std::mem;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 
 use connlib_tunnel::dns::{ExchangeError, Server};
@@ -33,7 +34,8 @@ pub(super) async fn run(server: Server, network: Arc<Network>, mut inbox: Inbox)
             };
             unsent.push_back(Unsent { ask, tries: 0 });
         }
-        let stream = match open(&server, &network).await {
+        let opening = open(&server, &network);
+        let stream = match gathering(opening, &mut inbox, &mut unsent).await {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::debug!(%server, %error, "A name server can't be connected to");
@@ -53,6 +55,24 @@ pub(super) async fn run(server: Server, network: Arc<Network>, mut inbox: Inbox)
             } else {
                 let cause = format!("{server}: {end}");
                 ask.answer(Err(ExchangeError::Unreachable(cause)));
+            }
+        }
+    }
+}
+
+/// Waits for a connection, and meanwhile takes what is asked for as long as somebody waits for it.
+async fn gathering<T>(
+    opening: impl Future<Output = T>,
+    inbox: &mut Inbox,
+    unsent: &mut VecDeque<Unsent>,
+) -> T {
+    let mut opening = pin!(opening);
+    loop {
+        tokio::select! {
+            opened = &mut opening => return opened,
+            Some(ask) = inbox.recv() => {
+                unsent.retain(|unsent| unsent.ask.is_awaited());
+                unsent.push_back(Unsent { ask, tries: 0 });
             }
         }
     }
@@ -80,4 +100,38 @@ pub(super) async fn ask_once(
     let stream = crate::dial::connect_any(&[server], mark).await;
 
     connection::ask_once(stream.map_err(std::io::Error::other)?, message).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::time::Duration;
+
+    use tokio::sync::mpsc;
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_waits_for_any_longer_does_not_pile_up_during_an_opening() {
+        let (sender, mut inbox) = mpsc::unbounded_channel();
+        let mut unsent = VecDeque::new();
+        let put = || {
+            let (ask, outcome) = Ask::new(vec![0; 12], Instant::now());
+            assert!(sender.send(ask).is_ok());
+            outcome
+        };
+        let awaited = put();
+        for _ in 0..1_000 {
+            drop(put());
+        }
+        let another = put();
+        let stuck = gathering(pending::<()>(), &mut inbox, &mut unsent);
+
+        assert!(timeout(Duration::from_secs(1), stuck).await.is_err());
+
+        assert!(inbox.is_empty());
+        assert_eq!(unsent.len(), 2);
+        drop((awaited, another));
+    }
 }

@@ -62,6 +62,9 @@ pub(super) enum End {
 /// How many messages may be on their way at once.
 const MAX_WAITING: usize = 100;
 
+/// With more than that to be written no more messages are taken: the server doesn't read.
+const MAX_OUTGOING: usize = 64 * 1024;
+
 /// How long a connection is kept for the next message.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -137,6 +140,7 @@ impl Connection {
 
     fn send_what_fits(&mut self) {
         while self.waiting.len() < MAX_WAITING
+            && self.outgoing.len() <= MAX_OUTGOING
             && let Some(Unsent { mut ask, tries }) = self.unsent.pop_front()
         {
             if !ask.is_awaited() {
@@ -214,15 +218,20 @@ impl Connection {
         if is_mute {
             return Some(End::Mute);
         }
+        // Nobody waits for those any longer.
+        self.unsent.retain(|unsent| unsent.ask.deadline > now);
         let is_idle = self.waiting.is_empty() && self.unsent.is_empty();
 
         (is_idle && now >= self.idle_since + IDLE_TIMEOUT).then_some(End::Idle)
     }
 
     fn wakes_at(&self) -> Instant {
-        let deadlines = self.waiting.values().map(|waiting| waiting.ask.deadline);
+        let waiting = self.waiting.values().map(|waiting| &waiting.ask);
+        let unsent = self.unsent.iter().map(|unsent| &unsent.ask);
 
-        deadlines
+        waiting
+            .chain(unsent)
+            .map(|ask| ask.deadline)
             .min()
             .unwrap_or_else(|| self.idle_since + IDLE_TIMEOUT)
     }
@@ -315,5 +324,104 @@ fn set_id(message: &mut [u8], id: [u8; 2]) -> [u8; 2] {
     match message.first_chunk_mut() {
         Some(place) => std::mem::replace(place, id),
         None => id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use connlib_wire::dns::{Name, Query, RecordType};
+    use tokio::io::duplex;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_does_not_read_is_not_written_to_without_end() {
+        const LEN: usize = 10_000;
+
+        let (ours, mut theirs) = duplex(16);
+        let mut outcomes = Vec::new();
+        let unsent = (0..50).map(|_| {
+            let (ask, outcome) = Ask::new(vec![0; LEN], Instant::now() + LONG);
+            outcomes.push(outcome);
+            Unsent { ask, tries: 0 }
+        });
+        let mut connection = Connection::new(Box::new(ours), unsent.collect());
+        let (_sender, mut inbox) = mpsc::unbounded_channel();
+        let running = connection.run(&mut inbox);
+        assert!(timeout(Duration::from_secs(1), running).await.is_err());
+        // The last one of them is whole.
+        assert_eq!(connection.waiting.len(), MAX_OUTGOING / LEN + 1);
+        assert_eq!(connection.unsent.len(), 50 - connection.waiting.len());
+
+        // It begins to read, and all follow.
+        let mut read = vec![0; (2 + LEN) * 50];
+        tokio::select! {
+            end = connection.run(&mut inbox) => panic!("it ended: {end}"),
+            result = theirs.read_exact(&mut read) => drop(result.unwrap()),
+        }
+        assert_eq!(connection.waiting.len(), 50);
+
+        // What is neither answered nor sent any more ends in time.
+        let end = connection.run(&mut inbox).await;
+        assert!(matches!(end, End::Mute), "{end}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_never_sent_keeps_no_connection_busy() {
+        let (ours, theirs) = duplex(16);
+        let unsent = |len: usize, within: Duration| {
+            let (ask, outcome) = Ask::new(vec![0; len], Instant::now() + within);
+            (Unsent { ask, tries: 0 }, outcome)
+        };
+        let (first, _first) = unsent(40_000, LONG);
+        let (second, _second) = unsent(40_000, LONG);
+        let (third, _third) = unsent(12, LONG * 2);
+        let mut connection = Connection::new(Box::new(ours), [first, second, third].into());
+        let (_sender, mut inbox) = mpsc::unbounded_channel();
+        let running = connection.run(&mut inbox);
+        assert!(timeout(Duration::from_secs(1), running).await.is_err());
+        assert_eq!((connection.waiting.len(), connection.unsent.len()), (2, 1));
+
+        // An answer to something else: the connection lives, though the server doesn't read.
+        connection.answered_at = Instant::now();
+        tokio::time::advance(LONG).await;
+        assert!(connection.handle_time().is_none());
+        assert_eq!((connection.waiting.len(), connection.unsent.len()), (0, 1));
+        assert!(connection.wakes_at() > Instant::now(), "it would spin");
+
+        tokio::time::advance(LONG).await;
+        let end = connection.handle_time();
+        assert!(matches!(end, Some(End::Idle)), "{end:?}");
+        drop(theirs);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_may_come_in_pieces_and_be_as_long_as_can_be() {
+        let (ours, mut theirs) = duplex(7);
+        let name = Name::parse("a.test").unwrap();
+        let query = Query::new(&name, RecordType::A).to_upstream(1, false);
+        let (ask, outcome) = Ask::new(query, Instant::now() + LONG);
+        let unsent = VecDeque::from([Unsent { ask, tries: 0 }]);
+        let mut connection = Connection::new(Box::new(ours), unsent);
+        let (_sender, mut inbox) = mpsc::unbounded_channel();
+        let answering = async {
+            let len = theirs.read_u16().await.unwrap();
+            let mut answer = vec![0; len.into()];
+            theirs.read_exact(&mut answer).await.unwrap();
+            // A response (RFC 1035 §4.1.1).
+            answer[2] |= 0x80;
+            answer.resize(65_535, 0);
+            theirs.write_u16(u16::MAX).await.unwrap();
+            theirs.write_all(&answer).await.unwrap();
+            outcome.await.unwrap().unwrap().len()
+        };
+
+        tokio::select! {
+            end = connection.run(&mut inbox) => panic!("it ended: {end}"),
+            len = answering => assert_eq!(len, 65_535),
+        }
     }
 }

@@ -79,28 +79,6 @@ async fn what_is_no_answer_to_anything_is_ignored() {
 }
 
 #[tokio::test]
-async fn an_answer_may_come_in_pieces_and_be_as_long_as_can_be() {
-    let mut peer = Peer::new().await;
-    let mut rig = Rig::new();
-    rig.start(0, &peer.name(), Carrier::Tcp, query(1, "a.test"));
-    let mut stream = peer.accept().await;
-    let mut long = answer(&stream.recv().await);
-    long.resize(65_535, 0);
-    let mut bytes = vec![0xff, 0xff];
-    bytes.extend(&long);
-    let mut rest = bytes.as_slice();
-    for len in [1, 1, 5, 30_000] {
-        let (piece, behind) = rest.split_at(len);
-        stream.stream.write_all(piece).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        rest = behind;
-    }
-    stream.stream.write_all(rest).await.unwrap();
-
-    assert_eq!(rig.over().await.1.unwrap().len(), 65_535);
-}
-
-#[tokio::test]
 async fn a_connection_that_was_closed_while_idle_is_made_anew() {
     let mut peer = Peer::new().await;
     let mut rig = Rig::new();
