@@ -235,8 +235,7 @@ async fn the_opening_of_a_connection_is_shared_and_waited_for_two_seconds() {
     for id in 0..10 {
         rig.start(id, &peer.name(), Carrier::Udp, query(1, "a.test"));
     }
-    assert!(timeout(SHORT, rig.exchanges.next()).await.is_err());
-    assert_eq!(peer.connections(), 1);
+    timeout(LONG, peer.wait_opened(1)).await.unwrap();
     pass(Duration::from_secs(2)).await;
     for _ in 0..10 {
         assert_unreachable(&rig.over().await.1, "no connection within 2 s");
@@ -244,10 +243,9 @@ async fn the_opening_of_a_connection_is_shared_and_waited_for_two_seconds() {
 
     // The opening goes on for those who come later.
     rig.start(0, &peer.name(), Carrier::Udp, query(1, "a.test"));
-    tokio::time::sleep(SHORT).await;
-    assert_eq!(peer.connections(), 1);
     peer.go_on();
     assert_answers(rig.over().await.1, 1, "a.test");
+    assert_eq!(peer.connections(), 1);
 }
 
 #[tokio::test]
@@ -259,8 +257,8 @@ async fn ten_connections_are_opened_at_once() {
         let server = Server::Https(format!("https://{}/{id}", peer.addr));
         rig.start(id, &server, Carrier::Udp, query(1, "a.test"));
     }
-    assert!(timeout(SHORT, rig.exchanges.next()).await.is_err());
-    assert_eq!(peer.connections(), 10);
+    timeout(LONG, peer.wait_opened(10)).await.unwrap();
+    assert!(timeout(SHORT, peer.wait_opened(11)).await.is_err());
     peer.go_on();
     for _ in 0..15 {
         assert_answers(rig.over().await.1, 1, "a.test");

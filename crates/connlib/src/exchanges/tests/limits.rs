@@ -79,7 +79,13 @@ async fn a_reset_fails_what_is_under_way_and_keeps_what_was_answered() {
     let deaf = TcpListener::bind(ANY).await.unwrap();
     let mut rig = Rig::new();
     rig.start(1, &server, Carrier::Udp, query(1, "a.test"));
-    tokio::time::sleep(SHORT).await;
+    // Whatever is under way shares the carriers.
+    let is_answered = async {
+        while Arc::strong_count(&rig.exchanges.carriers) > 1 {
+            task::yield_now().await;
+        }
+    };
+    timeout(LONG, is_answered).await.unwrap();
     let plain = Server::Plain(silent.local_addr().unwrap());
     rig.start(3, &plain, Carrier::Udp, query(1, "a.test"));
     let stream = Server::Plain(deaf.local_addr().unwrap());

@@ -1,7 +1,7 @@
 //! Servers that others wrote.
 
-use std::io::Read as _;
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead as _, BufReader, Lines};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -20,7 +20,6 @@ async fn unbound_is_asked_by_every_carrier() {
         port: tls,
     };
     let https = Server::Https(format!("https://127.0.0.1:{https}/dns-query"));
-    unbound.wait_ready(&mut rig, &plain).await;
 
     for (server, carrier) in [
         (&plain, Carrier::Udp),
@@ -51,6 +50,8 @@ async fn unbound_is_asked_by_every_carrier() {
 /// The program, with a zone of its own; it ends with this.
 struct Unbound {
     child: Child,
+    /// What else it says.
+    lines: Lines<BufReader<ChildStderr>>,
     authority: Authority,
     /// Of DNS, of DoT, of DoH.
     ports: [u16; 3],
@@ -93,43 +94,43 @@ remote-control:
         );
         let path = files.path().join("unbound.conf");
         std::fs::write(&path, config).unwrap();
-        let child = Command::new("unbound")
+        let mut child = Command::new("unbound")
             .args(["-d", "-c"])
             .arg(path)
             .stderr(Stdio::piped())
             .spawn()
             .expect("NOT TESTED: unbound can't be started; install the package `unbound`");
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut said = String::new();
+        let is_ready = loop {
+            let Some(Ok(line)) = lines.next() else {
+                break false;
+            };
+            said.push_str(&line);
+            said.push('\n');
+            if line.contains("start of service") {
+                break true;
+            }
+        };
+        assert!(is_ready, "unbound has ended; it said:\n{said}");
 
         Self {
             child,
+            lines,
             authority,
             ports,
             _files: files,
         }
     }
-
-    async fn wait_ready(&self, rig: &mut Rig, server: &Server) {
-        let give_up_at = Instant::now() + LONG;
-        while let Err(error) = rig.ask(server, Carrier::Tcp, "a.test").await {
-            assert!(
-                Instant::now() < give_up_at,
-                "unbound doesn't answer: {error}"
-            );
-            tokio::time::sleep(SHORT).await;
-        }
-    }
 }
-
 impl Drop for Unbound {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let mut said = String::new();
-        if std::thread::panicking()
-            && let Some(stderr) = &mut self.child.stderr
-            && stderr.read_to_string(&mut said).is_ok()
-        {
-            eprintln!("unbound said:\n{said}");
+        if std::thread::panicking() {
+            for line in self.lines.by_ref().map_while(Result::ok) {
+                eprintln!("unbound: {line}");
+            }
         }
     }
 }

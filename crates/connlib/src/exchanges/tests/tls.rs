@@ -82,8 +82,8 @@ async fn a_server_that_never_finishes_is_given_up() {
     let peer = Peer::new(authority.acceptor("127.0.0.1", &["dot"])).await;
     let mut rig = Rig::trusting(Some(authority.file.path()));
     rig.start(0, &peer.name("127.0.0.1"), Carrier::Tcp, query(1, "a.test"));
-    let _stuck = peer.listener.accept().await.unwrap();
-    tokio::time::sleep(SHORT).await;
+    let (stuck, _) = peer.listener.accept().await.unwrap();
+    stuck.readable().await.unwrap();
     pass(Duration::from_secs(5)).await;
 
     assert_unreachable(&rig.over().await.1, "within 5 s");
