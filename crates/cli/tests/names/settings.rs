@@ -99,19 +99,31 @@ fn a_change_of_the_systems_resolvers_is_noticed_and_kept() {
     world.stop("client");
     assert_eq!(fs::read_to_string(&file).unwrap(), last);
 
-    // Somebody who doesn't want us: what is written is written over, and comes back in the end.
+    // The same server, set by somebody who doesn't want us: it is written over, and comes back in the end.
     world.start("client");
     world.sentinels();
-    let without = "options edns0\n";
-    fs::write(&file, without).unwrap();
-    let is_back = || {
-        let text = fs::read_to_string(&file).unwrap();
-        (text != without).then_some(text)
-    };
-    // Without any resolver there is nothing to stand for.
-    let _ = wait_for(Duration::from_millis(500), is_back);
+    let without_us = format!("# once more\n{last}");
+    fs::write(&file, &without_us).unwrap();
+    world.sentinels();
+    assert_eq!(read_backup(&file), without_us);
     world.stop("client");
-    assert_eq!(fs::read_to_string(&file).unwrap(), without);
+    assert_eq!(fs::read_to_string(&file).unwrap(), without_us);
+
+    // No server at all: there is nothing to stand for, and nothing to write over.
+    world.start("client");
+    world.sentinels();
+    let without_servers = "options edns0\n";
+    fs::write(&file, without_servers).unwrap();
+    let is_left_alone = || {
+        let status = world.status("client");
+        let servers = status["name_servers"].as_array().unwrap();
+        let text = fs::read_to_string(&file).unwrap();
+        (servers.is_empty() && text == without_servers).then_some(())
+    };
+    let left_alone = wait_for(PATIENCE, is_left_alone);
+    assert!(left_alone.is_some(), "{}", world.status("client"));
+    world.stop("client");
+    assert_eq!(fs::read_to_string(&file).unwrap(), without_servers);
 }
 
 #[test]
