@@ -26,7 +26,8 @@ pub struct ClientBuilder {
 /// How programs on this machine are made to ask the client for names.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum DnsControl {
-    /// By systemd-resolved where it runs, else by `/etc/resolv.conf`, else not at all.
+    /// By systemd-resolved where `/etc/resolv.conf` leads to it and it answers, else by that file if it is a regular one that can
+    /// be written, else not at all.
     Auto,
     /// By systemd-resolved.
     Resolved,
