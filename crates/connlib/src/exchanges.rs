@@ -7,14 +7,17 @@
 //!       stream    TCP and TLS: messages behind their lengths, pipelined
 //!       https     HTTP/2, or a few connections of HTTP/1.1
 //!     network     TCP and TLS, out of the tunnel      bootstrap  addresses of servers that have names
+//!                                                       once     by TCP, where a datagram didn't do
 //! ```
 //!
 //! Whom to ask, how often and what to make of it is decided elsewhere ([`connlib_tunnel::dns`]).
 
+mod ask;
 mod bootstrap;
 mod https;
 mod lines;
 mod network;
+mod once;
 mod stream;
 mod udp;
 

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use connlib_wire::dns::{Query, Rcode};
 
+pub use crate::ranges::is_sentinel;
 pub(crate) use inside::Inside;
 pub(crate) use listener::{Asker, Listener};
 pub(crate) use lookups::{Ask, Done, Failure, Lookups, Outcome};

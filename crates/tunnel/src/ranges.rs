@@ -59,7 +59,7 @@ pub(crate) fn is_proxy(ip: IpAddr) -> bool {
 }
 
 /// Whether an address is one at which a client may answer questions.
-pub(crate) fn is_sentinel(ip: IpAddr) -> bool {
+pub fn is_sentinel(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => SENTINELS_V4.contains(&ip),
         IpAddr::V6(ip) => SENTINELS_V6.contains(&ip),

@@ -5,21 +5,20 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use connlib_tunnel::dns::{Carrier, ExchangeError};
+use connlib_tunnel::dns::{Carrier, ExchangeError, is_sentinel};
 use connlib_wire::dns::{Answer, Name, Query, Rcode, RecordType};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tokio::net::lookup_host;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::udp::Sockets;
-use super::{lock, stream};
+use super::{lock, once};
 use crate::dial::few;
 
 /// Resolves names, and remembers the addresses.
@@ -71,15 +70,6 @@ const GRACE: Duration = Duration::from_millis(200);
 /// The shortest and the longest time that addresses are kept, in seconds.
 const KEEP: (u32, u32) = (30, 3_600);
 
-/// Where the client listens for the programs of its machine (client.md §0): nobody there knows more than we do.
-const SENTINELS: [IpNet; 2] = [
-    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(100, 100, 111, 0), 24)),
-    IpNet::V6(Ipv6Net::new_assert(
-        Ipv6Addr::new(0xfd00, 0x2021, 0x1111, 0x8000, 0x100, 0x100, 0x111, 0),
-        120,
-    )),
-];
-
 impl Bootstrap {
     pub(super) fn new(mark: Option<u32>, udp: Arc<Sockets>) -> Self {
         Self {
@@ -92,8 +82,8 @@ impl Bootstrap {
 
     /// Our own addresses among the servers, which a killed client may have left, are not asked.
     pub(super) fn set_servers(&self, servers: &[SocketAddr]) {
-        let is_ours = |server: &&SocketAddr| SENTINELS.iter().any(|net| net.contains(&server.ip()));
-        let servers: Vec<_> = servers.iter().filter(|it| !is_ours(it)).copied().collect();
+        let others = servers.iter().filter(|it| !is_sentinel(it.ip()));
+        let servers: Vec<_> = others.copied().collect();
         let mut state = lock(&self.state);
         if state.servers != servers {
             *state = State {
@@ -260,7 +250,7 @@ impl Bootstrap {
                 answer.map_err(|error| error.to_string())?
             }
             Carrier::Tcp => {
-                let answer = stream::ask_once(server, self.mark, &message).await;
+                let answer = once::ask(server, self.mark, &message).await;
                 answer.map_err(|error| blame(&error))?
             }
         };

@@ -13,7 +13,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Outcome;
-use super::lines::{Ask, Inbox, refuse};
+use super::ask::{Ask, Inbox, refuse};
 use super::network::{Network, Speaking};
 use connection::{Connection, Drivers, Flaw, Http1, Http2};
 use target::Target;

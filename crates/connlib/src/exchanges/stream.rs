@@ -4,13 +4,12 @@ mod connection;
 
 use std::collections::VecDeque;
 use std::mem;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
 use connlib_tunnel::dns::{ExchangeError, Server};
 
-use super::lines::{Ask, Inbox, refuse};
+use super::ask::{Ask, Inbox, refuse};
 use super::network::{Network, Speaking};
 use crate::dial::Transport;
 use connection::Connection;
@@ -89,17 +88,6 @@ async fn open(server: &Server, network: &Network) -> Result<Box<dyn Transport>, 
             return Err(ExchangeError::Failed(cause));
         }
     })
-}
-
-/// Asks one server once, by a connection of its own.
-pub(super) async fn ask_once(
-    server: SocketAddr,
-    mark: Option<u32>,
-    message: &[u8],
-) -> std::io::Result<Vec<u8>> {
-    let stream = crate::dial::connect_any(&[server], mark).await;
-
-    connection::ask_once(stream.map_err(std::io::Error::other)?, message).await
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use super::nat::Found;
 use super::set_ups::{Finding, SetUp, SetUps};
 use crate::dns::{
     Ask, Asker, Carrier, Done, ExchangeError, ExchangeId, Failure, Listener, Lookups, Outcome,
-    Resolvers, Server, not_understood,
+    Resolvers, Server, is_sentinel, not_understood,
 };
 
 /// Resolves the names of resources, and answers clients' questions for the site's name servers.
@@ -112,12 +112,12 @@ impl Names {
     }
 
     fn set_resolvers(&mut self, resolvers: &Resolvers) {
-        self.servers = resolvers
+        // A client on this machine would ask us.
+        let others = resolvers
             .servers
             .iter()
-            .copied()
-            .map(Server::Plain)
-            .collect();
+            .filter(|server| !is_sentinel(server.ip()));
+        self.servers = others.copied().map(Server::Plain).collect();
         self.search.clone_from(&resolvers.search);
         self.hosts = resolvers.hosts.iter().cloned().collect();
         self.lookups.forget_answers();

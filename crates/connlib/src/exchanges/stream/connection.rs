@@ -11,7 +11,7 @@ use connlib_wire::dns::is_answer_to;
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::super::lines::{Ask, Inbox};
+use super::super::ask::{Ask, Inbox};
 use super::Unsent;
 use crate::dial::Transport;
 
@@ -245,22 +245,6 @@ impl fmt::Display for End {
             Self::Closed => f.write_str("the server closed the connection"),
             Self::Mute => f.write_str("nothing came back by the connection"),
             Self::Broken(error) => write!(f, "the connection broke: {error}"),
-        }
-    }
-}
-
-/// Asks once, by a connection that is for nothing else.
-pub(super) async fn ask_once(mut stream: impl Transport, message: &[u8]) -> io::Result<Vec<u8>> {
-    let mut outgoing = Vec::new();
-    put_frame(&mut outgoing, message);
-    stream.write_all(&outgoing).await?;
-    stream.flush().await?;
-    loop {
-        let len = stream.read_u16().await?;
-        let mut frame = vec![0; len.into()];
-        stream.read_exact(&mut frame).await?;
-        if is_answer_to(message, &frame) {
-            return Ok(frame);
         }
     }
 }
