@@ -9,6 +9,8 @@ use crate::scenario::{NameEntry, RecordKind, Scenario};
 
 /// The names of all sites and of everybody, over time.
 pub(crate) struct Zones {
+    /// When the world began: what is asked of an earlier time is what held then.
+    start: Instant,
     /// Oldest first.
     entries: Vec<(Instant, NameEntry)>,
 }
@@ -26,6 +28,7 @@ impl Zones {
         let entries = scenario.names.iter().cloned();
 
         Self {
+            start,
             entries: entries.map(|entry| (start, entry)).collect(),
         }
     }
@@ -91,6 +94,7 @@ impl Zones {
         (from, until): (Instant, Instant),
         name: &str,
     ) -> impl Iterator<Item = Instant> {
+        let from = from.max(self.start);
         let changes = self
             .entries
             .iter()
