@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::limits::Kind;
-use crate::report::{Failure, Report};
+use crate::report::{Failure, Judged, Report};
 use crate::scenario::Scenario;
 use crate::shrink::shrink;
 use crate::world::World;
@@ -23,6 +23,8 @@ pub struct Campaign {
     pub datagrams: u64,
     /// How long disturbances lasted, by kind.
     pub measured: BTreeMap<Kind, Vec<Duration>>,
+    /// How much of names was judged.
+    pub judged: Judged,
 }
 
 impl Campaign {
@@ -69,6 +71,7 @@ impl Campaign {
     pub fn add(&mut self, report: &Report) {
         self.worlds += 1;
         self.datagrams += report.datagrams;
+        self.judged.add(&report.judged);
         for (kind, took) in &report.measured {
             self.measured.entry(*kind).or_default().push(*took);
         }
@@ -77,6 +80,7 @@ impl Campaign {
     fn merge(&mut self, other: Self) {
         self.worlds += other.worlds;
         self.datagrams += other.datagrams;
+        self.judged.add(&other.judged);
         for (kind, took) in other.measured {
             self.measured.entry(kind).or_default().extend(took);
         }
@@ -90,6 +94,17 @@ impl fmt::Display for Campaign {
             worlds, datagrams, ..
         } = self;
         writeln!(f, "{worlds} worlds, {datagrams} datagrams")?;
+        let Judged {
+            probes,
+            first_replies,
+            questions,
+            outside,
+            at_sites,
+        } = self.judged;
+        writeln!(
+            f,
+            "names: {probes} requests, {first_replies} first replies, {questions} questions; known: {outside} outside, {at_sites} at sites"
+        )?;
         writeln!(
             f,
             "{:16} {:>6} {:>9} {:>9} {:>9} {:>9}",

@@ -41,7 +41,7 @@ mod world;
 pub use campaign::{Campaign, save};
 pub use faults::Faults;
 pub use pipe::{Direct, Family};
-pub use report::{Failure, Outcome, Report};
+pub use report::{Failure, Judged, Outcome, Report};
 pub use scenario::Scenario;
 pub use shrink::shrink;
 pub use trace::TraceHash;

@@ -106,11 +106,17 @@ pub const UNSETTLED: Limit = Limit::of(0, 1_000);
 /// is told again after two seconds, and then after four.
 pub const NAME_KNOWN: Limit = Limit::of(100, 4_500);
 
-/// From a question in a datagram to its answer.
-pub const ANSWER_UDP: Limit = Limit::of(5_000, 12_000);
+/// From a question that the client answers itself to its answer.
+pub const ANSWER_OWN: Limit = Limit::of(1, 150);
 
-/// From a question on a connection to its answer.
-pub const ANSWER_TCP: Limit = Limit::of(5_000, 15_000);
+/// From a question that servers of the client's network are asked to its answer (client.md §4.5).
+pub const ANSWER_OUTSIDE: Limit = Limit::of(5_000, 5_500);
+
+/// From a question that goes through the tunnel to its answer (client.md §4.6), once there is access.
+pub const ANSWER_INSIDE: Limit = Limit::of(10_000, 10_500);
+
+/// How long a question waits for access before that.
+pub const ANSWER_ACCESS: Limit = Limit::of(10_000, 10_500);
 
 impl Limit {
     const fn of(goal: u64, holds: u64) -> Self {

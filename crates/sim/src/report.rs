@@ -18,8 +18,36 @@ pub struct Report {
     pub outcomes: Vec<Outcome>,
     /// How long disturbances lasted for those that they hit.
     pub measured: Vec<(Kind, Duration)>,
+    /// How much of names was judged.
+    pub judged: Judged,
     /// What hosts told people.
     pub lines: Vec<String>,
+}
+
+/// How much of names was judged, and not excused: an oracle that excuses everything objects to nothing.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Judged {
+    /// Requests to names that must have been answered.
+    pub probes: u64,
+    /// Flows to names whose first reply had to come in time.
+    pub first_replies: u64,
+    /// Questions that must have had an answer in time.
+    pub questions: u64,
+    /// Those that somebody outside knew the answer to.
+    pub outside: u64,
+    /// Those that a site's servers knew the answer to.
+    pub at_sites: u64,
+}
+
+impl Judged {
+    /// Adds what another world judged.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.probes += other.probes;
+        self.first_replies += other.first_replies;
+        self.questions += other.questions;
+        self.outside += other.outside;
+        self.at_sites += other.at_sites;
+    }
 }
 
 /// What became of a flow. Two runs that differ in timing alone have the same.

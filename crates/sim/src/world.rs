@@ -179,12 +179,13 @@ impl World {
         });
         let lines = lines.collect();
         let result = match verdict {
-            Ok(measured) => Ok(Report {
+            Ok((measured, judged)) => Ok(Report {
                 lines,
                 trace: self.trace.finish(),
                 datagrams: self.watch.datagrams(),
                 outcomes: self.apps.outcomes(&self.resolver),
                 measured,
+                judged,
             }),
             Err((at, what)) => Err(Failure {
                 scenario: Box::new(self.scenario),

@@ -69,6 +69,11 @@ pub(crate) enum Verdict {
     /// It is an answer, and right.
     #[default]
     Fine,
+    /// So is it, and a server has said so.
+    Said {
+        /// Whether it was one of a site.
+        at_site: bool,
+    },
     /// Nobody said anything: that can be right, or not.
     Failed {
         /// Whether a site's servers were to be asked.

@@ -57,8 +57,12 @@ impl Access {
         access
     }
 
+    /// A client is let in from here on, or no longer. Whoever is told so twice learns nothing.
     pub(crate) fn set(&mut self, now: Instant, key: (usize, usize), is_allowed: bool) {
-        self.changes.entry(key).or_default().push((now, is_allowed));
+        let changes = self.changes.entry(key).or_default();
+        if changes.last().is_some_and(|(_, last)| *last) != is_allowed {
+            changes.push((now, is_allowed));
+        }
     }
 
     /// A resource stands for something else.

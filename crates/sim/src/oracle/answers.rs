@@ -27,6 +27,34 @@ pub(crate) struct Truth<'a> {
     pub(crate) servers: &'a Servers,
 }
 
+impl View {
+    /// Whether the client has known for a while that nobody else is to be asked (client.md §4.3).
+    pub(super) fn is_own(&self, ask: &Ask) -> bool {
+        let kind = RecordKind(ask.kind);
+        let address = reverse(&ask.name).filter(|_| kind == RecordKind::PTR);
+        if let Some(name) = address.and_then(|ip| self.name_at(ip)) {
+            let mut given = self.given.get(name).into_iter();
+            return given.any(|at| *at + LAG < ask.asked_at);
+        }
+        let is_served = [
+            RecordKind::A,
+            RecordKind::AAAA,
+            RecordKind::ANY,
+            RecordKind::HTTPS,
+            RecordKind::SVCB,
+        ]
+        .contains(&kind);
+        let from = ask.asked_at.checked_sub(LAG).unwrap_or(ask.asked_at);
+        let mut versions = during(&self.told, from, ask.asked_at + LAG).peekable();
+        let is_told = |told: &Vec<Told>| {
+            let mut told = told.iter();
+            told.any(|it| pattern::matches(&it.pattern, &ask.name))
+        };
+
+        ask.name == CANARY || is_served && versions.peek().is_some() && versions.all(is_told)
+    }
+}
+
 impl Names {
     /// Judges an answer.
     ///
@@ -67,7 +95,7 @@ impl Names {
         verdicts
             // Whoever asks while resources change may have asked the wrong ones.
             .map(|verdict| if is_steady { verdict } else { Verdict::Fine })
-            .min_by_key(|verdict| *verdict != Verdict::Fine)
+            .min_by_key(|verdict| matches!(verdict, Verdict::Failed { .. }))
             .ok_or_else(|| {
                 let data: Vec<_> = message
                     .answers
@@ -163,7 +191,7 @@ impl Names {
         let mut servers = asked.flat_map(|gateway| self.systems(gateway, span).flatten());
         let says = |ip: &IpAddr| said(ask, message, span, truth, &ServerAt::Ip(*ip));
         if servers.any(says) {
-            return Some(Verdict::Fine);
+            return Some(Verdict::Said { at_site: true });
         }
 
         is_failure(message).then_some(Verdict::Failed { at_site: true })
@@ -184,7 +212,7 @@ impl Names {
             servers.any(|server| said(ask, message, span, truth, server))
         };
         if says(recent) {
-            return Some(Verdict::Fine);
+            return Some(Verdict::Said { at_site: false });
         }
         let failed = Verdict::Failed { at_site: false };
         let long_ago = now.checked_sub(STALE);

@@ -8,8 +8,8 @@ use connlib_tunnel::client::Interface;
 use super::answers::gateways;
 use super::judge::{Court, Objection};
 use super::names::{LAG, during};
-use super::{Destination, Disturbance};
-use crate::limits::{ANSWER_TCP, ANSWER_UDP};
+use super::{Destination, Disturbance, pattern};
+use crate::limits::{ANSWER_ACCESS, ANSWER_INSIDE, ANSWER_OUTSIDE, ANSWER_OWN};
 use crate::names::{Ask, Verdict};
 use crate::scenario::{Drive, ServerAt, Via};
 
@@ -31,12 +31,18 @@ impl Court<'_> {
             let Some((answered_at, message)) = &ask.answer else {
                 continue;
             };
-            let is_certain = match ask.verdict {
-                Verdict::Fine => false,
-                Verdict::Failed { at_site: false } => self.knows_outside(ask, *answered_at),
-                Verdict::Failed { at_site: true } => self.knows_at_site(ask, *answered_at),
+            let (Verdict::Said { at_site } | Verdict::Failed { at_site }) = ask.verdict else {
+                continue;
             };
-            if is_certain {
+            let is_certain = match at_site {
+                true => self.knows_at_site(ask, *answered_at),
+                false => self.knows_outside(ask, *answered_at),
+            };
+            match at_site {
+                true => self.count(|judged| judged.at_sites += u64::from(is_certain)),
+                false => self.count(|judged| judged.outside += u64::from(is_certain)),
+            }
+            if is_certain && matches!(ask.verdict, Verdict::Failed { .. }) {
                 let (name, kind) = (&ask.name, ask.kind);
                 let code = message.code();
                 let what =
@@ -50,30 +56,74 @@ impl Court<'_> {
 
     /// A question has its answer in time, unless its client or the address that it asked is gone meanwhile.
     fn is_answered(&self, ask: &Ask) -> Result<(), Objection> {
-        let within = match ask.via {
-            Via::Udp => ANSWER_UDP.holds,
-            Via::Tcp => ANSWER_TCP.holds,
-        };
-        let within = match self.scenario.drive {
-            Drive::Exact | Drive::EveryMilli => within,
-            Drive::Late => within + Duration::from_secs(1),
-        };
-        let due_at = ask.asked_at + within;
+        let due_at = self.answer_due_at(ask);
+        let within = due_at - ask.asked_at;
         let answered_at = ask.answer.as_ref().map(|(at, _)| *at);
         let is_late = answered_at.is_none_or(|at| at > due_at);
         let until = answered_at.unwrap_or(due_at).max(due_at);
-        if !is_late
-            || due_at >= self.over_at
+        if due_at >= self.over_at
             || self.is_token_over(ask.host, due_at)
-            || self.is_client_disturbed(ask.host, (ask.asked_at, until))
+            || self.is_client_disturbed(ask, (ask.asked_at, until))
             || !self.is_mapped(ask, until)
         {
+            return Ok(());
+        }
+        self.count(|judged| judged.questions += 1);
+        if !is_late {
             return Ok(());
         }
         let (name, kind) = (&ask.name, ask.kind);
         let what = format!("`{name}` {kind} had no answer within {within:?}");
 
         Err((self.elapsed(ask.asked_at), what))
+    }
+
+    /// When a question must have its answer. Whenever others are to be asked than before, it has all its time anew.
+    fn answer_due_at(&self, ask: &Ask) -> Instant {
+        let late = match self.scenario.drive {
+            Drive::Exact | Drive::EveryMilli => Duration::ZERO,
+            Drive::Late => Duration::from_secs(1),
+        };
+        let Some(view) = self.names.view(ask.host) else {
+            return ask.asked_at + ANSWER_OWN.holds + late;
+        };
+        if view.is_own(ask) {
+            return ask.asked_at + ANSWER_OWN.holds + late;
+        }
+        let mut began_at = ask.asked_at;
+        let mut changes: Vec<Instant> = (view.told.iter().map(|(at, _)| *at))
+            .chain(view.servers.iter().map(|(at, _)| *at))
+            .filter(|at| *at > ask.asked_at)
+            .collect();
+        changes.sort_unstable();
+        for at in changes {
+            if at <= began_at + self.answer_takes(ask, (ask.asked_at, at)) {
+                began_at = at;
+            }
+        }
+
+        began_at + self.answer_takes(ask, (ask.asked_at, began_at)) + late
+    }
+
+    /// How long those may take that a question may be for in a span.
+    fn answer_takes(&self, ask: &Ask, (from, until): (Instant, Instant)) -> Duration {
+        let Some(view) = self.names.view(ask.host) else {
+            return ANSWER_OWN.holds;
+        };
+        let from = from.checked_sub(LAG).unwrap_or(from);
+        let is_named = during(&view.told, from, until + LAG)
+            .flatten()
+            .any(|told| pattern::matches(&told.pattern, &ask.name));
+        let is_inside = |at: &ServerAt| {
+            let found = self.servers.find(at);
+            found.is_some_and(|it| self.servers.get(it).is_some_and(|it| it.site.is_some()))
+        };
+        let mut servers = during(&view.servers, from, until + LAG).flatten();
+
+        match is_named || servers.any(is_inside) {
+            true => ANSWER_INSIDE.holds + ANSWER_ACCESS.holds,
+            false => ANSWER_OUTSIDE.holds,
+        }
     }
 
     /// Whether the address that was asked answers all the time.
@@ -95,9 +145,13 @@ impl Court<'_> {
         lists.peek().is_some() && lists.all(answers)
     }
 
-    /// Whether something happened to a client itself.
-    fn is_client_disturbed(&self, client: usize, (from, until): (Instant, Instant)) -> bool {
-        let is_own = |it: &&Disturbance| it.host == client && it.client == Some(client);
+    /// Whether something happened to the client of a question itself.
+    fn is_client_disturbed(&self, ask: &Ask, (from, until): (Instant, Instant)) -> bool {
+        let to = Some(Destination::Name(&ask.name));
+        let is_own = |it: &&Disturbance| {
+            let is_its = it.host == ask.host && it.client == Some(ask.host);
+            is_its && self.concerns(it, ask.host, to)
+        };
         let mut own = self.watch.disturbances.iter().filter(is_own);
 
         own.any(|it| {
@@ -140,7 +194,7 @@ impl Court<'_> {
         good > 0
             && list.len() <= most
             && list.len() - good <= 1
-            && !self.is_client_disturbed(ask.host, span)
+            && !self.is_client_disturbed(ask, span)
     }
 
     /// Whether the site of a name is reached, and its servers answer.
@@ -162,7 +216,8 @@ impl Court<'_> {
         // Another interface lets everything be asked anew that goes through the tunnel (client.md §1).
         let view = self.names.view(ask.host);
         let lists = view.map(|view| view.interfaces()).unwrap_or_default();
-        let is_same = during(lists, since, answered_at).count() <= 1;
+        let lists = during(lists, since, answered_at).flatten();
+        let is_same = lists.count() <= 1;
 
         is_same
             && !self.is_lossy
@@ -171,7 +226,7 @@ impl Court<'_> {
             && meant.iter().all(is_steady)
             && meant == self.access.meant(answered_at, ask.host, to)
             && !self.is_token_over(ask.host, answered_at)
-            && !self.is_disturbed(ask.host, since, answered_at)
+            && !self.is_disturbed_for((ask.host, Some(to)), since, answered_at)
             && !self.has_outage((since, answered_at))
             && self.are_sites_reachable(ask.host, &sites, ask.asked_at)
             && self.are_sites_reachable(ask.host, &sites, answered_at)

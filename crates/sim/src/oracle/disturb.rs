@@ -2,17 +2,23 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Disturbance, Reach, Watch};
+use super::{Access, Disturbance, Reach, Watch};
 use crate::limits::Kind;
 use crate::scenario::{Event, Gone, Place, Role, Scenario};
 
 impl Watch {
-    /// Something of the timeline happens.
+    /// Something of the timeline happens, before which access is as it says.
     #[expect(
         clippy::too_many_lines,
         reason = "a few lines for each event, and nothing else"
     )]
-    pub(crate) fn disturb(&mut self, now: Instant, event: &Event, scenario: &Scenario) {
+    pub(crate) fn disturb(
+        &mut self,
+        now: Instant,
+        event: &Event,
+        scenario: &Scenario,
+        access: &Access,
+    ) {
         let role = |host: &usize| scenario.hosts.get(*host).map(|host| &host.role);
         let is_client = |host: &usize| matches!(role(host), Some(Role::Client { .. }));
         let is_relay = |host: &usize| matches!(role(host), Some(Role::Relay));
@@ -93,18 +99,22 @@ impl Watch {
                 self.push(Kind::Resume, client, *host, now, Some(now + *time));
             }
             Event::Forget { edge } => self.push(Kind::NatRebind, None, *edge, now, Some(now)),
-            Event::Allow { host, .. } => {
-                self.push(Kind::Allowed, Some(*host), *host, now, Some(now));
+            Event::Allow { host, resource } => {
+                if !access.state(now, *host, *resource).0 {
+                    self.push_for(*resource, Kind::Allowed, Some(*host), now, now);
+                }
             }
-            Event::Revoke { host, .. } => {
+            Event::Revoke { host, resource } => {
                 let portal = scenario.portal;
                 let over_at = now + (portal.latency + portal.jitter) * 2;
-                self.push(Kind::Revoked, Some(*host), *host, now, Some(over_at));
+                if access.state(now, *host, *resource).0 {
+                    self.push_for(*resource, Kind::Revoked, Some(*host), now, over_at);
+                }
             }
-            Event::Change { .. } => {
+            Event::Change { resource, .. } => {
                 let portal = scenario.portal;
                 let over_at = now + (portal.latency + portal.jitter) * 2;
-                self.push(Kind::Allowed, None, usize::MAX, now, Some(over_at));
+                self.push_for(*resource, Kind::Allowed, None, now, over_at);
             }
             Event::Reset { host } => {
                 let kind = match is_client(host) {
@@ -126,6 +136,25 @@ impl Watch {
         }
     }
 
+    /// Something happens to a resource, for one client or for all.
+    fn push_for(
+        &mut self,
+        resource: usize,
+        kind: Kind,
+        client: Option<usize>,
+        began_at: Instant,
+        over_at: Instant,
+    ) {
+        self.disturbances.push(Disturbance {
+            kind,
+            client,
+            resource: Some(resource),
+            host: client.unwrap_or(usize::MAX),
+            began_at,
+            over_at: Some(over_at),
+        });
+    }
+
     fn push(
         &mut self,
         kind: Kind,
@@ -137,6 +166,7 @@ impl Watch {
         self.disturbances.push(Disturbance {
             kind,
             client,
+            resource: None,
             host,
             began_at,
             over_at,
@@ -205,6 +235,7 @@ fn outage(host: usize, now: Instant) -> Disturbance {
     Disturbance {
         kind: Kind::Allowed,
         client: None,
+        resource: None,
         host,
         began_at: now,
         over_at: None,

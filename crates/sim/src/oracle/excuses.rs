@@ -90,9 +90,39 @@ impl Court<'_> {
     }
 
     pub(super) fn is_disturbed(&self, client: usize, sent_at: Instant, done_at: Instant) -> bool {
+        self.is_disturbed_for((client, None), sent_at, done_at)
+    }
+
+    /// The same for what goes to one destination.
+    pub(super) fn is_disturbed_for(
+        &self,
+        (client, to): (usize, Option<Destination<'_>>),
+        sent_at: Instant,
+        done_at: Instant,
+    ) -> bool {
         let was_up = |before: Instant| self.was_answered(client, before);
 
-        self.is_hit((client, Duration::ZERO), (sent_at, done_at), was_up)
+        self.is_hit((client, to, Duration::ZERO), (sent_at, done_at), was_up)
+    }
+
+    /// Whether a disturbance is one for what a client sends to a destination: of a resource that it is for, or was before.
+    pub(super) fn concerns(
+        &self,
+        disturbance: &Disturbance,
+        client: usize,
+        to: Option<Destination<'_>>,
+    ) -> bool {
+        let is_meant = match (disturbance.resource, to) {
+            (Some(resource), Some(to)) => {
+                let since = disturbance.began_at;
+                let before = since.checked_sub(Duration::from_nanos(1));
+                let mut times = [before.unwrap_or(since), since].into_iter();
+                times.any(|at| self.access.meant(at, client, to).contains(&resource))
+            }
+            (Some(_), None) | (None, _) => true,
+        };
+
+        is_meant && disturbance.client.is_none_or(|it| it == client)
     }
 
     /// The same for one flow. What goes to a name needs its gateway to know it, and an access of its own.
@@ -102,9 +132,9 @@ impl Court<'_> {
         sent_at: Instant,
         done_at: Instant,
     ) -> bool {
-        let client = running.flow.host;
+        let (client, to) = (running.flow.host, self.destination(running));
         if running.name().is_none() {
-            return self.is_disturbed(client, sent_at, done_at);
+            return self.is_disturbed_for((client, to), sent_at, done_at);
         }
         let grace = NAME_KNOWN.holds + self.servers.longest();
         let was_up = |before: Instant| {
@@ -112,22 +142,21 @@ impl Court<'_> {
             probes.any(|probe| probe.replied_at.is_some_and(|at| at <= before))
         };
 
-        self.is_hit((client, grace), (sent_at, done_at), was_up)
+        self.is_hit((client, to, grace), (sent_at, done_at), was_up)
     }
 
     fn is_hit(
         &self,
-        (client, grace): (usize, Duration),
+        (client, to, grace): (usize, Option<Destination<'_>>, Duration),
         (sent_at, done_at): (Instant, Instant),
         was_up: impl Fn(Instant) -> bool,
     ) -> bool {
         let mut disturbances = self.watch.disturbances.iter();
         let is_hit = disturbances.any(|disturbance| {
-            let concerns = disturbance
-                .client
-                .is_none_or(|concerned| concerned == client);
             let over_at = self.forgiven_until(disturbance, client) + grace;
-            concerns && disturbance.began_at <= done_at && sent_at <= over_at
+            disturbance.began_at <= done_at
+                && sent_at <= over_at
+                && self.concerns(disturbance, client, to)
         });
         // Whoever is not connected yet waits for the portal.
         let mut outages = self.watch.outages.iter();

@@ -1,5 +1,6 @@
 //! The verdict on a whole run.
 
+use std::cell::Cell;
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use super::{Access, Names, Watch};
 use crate::apps::{Apps, Probe, Running};
 use crate::limits::{FIRST_REPLY, FIRST_REPLY_LOSSY, Kind, NAME_KNOWN};
 use crate::names::{Resolver, Servers, Zones};
+use crate::report::Judged;
 use crate::scenario::{Drive, Event, FlowKind, Scenario};
 
 /// What every round trip may take besides the links: devices that stand, jobs that are late.
@@ -24,7 +26,8 @@ const FETCH_WINDOW: [Duration; 2] = [Duration::from_millis(150), Duration::from_
 /// When something should not have been, and what.
 pub(crate) type Objection = (Duration, String);
 
-type Verdict = Result<Vec<(Kind, Duration)>, Objection>;
+/// What was measured, and how much was judged.
+type Verdict = Result<(Vec<(Kind, Duration)>, Judged), Objection>;
 
 /// All that a run left behind.
 pub(crate) struct Evidence<'a> {
@@ -52,7 +55,7 @@ pub(crate) fn judge(evidence: Evidence<'_>) -> Verdict {
         court.expectation(expectation)?;
     }
 
-    Ok(measured)
+    Ok((measured, court.judged.get()))
 }
 
 /// What loops that are called late may add.
@@ -71,6 +74,7 @@ pub(super) struct Court<'a> {
     pub(super) round_trip: Duration,
     /// When all is over.
     pub(super) over_at: Instant,
+    judged: Cell<Judged>,
 }
 
 impl<'a> Deref for Court<'a> {
@@ -89,8 +93,16 @@ impl<'a> Court<'a> {
             is_lossy: scenario.loses(),
             round_trip: scenario.longest_way() * 6 + SLACK + lateness(scenario.drive),
             over_at: evidence.watch.flows_over_at.unwrap_or(evidence.start),
+            judged: Cell::default(),
             evidence,
         }
+    }
+
+    /// Counts what is judged.
+    pub(super) fn count(&self, add: impl FnOnce(&mut Judged)) {
+        let mut judged = self.judged.get();
+        add(&mut judged);
+        self.judged.set(judged);
     }
 
     fn flow(
@@ -120,6 +132,9 @@ impl<'a> Court<'a> {
         for (number, probe) in running.probes.iter().enumerate() {
             if !self.is_due(running, probe) {
                 continue;
+            }
+            if running.name().is_some() {
+                self.count(|judged| judged.probes += 1);
             }
             if probe.replied_at.is_some() {
                 lost_in_a_row = 0;
@@ -193,6 +208,9 @@ impl<'a> Court<'a> {
         {
             return Ok(());
         }
+        if running.name().is_some() {
+            self.count(|judged| judged.first_replies += 1);
+        }
         let replied_at = running
             .probes
             .iter()
@@ -244,9 +262,7 @@ impl<'a> Court<'a> {
     ) -> Result<(), Objection> {
         let client = running.flow.host;
         for disturbance in &self.watch.disturbances {
-            let concerns = disturbance
-                .client
-                .is_none_or(|concerned| concerned == client);
+            let concerns = self.concerns(disturbance, client, self.destination(running));
             let Some(over_at) = disturbance.over_at.filter(|_| concerns) else {
                 continue;
             };

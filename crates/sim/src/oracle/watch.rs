@@ -44,6 +44,8 @@ pub(crate) struct Disturbance {
     pub(crate) kind: Kind,
     /// The client that it concerns; `None` for all.
     pub(crate) client: Option<usize>,
+    /// The resource that it concerns; `None` for all.
+    pub(crate) resource: Option<usize>,
     pub(crate) host: usize,
     pub(crate) began_at: Instant,
     /// `None` while it lasts.

@@ -63,6 +63,9 @@ const URLS: [&str; 2] = ["https://dns.example/dns-query", "tls://dns.example"];
 /// Servers of the sites.
 const INSIDE: [(&str, &str); 2] = [("A", "10.20.0.53"), ("B", "10.30.0.53")];
 
+/// How long a world with names goes on when all programs have begun: as long as a question may take outside, and some more.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(8);
+
 /// Draws names, or none.
 pub(super) fn names(scenario: &mut Scenario, choices: &mut Choices<'_>) {
     if !choices.percent(50) {
@@ -86,6 +89,8 @@ pub(super) fn names(scenario: &mut Scenario, choices: &mut Choices<'_>) {
         }
         at += choices.range(500..4_000);
     }
+    // Whoever asks late has an answer, or must have had one, before the end.
+    scenario.lasts += ANSWERED_WITHIN;
 }
 
 fn has_site(scenario: &Scenario, site: &str) -> bool {

@@ -67,7 +67,7 @@ impl World {
             return;
         };
         let now = self.now;
-        self.watch.disturb(now, &event, &self.scenario);
+        (self.watch).disturb(now, &event, &self.scenario, &self.access);
         match event {
             Event::Flow(flow) => {
                 let number = self
