@@ -77,6 +77,8 @@ pub(crate) struct Probe {
 pub(crate) struct Arrival {
     pub(crate) gateway: usize,
     pub(crate) ip: IpAddr,
+    /// The port that it came from, which may not be the flow's.
+    pub(crate) port: u16,
     pub(crate) first_at: Instant,
     pub(crate) last_at: Instant,
 }
@@ -95,6 +97,8 @@ pub(crate) struct Request {
     pub(crate) host: usize,
     pub(crate) source: IpAddr,
     pub(crate) to: IpAddr,
+    /// From which port.
+    pub(crate) port: u16,
     /// The answer.
     pub(crate) reply: Vec<u8>,
 }
@@ -138,15 +142,18 @@ impl Apps {
     }
 
     /// A request of a flow came out.
-    pub(crate) fn arrived(&mut self, now: Instant, flow: usize, gateway: usize, ip: IpAddr) {
-        let Some(running) = self.flows.get_mut(flow) else {
+    pub(crate) fn arrived(&mut self, now: Instant, gateway: usize, request: &Request) {
+        let Some(running) = self.flows.get_mut(request.flow) else {
             return;
         };
+        let (ip, port) = (request.to, request.port);
+        let is_same = |it: &Arrival| (it.gateway, it.ip, it.port) == (gateway, ip, port);
         match running.arrivals.last_mut() {
-            Some(last) if (last.gateway, last.ip) == (gateway, ip) => last.last_at = now,
+            Some(last) if is_same(last) => last.last_at = now,
             Some(_) | None => running.arrivals.push(Arrival {
                 gateway,
                 ip,
+                port,
                 first_at: now,
                 last_at: now,
             }),
@@ -243,15 +250,16 @@ impl Apps {
         let strange = || format!("a packet from {source} to {to} that nobody sent left a gateway");
         let stamp = Stamp::read(packet.payload()).ok_or_else(strange)?;
         let keeps_order = keeps_order && !self.mixes(now, stamp);
-        let running = self.flows.get_mut(stamp.flow).ok_or_else(strange)?;
         let Some(port) = packet.source_port() else {
             return Err(strange());
         };
         // What goes to a name has another address here, and perhaps another port; the addresses are judged elsewhere.
-        let is_named = running.name().is_some();
-        if !is_named && (running.to != Some(to) || port != running.own_port) {
+        let running = self.flows.get(stamp.flow).ok_or_else(strange)?;
+        let is_its = port == running.own_port || self.is_taken(running);
+        if running.name().is_none() && (running.to != Some(to) || !is_its) {
             return Err(strange());
         }
+        let running = self.flows.get_mut(stamp.flow).ok_or_else(strange)?;
         running.see(0, stamp, keeps_order)?;
         if let Some(probe) = running.probe(stamp.number) {
             probe.arrived_at.get_or_insert(now);
@@ -269,7 +277,18 @@ impl Apps {
             host,
             source,
             to,
+            port,
             reply,
+        })
+    }
+
+    /// Whether a flow to a name comes out from the port that a flow to an address of the network has, to the same address: an
+    /// answer to the one would be taken for one to the other, so that the gateway gives the second another port.
+    fn is_taken(&self, running: &Running) -> bool {
+        self.flows.iter().any(|other| {
+            let is_it = |it: &Arrival| (Some(it.ip), it.port) == (running.to, running.own_port);
+            let is_named = other.name().is_some() && other.flow.host == running.flow.host;
+            is_named && other.arrivals.iter().any(is_it)
         })
     }
 

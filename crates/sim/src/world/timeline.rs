@@ -321,7 +321,7 @@ impl World {
     /// Whether a request may come out of a gateway: somebody let its client in, and the gateway serves what it is for.
     pub(super) fn may_arrive(&mut self, gateway: usize, request: &Request) -> Result<(), String> {
         let (now, ip) = (self.now, request.to);
-        self.apps.arrived(now, request.flow, gateway, ip);
+        self.apps.arrived(now, gateway, request);
         let flows = self.apps.flows();
         let name = flows.get(request.flow).and_then(Running::name);
         if let Some(name) = name {
