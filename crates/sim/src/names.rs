@@ -9,7 +9,7 @@ mod servers;
 mod tcp;
 mod zones;
 
-pub(crate) use message::{Message, code, to_name};
+pub(crate) use message::{Message, code, of_ip, to_ip, to_name};
 pub(crate) use resolver::{Ask, Resolver, Started, TIMEOUT, Verdict};
 pub(crate) use servers::{Reply, Servers};
 pub(crate) use tcp::{Heard, Tcp};

@@ -1,5 +1,7 @@
 //! DNS messages (RFC 1035 §4), as far as the world needs them.
 
+use std::net::IpAddr;
+
 /// Codes of answers.
 pub(crate) mod code {
     pub(crate) const NOERROR: u8 = 0;
@@ -166,6 +168,22 @@ fn push_opt(bytes: &mut Vec<u8>) {
     bytes.extend(OPT.to_be_bytes());
     bytes.extend(UDP_SIZE.to_be_bytes());
     bytes.extend([0; 6]);
+}
+
+/// The address that a record of an address has.
+pub(crate) fn to_ip(data: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(data).map(IpAddr::from);
+
+    v4.or_else(|_| <[u8; 16]>::try_from(data).map(IpAddr::from))
+        .ok()
+}
+
+/// The data of a record that has an address.
+pub(crate) fn of_ip(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
 }
 
 /// A name as messages have it.

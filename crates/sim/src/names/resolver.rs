@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use connlib_wire::buffer::Pool;
 use connlib_wire::ip::{self, Packet, Transport};
 
-use super::message::{Message, code, query};
+use super::message::{Message, code, query, to_ip};
 use super::tcp::{Heard, Tcp};
 use crate::scenario::{Flow, FlowKind, RecordKind, Target, Via};
 
@@ -355,7 +355,7 @@ impl Resolver {
         let ips: Vec<IpAddr> = message
             .data(asked.kind)
             .into_iter()
-            .filter_map(|data| address(&data))
+            .filter_map(|data| to_ip(&data))
             .collect();
         let (flow, host, name) = (asked.flow, asked.host, asked.name.clone());
         if ips.is_empty() {
@@ -388,11 +388,4 @@ impl Resolver {
             cache: BTreeMap::new(),
         })
     }
-}
-
-fn address(data: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(data).map(IpAddr::from);
-
-    v4.or_else(|_| <[u8; 16]>::try_from(data).map(IpAddr::from))
-        .ok()
 }

@@ -90,7 +90,7 @@ impl Servers {
         Duration::from_secs(longest.unwrap_or_default().into())
     }
 
-    /// Whether a server answers each question in all of a span, and rightly, besides what `excuses`.
+    /// Whether a server answers each question in all of a span, and rightly.
     pub(crate) fn is_good(&self, server: usize, (from, until): (Instant, Instant)) -> bool {
         let Some(server) = self.list.get(server) else {
             return false;
@@ -104,6 +104,13 @@ impl Servers {
             let loses = manners.loss.0 > 0;
             !(silent || loses || manners.refuses || manners.fails || manners.resets)
         })
+    }
+
+    /// Whether a server cuts answers short at any time of a span.
+    pub(crate) fn truncates(&self, server: &Server, (from, until): (Instant, Instant)) -> bool {
+        let mut manners = server.during(from.max(self.start), until);
+
+        manners.any(|manners| manners.truncates)
     }
 
     /// Answers a question that leaves its asker at `now`.

@@ -101,6 +101,11 @@ impl Tcp {
         }
     }
 
+    /// The other end of a connection.
+    pub(crate) fn remote(&self, number: usize) -> Option<SocketAddr> {
+        self.connections.get(&number).map(|it| it.remote)
+    }
+
     /// Ends a connection at once.
     pub(crate) fn abort(&mut self, now: Instant, number: usize) {
         if let Some(connection) = self.connections.remove(&number) {

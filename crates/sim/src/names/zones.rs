@@ -1,10 +1,9 @@
 //! What is true of names, where and when.
 
-use std::net::IpAddr;
 use std::time::Instant;
 
 use super::code;
-use super::message::to_name;
+use super::message::{of_ip, to_name};
 use crate::scenario::{NameEntry, RecordKind, Scenario};
 
 /// The names of all sites and of everybody, over time.
@@ -130,10 +129,7 @@ fn data_of(entry: &NameEntry, kind: u16) -> Vec<Vec<u8>> {
 fn of_family(entry: &NameEntry, is_ipv4: bool) -> impl Iterator<Item = Vec<u8>> {
     let ips = entry.ips.iter().filter(move |ip| ip.is_ipv4() == is_ipv4);
 
-    ips.map(|ip| match ip {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
-    })
+    ips.map(|ip| of_ip(*ip))
 }
 
 /// Strings of 255 bytes at most (RFC 1035 §3.3.14), which no other name has.

@@ -113,8 +113,9 @@ impl Access {
         };
         if let Destination::Name(_) = to {
             covering.sort_by(|one, two| pattern::compare(pattern(*one), pattern(*two)));
-            let first = covering.first().map(|first| pattern(*first).to_owned());
-            covering.retain(|resource| Some(pattern(*resource)) == first.as_deref());
+            if let Some(first) = covering.first().map(|first| pattern(*first)) {
+                covering.retain(|it| pattern::compare(pattern(*it), first).is_eq());
+            }
         }
 
         covering

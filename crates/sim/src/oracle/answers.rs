@@ -8,7 +8,7 @@ use super::Names;
 use super::names::{LAG, during};
 use super::pattern;
 use super::view::{Told, View};
-use crate::names::{Ask, Message, Says, Servers, Verdict, Zones, code, to_name};
+use crate::names::{Ask, Message, Says, Servers, Verdict, Zones, code, to_ip, to_name};
 use crate::scenario::{RecordKind, Role, Scenario, ServerAt, Via};
 
 /// Firefox leaves our answers alone where this name doesn't exist.
@@ -19,6 +19,33 @@ const OWN_TTL: u32 = 1;
 
 /// For how long an answer that no longer holds is better than none (RFC 8767 §5).
 const STALE: Duration = Duration::from_secs(24 * 3_600);
+
+/// The addresses of a family that a message has.
+fn addresses(message: &Message, is_ipv4: bool) -> Vec<IpAddr> {
+    let kind = match is_ipv4 {
+        true => RecordKind::A,
+        false => RecordKind::AAAA,
+    };
+
+    message
+        .data(kind.0)
+        .iter()
+        .filter_map(|data| to_ip(data))
+        .collect()
+}
+
+/// Whose site is asked: the resource with the most specific pattern, and of several the greatest id (client.md §4.3).
+fn best<'a>(meant: &[&'a Told]) -> Option<&'a Told> {
+    let meant = meant.iter().copied();
+
+    meant.min_by(|one, other| {
+        let order = pattern::compare(&one.pattern, &other.pattern);
+        order.then(other.id.cmp(&one.id))
+    })
+}
+
+/// What a datagram of an answer takes everywhere on its way (gateway.md §12).
+const FITS: usize = 1_200;
 
 /// What there is to know of names.
 pub(crate) struct Truth<'a> {
@@ -71,13 +98,16 @@ impl Names {
             return Ok(Verdict::Fine);
         };
         let kind = RecordKind(ask.kind);
-        if [RecordKind::A, RecordKind::AAAA].contains(&kind)
+        if [RecordKind::A, RecordKind::AAAA, RecordKind::ANY].contains(&kind)
             && self.is_named(ask, now)
-            && !message.answers.is_empty()
             && message.answers.iter().all(|record| record.ttl == OWN_TTL)
         {
-            let ips: Vec<IpAddr> = message.data(ask.kind).iter().filter_map(ip).collect();
-            self.note((now, ask.host), &ask.name, kind == RecordKind::A, &ips)?;
+            for is_ipv4 in [true, false] {
+                let ips = addresses(message, is_ipv4);
+                if !ips.is_empty() {
+                    self.note((now, ask.host), &ask.name, is_ipv4, &ips)?;
+                }
+            }
         }
         let default = View::default();
         let view = self.view(ask.host).unwrap_or(&default);
@@ -157,22 +187,28 @@ impl Names {
         }
         let has = |is_ipv4: bool| meant.iter().any(|it| it.stack.has(is_ipv4));
         let book = view.book.get(&ask.name);
-        let own_answer = |is_ipv4: bool| {
-            let known = book.map(|[v4, v6]| if is_ipv4 { v4 } else { v6 });
-            let said: Vec<IpAddr> = message.data(ask.kind).iter().filter_map(ip).collect();
-            match has(is_ipv4) {
-                true => own(message) && Some(&said) == known && said.len() == 4,
-                false => message.code() == code::NOERROR && is_empty,
-            }
+        // The addresses of each family that is asked for and that there are, and nothing else.
+        let own_answer = |wants: [bool; 2]| {
+            let families = [true, false].into_iter().zip(wants);
+            let wanted: Vec<bool> = families
+                .filter(|(is_ipv4, wanted)| *wanted && has(*is_ipv4))
+                .map(|(is_ipv4, _)| is_ipv4)
+                .collect();
+            let mut each = wanted.iter().map(|is_ipv4| {
+                let known = book.map(|[v4, v6]| if *is_ipv4 { v4 } else { v6 });
+                let said = addresses(message, *is_ipv4);
+                said.len() == 4 && Some(&said) == known
+            });
+            own(message) && message.answers.len() == wanted.len() * 4 && each.all(|is_it| is_it)
         };
         match kind {
-            RecordKind::A => fine(own_answer(true)),
-            RecordKind::AAAA => fine(own_answer(false)),
-            RecordKind::ANY => fine(own(message)),
+            RecordKind::A => fine(own_answer([true, false])),
+            RecordKind::AAAA => fine(own_answer([false, true])),
+            RecordKind::ANY => fine(own_answer([true, true])),
             RecordKind::HTTPS | RecordKind::SVCB => {
                 fine(message.code() == code::NOERROR && is_empty)
             }
-            _ => self.at_site(now, (ask, message), &meant, truth),
+            _ => self.at_site(now, (ask, message), best(&meant), truth),
         }
     }
 
@@ -181,10 +217,10 @@ impl Names {
         &self,
         now: Instant,
         (ask, message): (&Ask, &Message),
-        meant: &[&Told],
+        told: Option<&Told>,
         truth: &Truth<'_>,
     ) -> Option<Verdict> {
-        let asked = meant.iter().flat_map(|told| &told.sites);
+        let asked = told.into_iter().flat_map(|told| &told.sites);
         let asked = asked.flat_map(|site| gateways(truth.scenario, site));
         let from = ask.asked_at.checked_sub(truth.servers.longest_ttl() + LAG);
         let span = (from.unwrap_or(ask.asked_at), now);
@@ -241,7 +277,10 @@ fn said(
     };
     let site = server.site.as_deref();
     if message.is_truncated() {
-        return ask.via == Via::Udp && message.answers.is_empty();
+        let is_long = |says: &Says| answer_len(ask, says) > FITS;
+        let is_cut = truth.servers.truncates(server, span)
+            || (truth.zones).any(span, (site, &ask.name), ask.kind, is_long);
+        return ask.via == Via::Udp && message.answers.is_empty() && is_cut;
     }
     let is_it = |says: &Says| {
         let is_complete = message.data(ask.kind) == says.data;
@@ -249,6 +288,14 @@ fn said(
     };
 
     truth.zones.any(span, (site, &ask.name), ask.kind, is_it)
+}
+
+/// The least length of a message that says so: with pointers for all owners, and with EDNS.
+fn answer_len(ask: &Ask, says: &Says) -> usize {
+    let question = 12 + to_name(&ask.name).len() + 4;
+    let records: usize = says.data.iter().map(|data| 12 + data.len()).sum();
+
+    question + records + 11
 }
 
 /// Whether it is an answer that the client made itself.
@@ -278,13 +325,6 @@ pub(super) fn gateways<'a>(
             move |(_, host)| matches!(&host.role, Role::Gateway { site: other } if other == site),
         )
         .map(|(number, _)| number)
-}
-
-fn ip(data: &Vec<u8>) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(data.as_slice()).map(IpAddr::from);
-
-    v4.or_else(|_| <[u8; 16]>::try_from(data.as_slice()).map(IpAddr::from))
-        .ok()
 }
 
 /// The address that a name is the reverse of (RFC 1035 §3.5, RFC 3596 §2.5).

@@ -1,6 +1,5 @@
 //! Questions: each gets an answer in time, and a good one where somebody knows it.
 
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use connlib_tunnel::client::Interface;
@@ -10,7 +9,7 @@ use super::judge::{Court, Objection};
 use super::names::{LAG, during};
 use super::{Destination, Disturbance, pattern};
 use crate::limits::{ANSWER_ACCESS, ANSWER_INSIDE, ANSWER_OUTSIDE, ANSWER_OWN};
-use crate::names::{Ask, Verdict};
+use crate::names::{Ask, Verdict, of_ip};
 use crate::scenario::{Drive, ServerAt, Via};
 
 /// How many servers have a turn within the time that a question has: a connection is waited for longer.
@@ -257,14 +256,10 @@ impl Court<'_> {
         };
         let (code, records) = (message.code(), message.answers.len());
         let took = *at - ask.asked_at;
-        let bytes = |ip: IpAddr| match ip {
-            IpAddr::V4(ip) => ip.octets().to_vec(),
-            IpAddr::V6(ip) => ip.octets().to_vec(),
-        };
         let is_said = said.code == Some(code)
             && said.records.is_none_or(|wanted| wanted as usize == records)
             && said.within.is_none_or(|within| took <= within)
-            && (said.ip).is_none_or(|ip| message.data(ask.kind).contains(&bytes(ip)));
+            && (said.ip).is_none_or(|ip| message.data(ask.kind).contains(&of_ip(ip)));
 
         match is_said {
             true => Ok(()),

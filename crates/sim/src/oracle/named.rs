@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use super::answers::{Truth, gateways};
 use super::judge::{Court, Objection};
 use super::names::{LAG, during};
+use super::view::Told;
 use super::{Destination, Names, pattern};
 use crate::apps::Running;
-use crate::names::Resolver;
+use crate::names::{Resolver, of_ip};
 use crate::scenario::{RecordKind, Role, ServerAt};
 
 /// How long a packet may be under way, or wait, after what it was sent by has changed.
@@ -33,10 +34,7 @@ impl Names {
         };
         let from = asked_at.checked_sub(truth.servers.longest_ttl() + LAG);
         let span = (from.unwrap_or(asked_at), now);
-        let bytes = match ip {
-            IpAddr::V4(ip) => ip.octets().to_vec(),
-            IpAddr::V6(ip) => ip.octets().to_vec(),
-        };
+        let bytes = of_ip(ip);
         let had = |server: &IpAddr| {
             let found = truth.servers.at_ip(*server);
             let site = found.and_then(|it| truth.servers.get(it)?.site.as_deref());
@@ -58,7 +56,9 @@ impl Names {
                 let meant = told.iter().filter(|it| pattern::matches(&it.pattern, name));
                 let best = meant.min_by(|a, b| pattern::compare(&a.pattern, &b.pattern));
                 best.is_some_and(|best| {
-                    let mut equal = told.iter().filter(|it| it.pattern == best.pattern);
+                    let is_equal =
+                        |it: &&Told| pattern::compare(&it.pattern, &best.pattern).is_eq();
+                    let mut equal = told.iter().filter(is_equal);
                     equal.any(|it| it.sites.contains(site))
                 })
             })

@@ -89,6 +89,7 @@ impl Names {
     /// The portal tells a client something.
     pub(crate) fn told(&mut self, now: Instant, host: usize, message: &FromPortal) {
         let view = self.views.entry(host).or_default();
+        let had: Vec<ResourceId> = view.resources.keys().copied().collect();
         match message {
             FromPortal::Init(init) => {
                 view.interface = Some(init.interface.clone());
@@ -101,27 +102,30 @@ impl Names {
             FromPortal::ConfigChanged(config) => view.interface = Some(config.interface.clone()),
             FromPortal::ResourceCreatedOrUpdated(resource) => {
                 // One that is another now is asked for anew.
-                view.requests.remove(&resource.id());
+                view.ask_anew(now, Some(resource.id()));
                 view.resources.insert(resource.id(), resource.clone());
             }
             FromPortal::ResourceDeleted(id) => {
-                view.requests.remove(id);
+                view.ask_anew(now, Some(*id));
                 view.resources.remove(id);
             }
             FromPortal::AuthorizationCreated(created) => {
-                view.requests.remove(&created.resource_id);
-                return;
+                return view.ask_anew(now, Some(created.resource_id));
             }
             FromPortal::AuthorizationCreationFailed(failed) => {
-                view.requests.remove(&failed.resource_id);
-                return;
+                return view.ask_anew(now, Some(failed.resource_id));
             }
-            FromPortal::RelaysPresence(_) => return view.requests.clear(),
+            FromPortal::RelaysPresence(_) => return view.ask_anew(now, None),
             FromPortal::IceCandidates(_) | FromPortal::InvalidateIceCandidates(_) | _ => return,
         }
         if matches!(message, FromPortal::Init(_)) {
             // Relays may have come, without which requests could not be met.
-            view.requests.clear();
+            view.ask_anew(now, None);
+        }
+        for id in had {
+            if !view.resources.contains_key(&id) {
+                view.removed.insert(id, now);
+            }
         }
         let former = view.told.last().map(|(_, told)| told.clone());
         let former = former.unwrap_or_default();
@@ -143,13 +147,13 @@ impl Names {
     }
 
     /// A client's channel is there again: what was asked may have been lost.
-    pub(crate) fn joined(&mut self, host: usize) {
+    pub(crate) fn joined(&mut self, now: Instant, host: usize) {
         if let Some(view) = self.views.get_mut(&host) {
-            view.requests.clear();
+            view.ask_anew(now, None);
         }
     }
 
-    /// A client asks for a resource.
+    /// A client asks for a resource: one that it has (client.md §15.8), and not too often.
     pub(crate) fn asks(
         &mut self,
         now: Instant,
@@ -158,7 +162,16 @@ impl Names {
     ) -> Result<(), String> {
         let view = self.views.entry(host).or_default();
         let last = view.requests.insert(resource, now);
-        let is_early = last.is_some_and(|at| now + LAG < at + REQUESTS_EVERY);
+        let removed_at = view.removed.get(&resource);
+        if !view.resources.contains_key(&resource)
+            && removed_at.is_none_or(|removed_at| *removed_at + LAG < now)
+        {
+            return Err("a resource is asked for that is not the client's".to_owned());
+        }
+        // What it said before it had heard, it may say again.
+        let anew = [None, Some(resource)].map(|of| view.anew.get(&of).copied());
+        let is_old = |at: Instant| anew.into_iter().flatten().any(|heard| at <= heard + LAG);
+        let is_early = last.is_some_and(|at| now + LAG < at + REQUESTS_EVERY && !is_old(at));
 
         match is_early {
             true => Err("a resource is asked for again at once".to_owned()),

@@ -1,4 +1,4 @@
-//! Which names a pattern stands for, and which of several comes first (client.md §3): by the letter, and slowly.
+//! Which names a pattern stands for, and which of several comes first (client.md §3), in a few lines that need not be fast.
 
 use std::cmp::Ordering;
 
@@ -37,8 +37,9 @@ fn label_matches(pattern: &[u8], label: &[u8]) -> bool {
     }
 }
 
-/// Compares patterns: the more specific one is less.
+/// Compares patterns, whatever their case: the more specific one is less.
 pub(crate) fn compare(one: &str, other: &str) -> Ordering {
+    let (one, other) = (one.to_ascii_lowercase(), other.to_ascii_lowercase());
     let (mut one, mut other) = (one.bytes().rev(), other.bytes().rev());
     loop {
         let (left, right) = (one.next(), other.next());

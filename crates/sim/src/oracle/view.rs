@@ -39,8 +39,12 @@ pub(super) struct View {
     /// When they were first heard of.
     pub(super) given: BTreeMap<String, Instant>,
     pub(super) records: Vec<NameRecord>,
+    /// When each resource was taken away that it had.
+    pub(super) removed: BTreeMap<ResourceId, Instant>,
     /// When it last asked for each resource and has had no answer yet.
     pub(super) requests: BTreeMap<ResourceId, Instant>,
+    /// When it could last ask for all resources at once again, or for one of them.
+    pub(super) anew: BTreeMap<Option<ResourceId>, Instant>,
 }
 
 /// A resource of names.
@@ -88,6 +92,15 @@ impl View {
         *known = ips;
 
         Ok(())
+    }
+
+    /// It may ask again at once, for all resources or for one.
+    pub(super) fn ask_anew(&mut self, now: Instant, resource: Option<ResourceId>) {
+        match &resource {
+            Some(resource) => drop(self.requests.remove(resource)),
+            None => self.requests.clear(),
+        }
+        self.anew.insert(resource, now);
     }
 
     /// What the client's device must have looked like, oldest first.

@@ -235,7 +235,7 @@ impl World {
         entry.channel.delay = Duration::ZERO;
         let epoch = entry.channel.epoch;
         tell(&mut entry.role, PortalState::Joined);
-        self.names.joined(host);
+        self.names.joined(self.now, host);
         self.post(
             HEARTBEAT_EVERY,
             Happening::Heartbeat(ChannelId { host, epoch }),

@@ -1,6 +1,6 @@
 //! Questions on their way to name servers: those that programs with sockets carry, and those that come out of gateways.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use connlib::event_loop::Command;
@@ -194,7 +194,7 @@ impl World {
         true
     }
 
-    /// Whether a client may ask a server behind a gateway: it was let in, and nothing of it is a resource's name.
+    /// Whether a client may send that to a server behind a gateway: it was let in, and asks for nothing that others must not know.
     fn may_ask(
         &self,
         gateway: usize,
@@ -204,18 +204,9 @@ impl World {
         if !packet.checksums_match() {
             return Err("a packet on a gateway's TUN has a wrong checksum".to_owned());
         }
-        let source = packet.source();
-        let mut hosts = 0..self.scenario.hosts.len();
-        let client = hosts.find(|host| {
-            let entry = self.hosts.get(*host);
-            entry.and_then(|entry| entry.address(source.is_ipv4())) == Some(source)
-        });
-        let Some(client) = client else {
-            return Err(format!("a question came out from {source}"));
-        };
+        let client = self.asker(packet.source())?;
         if packet.transport() == Transport::Udp {
-            let sent_at = self.now.checked_sub(UNDER_WAY).unwrap_or(self.now);
-            self.names.may_leave(sent_at, client, packet.payload())?;
+            self.may_be_asked(client, packet.payload())?;
         }
 
         self.may_come_out(
@@ -226,6 +217,24 @@ impl World {
                 to: Destination::Ip(server.ip()),
             },
         )
+    }
+
+    /// The client that a question which came out of a gateway is from.
+    fn asker(&self, source: IpAddr) -> Result<usize, String> {
+        let mut hosts = 0..self.scenario.hosts.len();
+        let client = hosts.find(|host| {
+            let entry = self.hosts.get(*host);
+            entry.and_then(|entry| entry.address(source.is_ipv4())) == Some(source)
+        });
+
+        client.ok_or_else(|| format!("a question came out from {source}"))
+    }
+
+    /// Whether a client may ask a server behind a gateway that: nothing of it is a resource's name.
+    fn may_be_asked(&self, client: usize, question: &[u8]) -> Result<(), String> {
+        let sent_at = self.now.checked_sub(UNDER_WAY).unwrap_or(self.now);
+
+        self.names.may_leave(sent_at, client, question)
     }
 
     fn answer_at_site(&mut self, at: SocketAddr, question: &[u8], via: Via) -> Reply {
@@ -250,6 +259,16 @@ impl World {
             let Heard::Message(number, local, message) = heard else {
                 continue;
             };
+            let remote = self
+                .site_streams
+                .get(&gateway)
+                .and_then(|tcp| tcp.remote(number));
+            let verdict = remote.map_or(Ok(()), |remote| {
+                self.may_be_asked(self.asker(remote.ip())?, &message)
+            });
+            if let Err(what) = verdict {
+                self.violate(what);
+            }
             match self.answer_at_site(local, &message, Via::Tcp) {
                 Reply::Says(after, messages) => {
                     for message in messages {

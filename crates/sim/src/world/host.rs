@@ -37,8 +37,9 @@ pub(super) struct Host {
     pub(super) moves: u32,
     /// A relay's secret.
     pub(super) secret: Secret,
-    /// How often it began to run.
+    /// How often it began to run, and when it last did.
     pub(super) life: u32,
+    pub(super) began_at: Instant,
     /// Whether somebody is on the way to unstall its devices.
     pub(super) is_stalled: bool,
     /// Since when turns for a timer alone are counted, and how many there were.
@@ -97,6 +98,7 @@ impl Host {
             moves: 0,
             secret: secret(rng),
             life: 0,
+            began_at: now,
             is_stalled: false,
             idle_turns: (None, 0),
             late: None,
@@ -144,6 +146,7 @@ impl Host {
             }
         };
         self.life += 1;
+        self.began_at = now;
         self.name_servers.clear();
         self.is_stalled = false;
         self.late = None;

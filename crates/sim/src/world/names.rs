@@ -21,6 +21,10 @@ pub(super) const PORT: u16 = 53;
 /// Where gateways answer for their sites (gateway.md §1).
 const SITE_PORT: u16 = 53_535;
 
+/// How long an answer may be under way through the tunnel (client.md §4.6), and how much longer a connection sends it again.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
+const SENT_AGAIN_FOR: Duration = Duration::from_secs(20);
+
 impl World {
     /// Something that has to do with names happens.
     pub(super) fn name_event(&mut self, event: Event) {
@@ -140,7 +144,12 @@ impl World {
             return false;
         };
         let is_served = [Some(PORT), Some(SITE_PORT)].contains(&packet.source_port());
-        let is_later = self.hosts.get(host).is_some_and(|entry| entry.life > 1);
+        let patience = match packet.transport() {
+            Transport::Tcp => ANSWERED_WITHIN + SENT_AGAIN_FOR,
+            Transport::Udp | Transport::Icmp | Transport::Other(_) => ANSWERED_WITHIN,
+        };
+        let is_later = (self.hosts.get(host))
+            .is_some_and(|entry| entry.life > 1 && self.now < entry.began_at + patience);
         if is_later && is_served && !is_sentinel(packet.source()) {
             // For a client that ran here before, and asked through the tunnel: the system refuses it.
             return true;
@@ -202,18 +211,20 @@ impl World {
         if matches!(kind, Some(FlowKind::Lookup(_)) | None) {
             return;
         }
+        // A late answer is nothing to a program that another server has answered.
+        let is_waiting = self
+            .apps
+            .flows()
+            .get(flow)
+            .is_some_and(|it| it.to.is_none());
+        if !is_waiting {
+            return;
+        }
         match self.resolver.found(ask) {
-            Ok(ip)
-                if self
-                    .apps
-                    .flows()
-                    .get(flow)
-                    .is_some_and(|it| it.to.is_none()) =>
-            {
+            Ok(ip) => {
                 self.apps.set_target(flow, ip);
                 self.post(Duration::ZERO, Happening::App(flow));
             }
-            Ok(_) => {}
             Err(after) => self.post(after, Happening::App(flow)),
         }
     }
