@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use connlib_wire::buffer::Pool;
-use connlib_wire::ip::{self, Packet};
+use connlib_wire::ip::{self, Packet, PortsOrId};
 
 use crate::names::Resolver;
 use crate::report::Outcome;
@@ -50,6 +50,8 @@ pub(crate) struct Running {
     pub(crate) to: Option<IpAddr>,
     /// Where its requests came out, of which gateway, and when first and last.
     pub(crate) arrivals: Vec<Arrival>,
+    /// When it was told that it goes nowhere.
+    pub(crate) refused_at: Vec<Instant>,
     own_port: u16,
     /// Of a ping: its requests, in order.
     pub(crate) probes: Vec<Probe>,
@@ -115,6 +117,7 @@ impl Apps {
                 Target::Name { .. } => None,
             },
             arrivals: Vec::new(),
+            refused_at: Vec::new(),
             own_port: flow.port.unwrap_or_else(|| own_port(number)),
             flow,
             probes: Vec::new(),
@@ -292,6 +295,22 @@ impl Apps {
         })
     }
 
+    /// Notes which flow of a client an ICMP error is for.
+    fn refuse(&mut self, now: Instant, host: usize, error: &Packet<&[u8]>) {
+        let Some(quoted) = error.quoted() else {
+            return;
+        };
+        let PortsOrId::Ports { source, .. } = quoted.ports_or_id else {
+            return;
+        };
+        let ends = (source, Some(quoted.destination));
+        for running in &mut self.flows {
+            if running.flow.host == host && running.source() == ends {
+                running.refused_at.push(now);
+            }
+        }
+    }
+
     /// Whether the client of a flow has large packets under way, too: a small one at the end of a train of them may come
     /// out behind later small ones. Packets of pings travel in one train only where they have waited.
     fn mixes(&self, now: Instant, stamp: Stamp) -> bool {
@@ -328,7 +347,8 @@ impl Apps {
     ) -> Result<Option<usize>, String> {
         let packet = checked("a client's TUN", bytes)?;
         if packet.is_icmp_error() {
-            // A refusal of what is not granted; which requests may be refused is judged at the end.
+            // Which requests may be refused, and which must be, is judged at the end.
+            self.refuse(now, host, &packet);
             return Ok(None);
         }
         let source = packet.source();

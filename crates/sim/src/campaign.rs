@@ -97,13 +97,16 @@ impl fmt::Display for Campaign {
         let Judged {
             probes,
             first_replies,
+            fresh,
+            refusals,
             questions,
             outside,
             at_sites,
         } = self.judged;
         writeln!(
             f,
-            "names: {probes} requests, {first_replies} first replies, {questions} questions; known: {outside} outside, {at_sites} at sites"
+            "names: {probes} requests, {first_replies} first replies, {fresh} fresh, {refusals} refusals, {questions} questions; \
+             known: {outside} outside, {at_sites} at sites"
         )?;
         writeln!(
             f,

@@ -16,6 +16,7 @@ mod named;
 mod names;
 mod pattern;
 mod reach;
+mod refusals;
 mod sentinels;
 mod view;
 mod watch;

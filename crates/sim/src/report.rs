@@ -31,6 +31,10 @@ pub struct Judged {
     pub probes: u64,
     /// Flows to names whose first reply had to come in time.
     pub first_replies: u64,
+    /// Those that began to an address that their name had to have then.
+    pub fresh: u64,
+    /// Requests to names without an address that had to be refused.
+    pub refusals: u64,
     /// Questions that must have had an answer in time.
     pub questions: u64,
     /// Those that somebody outside knew the answer to.
@@ -44,6 +48,8 @@ impl Judged {
     pub(crate) fn add(&mut self, other: &Self) {
         self.probes += other.probes;
         self.first_replies += other.first_replies;
+        self.fresh += other.fresh;
+        self.refusals += other.refusals;
         self.questions += other.questions;
         self.outside += other.outside;
         self.at_sites += other.at_sites;

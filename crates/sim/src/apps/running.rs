@@ -1,5 +1,6 @@
 //! A program on its own.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use super::payload::Stamp;
@@ -13,6 +14,11 @@ impl Running {
         let stands_for_it = self.to.is_none_or(stands_for_a_name);
 
         self.flow.to.name().filter(|_| stands_for_it)
+    }
+
+    /// Where its packets come from and go to, as far as programs of one host can tell.
+    pub(crate) fn source(&self) -> (u16, Option<IpAddr>) {
+        (self.own_port, self.to)
     }
 
     /// The pieces that are asked for at `now`.

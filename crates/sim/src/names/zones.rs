@@ -88,6 +88,11 @@ impl Zones {
         !self.any(span, of, kind, |says| !is_meant(says))
     }
 
+    /// Whether anything else is said of a name in a span.
+    pub(crate) fn changes(&self, span: (Instant, Instant), name: &str) -> bool {
+        self.times(span, name).count() > 1
+    }
+
     fn times(
         &self,
         (from, until): (Instant, Instant),

@@ -179,14 +179,19 @@ impl Court<'_> {
         let place = self.place(ask.host, ask.asked_at);
         let is_good = |at: &ServerAt| {
             let found = self.servers.find(at);
+            let server = found.and_then(|it| self.servers.get(it));
+            let is_inside = server.is_some_and(|server| server.site.is_some());
             let is_reached = match at {
+                ServerAt::Ip(ip) if is_inside => {
+                    // A question that the tunnel isn't there for yet has less time for the rest.
+                    view.is_configured(*ip)
+                        && self.first_holds() + self.servers.longest() < OUTSIDE
+                        && self.reaches_site(ask, Destination::Ip(*ip), answered_at)
+                }
                 ServerAt::Ip(ip) => place.is_some_and(|place| place.ip(ip.is_ipv4()).is_some()),
                 ServerAt::Url(_) => true,
             };
-            let is_outside = found
-                .and_then(|it| self.servers.get(it))
-                .is_some_and(|server| server.site.is_none());
-            is_reached && is_outside && found.is_some_and(|it| self.servers.is_good(it, span))
+            is_reached && found.is_some_and(|it| self.servers.is_good(it, span))
         };
         let good = list.iter().filter(|at| is_good(at)).count();
 
@@ -200,17 +205,32 @@ impl Court<'_> {
     fn knows_at_site(&self, ask: &Ask, answered_at: Instant) -> bool {
         let to = Destination::Name(&ask.name);
         let since = ask.asked_at.checked_sub(INSIDE).unwrap_or(self.start);
+        let span = (since.max(self.start), answered_at);
+        let sites = self.sites_of(ask, to, answered_at);
+        let mut hosts = sites.iter().flat_map(|site| gateways(self.scenario, site));
+
+        self.reaches_site(ask, to, answered_at)
+            && hosts.all(|gateway| self.has_good_servers(gateway, span, None))
+    }
+
+    /// The sites that what a question goes to is at.
+    fn sites_of(&self, ask: &Ask, to: Destination<'_>, at: Instant) -> Vec<&String> {
+        let meant = self.access.meant(ask.asked_at, ask.host, to);
+        let versions = meant.iter().filter_map(|it| self.access.version(at, *it));
+
+        versions.map(|(_, _, site)| site).collect()
+    }
+
+    /// Whether a question gets through the tunnel all the time.
+    fn reaches_site(&self, ask: &Ask, to: Destination<'_>, answered_at: Instant) -> bool {
+        let since = ask.asked_at.checked_sub(INSIDE).unwrap_or(self.start);
         let since = since.max(self.start);
         let meant = self.access.meant(ask.asked_at, ask.host, to);
         let is_steady = |resource: &usize| {
             let (is_allowed, since) = self.access.state(answered_at, ask.host, *resource);
             is_allowed && since + SETTLES <= ask.asked_at
         };
-        let versions = meant
-            .iter()
-            .filter_map(|it| self.access.version(answered_at, *it));
-        let sites: Vec<&String> = versions.map(|(_, _, site)| site).collect();
-        let mut hosts = sites.iter().flat_map(|site| gateways(self.scenario, site));
+        let sites = self.sites_of(ask, to, answered_at);
 
         // Another interface lets everything be asked anew that goes through the tunnel (client.md §1).
         let view = self.names.view(ask.host);
@@ -229,7 +249,6 @@ impl Court<'_> {
             && !self.has_outage((since, answered_at))
             && self.are_sites_reachable(ask.host, &sites, ask.asked_at)
             && self.are_sites_reachable(ask.host, &sites, answered_at)
-            && hosts.all(|gateway| self.has_good_servers(gateway, (since, answered_at), None))
     }
 
     /// Whether the portal was away for anybody.

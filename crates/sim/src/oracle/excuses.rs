@@ -137,10 +137,7 @@ impl Court<'_> {
             return self.is_disturbed_for((client, to), sent_at, done_at);
         }
         let grace = NAME_KNOWN.holds + self.servers.longest();
-        let was_up = |before: Instant| {
-            let mut probes = running.probes.iter();
-            probes.any(|probe| probe.replied_at.is_some_and(|at| at <= before))
-        };
+        let was_up = |before: Instant| was_up(running, before);
 
         self.is_hit((client, to, grace), (sent_at, done_at), was_up)
     }
@@ -244,6 +241,13 @@ impl Court<'_> {
 
         probes.any(|probe| probe.replied_at.is_some_and(|at| at <= before))
     }
+}
+
+/// Whether a flow has had a reply.
+pub(super) fn was_up(running: &Running, before: Instant) -> bool {
+    let mut probes = running.probes.iter();
+
+    probes.any(|probe| probe.replied_at.is_some_and(|at| at <= before))
 }
 
 fn serves(role: &Role, sites: &[&String]) -> bool {

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
+use super::excuses::was_up;
 use super::{Access, Names, Watch};
 use crate::apps::{Apps, Probe, Running};
 use crate::limits::{FIRST_REPLY, FIRST_REPLY_LOSSY, Kind, NAME_KNOWN};
@@ -116,6 +117,7 @@ impl<'a> Court<'a> {
                 self.first_reply(number, running, measured)?;
                 self.probes(running)?;
                 self.stays(running)?;
+                self.refusals(running)?;
                 self.recoveries(running, measured)
             }
             FlowKind::Fetch { bytes } => {
@@ -136,8 +138,9 @@ impl<'a> Court<'a> {
             if running.name().is_some() {
                 self.count(|judged| judged.probes += 1);
             }
-            if probe.replied_at.is_some() {
+            if let Some(replied_at) = probe.replied_at {
                 lost_in_a_row = 0;
+                self.is_in_time(running, number, (probe, replied_at))?;
                 continue;
             }
             lost_in_a_row += 1;
@@ -154,18 +157,40 @@ impl<'a> Court<'a> {
         Ok(())
     }
 
+    /// A reply that must come comes in time, where nothing is lost.
+    fn is_in_time(
+        &self,
+        running: &Running,
+        number: usize,
+        (probe, replied_at): (&Probe, Instant),
+    ) -> Result<(), Objection> {
+        let holds = self.waits(running, probe.sent_at) + self.round_trip;
+        let took = replied_at - probe.sent_at;
+        if running.name().is_none() || self.is_lossy || took <= holds {
+            return Ok(());
+        }
+        let name = &running.flow.name;
+        let what = format!("`{name}` {number} took {took:?}, not {holds:?}");
+
+        Err((self.elapsed(probe.sent_at), what))
+    }
+
+    /// How long a probe may wait for whatever its flow needs: nothing, once a reply has come.
+    fn waits(&self, running: &Running, sent_at: Instant) -> Duration {
+        match running.name() {
+            Some(_) if was_up(running, sent_at) => Duration::ZERO,
+            Some(_) => self.first_holds() + self.named_holds(running),
+            None if self.was_answered(running.flow.host, sent_at) => Duration::ZERO,
+            None => FIRST_REPLY.holds,
+        }
+    }
+
     /// Whether a probe must be answered.
     fn is_due(&self, running: &Running, probe: &Probe) -> bool {
         let (client, sent_at) = (running.flow.host, probe.sent_at);
         // What waited for a connection left later than it was sent.
         let left_at = probe.arrived_at.unwrap_or(sent_at).max(sent_at);
-        let is_named = running.name().is_some();
-        let waits = match self.was_answered(client, sent_at) {
-            _ if is_named => self.first_holds() + self.named_holds(running),
-            true => Duration::ZERO,
-            false => FIRST_REPLY.holds,
-        };
-        let done_at = left_at + waits + self.round_trip;
+        let done_at = left_at + self.waits(running, sent_at) + self.round_trip;
 
         done_at < self.over_at
             && self.is_granted(running, sent_at, done_at)
@@ -234,7 +259,7 @@ impl<'a> Court<'a> {
     }
 
     /// How long the first reply may take where nothing is lost.
-    fn first_holds(&self) -> Duration {
+    pub(super) fn first_holds(&self) -> Duration {
         let portal = self.scenario.portal;
         let signalling = (portal.latency + portal.jitter) * 12;
         let signalling = match portal.reorders.0 + portal.duplicates.0 {
@@ -246,7 +271,7 @@ impl<'a> Court<'a> {
     }
 
     /// What comes on top for a name, which the gateway must learn and resolve.
-    fn named_holds(&self, running: &Running) -> Duration {
+    pub(super) fn named_holds(&self, running: &Running) -> Duration {
         match (running.name(), self.is_lossy) {
             (None, _) => Duration::ZERO,
             (Some(_), false) => NAME_KNOWN.goal + self.round_trip + self.servers.longest(),

@@ -94,6 +94,13 @@ impl View {
         Ok(())
     }
 
+    /// Whether the portal names a server.
+    pub(super) fn is_configured(&self, ip: IpAddr) -> bool {
+        let interface = self.interface.as_ref();
+
+        interface.is_some_and(|it| it.upstream_do53.iter().any(|server| server.ip == ip))
+    }
+
     /// It may ask again at once, for all resources or for one.
     pub(super) fn ask_anew(&mut self, now: Instant, resource: Option<ResourceId>) {
         match &resource {
