@@ -12,6 +12,7 @@ mod disturb;
 mod excuses;
 mod expectations;
 mod judge;
+mod lists;
 mod named;
 mod names;
 mod pattern;

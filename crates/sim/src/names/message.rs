@@ -31,6 +31,8 @@ pub(crate) struct Message {
     flags: u16,
     /// The only question: a name in lower case, and a type.
     pub(crate) question: Option<(String, u16)>,
+    /// Its name as it was spelt.
+    pub(crate) spelt: Vec<u8>,
     pub(crate) answers: Vec<Record>,
     /// What the sender takes by UDP, if it speaks EDNS.
     pub(crate) edns: Option<u16>,
@@ -62,6 +64,7 @@ impl Message {
             at = end + 4;
             if nth == 0 && counts[0] == 1 {
                 message.question = Some((name, kind));
+                message.spelt = bytes.get(HEADER..end).unwrap_or_default().to_vec();
             }
         }
         for (section, count) in counts.into_iter().enumerate().skip(1) {
@@ -128,8 +131,8 @@ impl Message {
         for word in [self.id, flags, 1, count, 0, u16::from(self.edns.is_some())] {
             bytes.extend(word.to_be_bytes());
         }
-        if let Some((name, asked)) = &self.question {
-            bytes.extend(to_name(name));
+        if let Some((_, asked)) = &self.question {
+            bytes.extend(&self.spelt);
             bytes.extend(asked.to_be_bytes());
             bytes.extend(IN.to_be_bytes());
         }

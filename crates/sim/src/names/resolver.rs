@@ -51,6 +51,8 @@ pub(crate) struct Ask {
     pub(crate) flow: usize,
     pub(crate) host: usize,
     pub(crate) name: String,
+    /// The name as the message has it.
+    spelt: Vec<u8>,
     pub(crate) kind: u16,
     pub(crate) via: Via,
     /// Who is asked.
@@ -205,12 +207,19 @@ impl Resolver {
         };
         let (port, id) = (port.unwrap_or(own_port), id.unwrap_or(common));
         let name = flow.to.name().unwrap_or_default().to_owned();
-        let message = query(id, &name, kind);
+        let message = match flow.kind {
+            FlowKind::Lookup(lookup) if lookup.is_mixed => query(id, &mixed(&name), kind),
+            FlowKind::Lookup(_) | FlowKind::Ping { .. } | FlowKind::Fetch { .. } => {
+                query(id, &name, kind)
+            }
+        };
+        let spelt = Message::parse(&message).unwrap_or_default().spelt;
         let source = SocketAddr::new(source, port);
         self.asks.push(Ask {
             flow: number,
             host: flow.host,
             name,
+            spelt,
             kind,
             via,
             server,
@@ -335,6 +344,10 @@ impl Resolver {
         });
         let what = || format!("{server} answered {question:?} to {local}");
         match found.and_then(|nth| Some((nth, self.asks.get_mut(nth)?))) {
+            // Whoever asks looks for its own spelling (client.md §4.2).
+            Some((_, asked)) if asked.spelt != message.spelt => {
+                Err(format!("{} in another spelling", what()))
+            }
             Some((nth, asked)) => {
                 asked.answer = Some((now, message));
                 Ok(nth)
@@ -388,4 +401,16 @@ impl Resolver {
             cache: BTreeMap::new(),
         })
     }
+}
+
+/// A name with every other letter in upper case.
+fn mixed(name: &str) -> String {
+    let letters = name.chars().enumerate();
+
+    letters
+        .map(|(nth, letter)| match nth % 2 {
+            0 => letter.to_ascii_uppercase(),
+            _ => letter,
+        })
+        .collect()
 }

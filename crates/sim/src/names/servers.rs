@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
-use super::message::{Message, code};
+use super::message::{Message, code, to_name};
 use super::zones::Zones;
 use crate::scenario::{Manners, RecordKind, Scenario, ServerAt, Via};
 
@@ -208,6 +208,7 @@ fn lies(asked: &Message) -> Vec<Vec<u8>> {
     let mut other_name = asked.clone();
     if let Some((name, _)) = &mut other_name.question {
         *name = format!("www.{name}");
+        other_name.spelt = to_name(name);
     }
 
     vec![lie(&other_id), lie(&other_name), b"nothing of use".to_vec()]

@@ -378,13 +378,15 @@ impl<'a> Court<'a> {
             || !self.is_granted(running, began_at, self.over_at)
             || !self.is_reachable(running, began_at)
             || !self.is_reachable(running, self.over_at)
+            || !self.resolves(running, self.over_at)
         {
             return Ok(());
         }
         let windows = bytes / 16_000 + 2;
         let [calm, lossy] = FETCH_WINDOW;
         let each = self.round_trip + if self.is_lossy { lossy } else { calm };
-        let mut budget = each * windows + FIRST_REPLY_LOSSY.holds;
+        let named = self.named_holds(running);
+        let mut budget = each * windows + named + FIRST_REPLY_LOSSY.holds;
         for disturbance in &self.watch.disturbances {
             let until = self.forgiven_until(disturbance, flow.host);
             budget +=

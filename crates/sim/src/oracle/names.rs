@@ -60,6 +60,10 @@ impl Names {
         during(list.unwrap_or_default(), from, until).map(Vec::as_slice)
     }
 
+    pub(super) fn view_mut(&mut self, host: usize) -> &mut View {
+        self.views.entry(host).or_default()
+    }
+
     pub(super) fn view(&self, host: usize) -> Option<&View> {
         self.views.get(&host)
     }
@@ -127,6 +131,7 @@ impl Names {
                 view.removed.insert(id, now);
             }
         }
+        view.list(now);
         let former = view.told.last().map(|(_, told)| told.clone());
         let former = former.unwrap_or_default();
         let told: Vec<Told> = view

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
-use connlib_tunnel::client::{self, NameRecord};
+use connlib_tunnel::client::{self, NameRecord, ResourceView};
 use connlib_wire::id::ResourceId;
 use connlib_wire::portal::client as portal;
 use connlib_wire::portal::resource::{IpStack, Resource};
@@ -34,6 +34,9 @@ pub(super) struct View {
     /// What its device must look like, oldest first; `None` from when it begins to run until the portal has spoken.
     pub(super) expected: Vec<(Instant, Option<client::Interface>)>,
     pub(super) announced: Option<client::Interface>,
+    /// What it must have said can be reached, oldest first, and what it did say.
+    pub(super) lists: Vec<(Instant, Vec<ResourceView>)>,
+    pub(super) listed: Option<Vec<ResourceView>>,
     /// The addresses of names, by family, as long as anybody may remember them.
     pub(super) book: BTreeMap<String, [Vec<IpAddr>; 2]>,
     /// When they were first heard of.

@@ -51,6 +51,13 @@ const TYPES: [RecordKind; 12] = [
     RecordKind(6),
 ];
 
+/// The first addresses that stand for a name, backwards.
+const REVERSE_V4: &str = "1.0.96.100.in-addr.arpa";
+const REVERSE_V6: &str = "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.1.1.1.1.1.2.0.2.0.0.d.f.ip6.arpa";
+
+/// What Firefox asks before it asks servers of its own.
+const CANARY: &str = "use-application-dns.net";
+
 /// Servers of everybody.
 const OUTSIDE: [&str; 4] = [
     "192.0.2.53",
@@ -297,10 +304,15 @@ fn flows(scenario: &mut Scenario, choices: &mut Choices<'_>, host: usize) {
     }
     let spans = scenario.lasts.saturating_sub(FLOWS_AT + QUIET);
     let port = choices.percent(40).then_some(7_777);
+    let mut name = NAMES[0];
     for nth in 0..1 + choices.below(2) {
-        let name = NAMES[choices.index(5)];
+        if nth == 0 || choices.percent(60) {
+            name = NAMES[choices.index(5)];
+        }
         let every = choices.millis(200..700);
-        let at = FLOWS_AT + choices.millis(0..3_000);
+        // Some begin when names have moved.
+        let latest = if nth > 0 { 9_000 } else { 3_000 };
+        let at = FLOWS_AT + choices.millis(0..latest);
         let left = spans.saturating_sub(at);
         let count = u32::try_from(left.as_millis() / every.as_millis()).unwrap_or_default();
         let flow = Flow {
@@ -313,10 +325,15 @@ fn flows(scenario: &mut Scenario, choices: &mut Choices<'_>, host: usize) {
             },
             // The same for several: gateways must tell them apart.
             port: port.map(|port| port + u16::from(choices.percent(20))),
-            kind: FlowKind::Ping {
-                count: count.min(20),
-                every,
-                size: u16::try_from(choices.range(12..600)).unwrap_or_default(),
+            kind: match choices.percent(8) {
+                true => FlowKind::Fetch {
+                    bytes: u32::try_from(choices.range(1_000..30_000)).unwrap_or_default(),
+                },
+                false => FlowKind::Ping {
+                    count: count.min(20),
+                    every,
+                    size: u16::try_from(choices.range(12..600)).unwrap_or_default(),
+                },
             },
         };
         scenario.events.push((at, Event::Flow(flow)));
@@ -324,9 +341,11 @@ fn flows(scenario: &mut Scenario, choices: &mut Choices<'_>, host: usize) {
     let last = scenario.lasts.saturating_sub(QUIET);
     for nth in 0..1 + choices.below(4) {
         let record = TYPES[choices.index(TYPES.len())];
-        let (name, record) = match choices.percent(10) {
-            true => ("1.0.96.100.in-addr.arpa", RecordKind::PTR),
-            false => (NAMES[choices.index(NAMES.len())], record),
+        let (name, record) = match choices.below(30) {
+            27 => (REVERSE_V4, RecordKind::PTR),
+            28 => (REVERSE_V6, RecordKind::PTR),
+            29 => (CANARY, record),
+            _ => (NAMES[choices.index(NAMES.len())], record),
         };
         let flow = Flow {
             name: format!("q{host}-{nth}"),
@@ -346,6 +365,7 @@ fn flows(scenario: &mut Scenario, choices: &mut Choices<'_>, host: usize) {
                 },
                 server: choices.index(2),
                 number: None,
+                is_mixed: choices.percent(25),
             }),
         };
         let most = u64::try_from(last.as_millis()).unwrap_or_default();
@@ -365,8 +385,8 @@ fn event(scenario: &Scenario, choices: &mut Choices<'_>) -> Option<Event> {
         .collect();
     let resource = *named.get(choices.index(named.len()))?;
 
-    Some(match choices.below(10) {
-        0..3 => {
+    Some(match choices.below(12) {
+        10 | 11 | 0..3 => {
             let name = NAMES[choices.index(4)];
             Event::Name(entry(choices, name, Some("A")))
         }

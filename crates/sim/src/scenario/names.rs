@@ -144,6 +144,8 @@ pub struct Lookup {
     pub server: usize,
     /// Its number.
     pub number: Option<u16>,
+    /// Whether its name has letters of both cases.
+    pub is_mixed: bool,
 }
 
 impl Default for Manners {

@@ -185,6 +185,7 @@ pub(super) fn lookup(line: &mut Line<'_>) -> Result<Lookup, String> {
         via: line.maybe("via", via)?.unwrap_or(Via::Udp),
         server: line.maybe("server", number)?.unwrap_or_default(),
         number: line.maybe("number", number)?,
+        is_mixed: line.flag("mixed"),
     })
 }
 

@@ -142,10 +142,11 @@ pub(super) fn print_lookup(f: &mut Formatter<'_>, lookup: &Lookup) -> fmt::Resul
     if lookup.server > 0 {
         write!(f, " server={}", lookup.server)?;
     }
-    match lookup.number {
-        Some(number) => write!(f, " number={number}"),
-        None => Ok(()),
+    if let Some(number) = lookup.number {
+        write!(f, " number={number}")?;
     }
+
+    flag(f, "mixed", lookup.is_mixed)
 }
 
 pub(super) fn print_said(f: &mut Formatter<'_>, flow: &str, said: &Said) -> fmt::Result {

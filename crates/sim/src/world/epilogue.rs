@@ -47,7 +47,10 @@ impl World {
             let is_awake = self.hosts.get(host).is_some_and(|entry| {
                 matches!(entry.role, Role::Client(_)) && entry.is_awake(self.now)
             });
-            if is_awake && let Err(what) = self.names.is_announced(self.now, host) {
+            let names = &self.names;
+            let verdict =
+                (names.is_announced(self.now, host)).and_then(|()| names.is_listed(self.now, host));
+            if is_awake && let Err(what) = verdict {
                 let name = self.scenario.host(host);
                 self.violate(format!("{name}: {what}"));
             }

@@ -85,6 +85,9 @@ impl World {
                 }
                 self.names.announces(self.now, host, interface)
             }
+            Output::Event(client::Event::ResourcesChanged(list)) => {
+                self.names.lists(self.now, host, list)
+            }
             Output::Message(ToPortal::RequestAuthorization(request)) => {
                 self.names.asks(self.now, host, request.resource_id)
             }
