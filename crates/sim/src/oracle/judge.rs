@@ -373,7 +373,9 @@ impl<'a> Court<'a> {
             matches!(event, Event::Flow(other) if other.name == flow.name).then_some(*at)
         });
         let began_at = self.start + begins.unwrap_or_default();
+        // Whoever got no address has nothing to fetch from: what is answered to it is judged elsewhere (client.md §4.3).
         if running.completed_at.is_some()
+            || running.to.is_none()
             || self.is_token_over(flow.host, self.over_at)
             || !self.is_granted(running, began_at, self.over_at)
             || !self.is_reachable(running, began_at)
