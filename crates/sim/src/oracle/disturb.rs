@@ -64,7 +64,9 @@ impl Watch {
                 self.push(kind, is_client(host).then_some(*host), *host, now, over_at);
             }
             Event::Start { host, .. } => {
-                let place = scenario.hosts.get(*host).map(|host| host.place);
+                // It is where it was when it ended, wherever it began.
+                let mut former = self.reach.iter().rev();
+                let place = former.find_map(|(_, reach)| reach.places.get(*host).copied()?);
                 self.place(now, *host, place);
                 if !self.finish(*host, now) {
                     let kind = match role(host) {
