@@ -164,9 +164,15 @@ impl<'a> Court<'a> {
         number: usize,
         (probe, replied_at): (&Probe, Instant),
     ) -> Result<(), Objection> {
-        let holds = self.waits(running, probe.sent_at) + self.round_trip;
+        // Another flow of its client may have had another resource.
+        let is_first = !was_up(running, probe.sent_at);
+        let waits = match running.name() {
+            None if is_first => self.first_holds(),
+            None | Some(_) => self.waits(running, probe.sent_at),
+        };
+        let holds = waits + self.round_trip;
         let took = replied_at - probe.sent_at;
-        if running.name().is_none() || self.is_lossy || took <= holds {
+        if self.is_lossy || took <= holds {
             return Ok(());
         }
         let name = &running.flow.name;

@@ -88,7 +88,7 @@ pub(super) fn names(scenario: &mut Scenario, choices: &mut Choices<'_>) {
         flows(scenario, choices, host);
     }
     let mut at = choices.range(2_000..6_000);
-    for _ in 0..choices.below(8) / 3 {
+    for _ in 0..choices.below(8) / 2 {
         let when = Duration::from_millis(at);
         if when + Duration::from_secs(3) < scenario.lasts {
             let event = event(scenario, choices);
@@ -339,7 +339,7 @@ fn flows(scenario: &mut Scenario, choices: &mut Choices<'_>, host: usize) {
         scenario.events.push((at, Event::Flow(flow)));
     }
     let last = scenario.lasts.saturating_sub(QUIET);
-    for nth in 0..1 + choices.below(4) {
+    for nth in 0..2 + choices.below(6) {
         let record = TYPES[choices.index(TYPES.len())];
         let (name, record) = match choices.below(30) {
             27 => (REVERSE_V4, RecordKind::PTR),
