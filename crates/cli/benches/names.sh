@@ -72,13 +72,20 @@ echo "100,000 names: $(figures <"$work/out"); $(awk -v a="$before" -v b="$after"
 
 for ((run = 0; run < 3; run++)); do
     ticks=$(cpu)
-    perf -d "$work/few" -l "$seconds" -q 64 >"$work/out"
-    echo "answers from the client itself: $(figures <"$work/out"), $(awk -v t=$(($(cpu) - ticks)) -v s="$seconds" 'BEGIN {printf "%.0f %% of a core", t / s}')"
+    perf -d "$work/few" -l "$seconds" -q 48 -v >"$work/out"
+    echo "answers from the client itself: $(p99 <"$work/out"); $(figures <"$work/out"), $(awk -v t=$(($(cpu) - ticks)) -v s="$seconds" 'BEGIN {printf "%.0f %% of a core", t / s}')"
 done
 perf -d "$work/few" -l "$seconds" -q 20 -c 1 -Q 1000 -v >"$work/out"
 echo "1,000 q/s, idle: $(p99 <"$work/out"); $(figures <"$work/out")"
 
-(exec nsenter -t "$(of resource)" -n iperf3 -s >/dev/null 2>&1) &
+# It has been seen to end by itself.
+(
+    trap 'kill "$!"; exit' TERM
+    while :; do
+        nsenter -t "$(of resource)" -n iperf3 -s >/dev/null 2>&1 &
+        wait "$!" || true
+    done
+) &
 server=$!
 until inside client iperf3 -c 10.20.0.10 -n 1K >/dev/null 2>&1; do sleep 0.2; done
 for direction in "" -R; do
@@ -99,7 +106,13 @@ s.sendto(b"\0\1\1\0\0\1\0\0\0\0\0\0" + name + b"\0\1\0\1", (sys.argv[1], 53))
 print(socket.inet_ntoa(s.recv(1500)[-4:]))
 PY
 )
-rate() { inside client iperf3 -c "$1" -t 2 --json ${2:-} | python3 -c 'import json,sys; d = json.load(sys.stdin)["end"]; print(d["sum_received"]["bits_per_second"] / 1e9)'; }
+rate() {
+    # The server takes one at a time, and may not be done with the one before.
+    until inside client iperf3 -c "$1" -t 2 --json ${2:-} >"$work/rate" && grep -q sum_received "$work/rate"; do
+        sleep 0.2
+    done
+    python3 -c 'import json,sys; print(json.load(sys.stdin)["end"]["sum_received"]["bits_per_second"] / 1e9)' <"$work/rate"
+}
 for direction in "" -R; do
     for ((run = 0; run < runs; run++)); do
         rate "$proxy" $direction >>"$work/name$direction"
