@@ -6,7 +6,7 @@ mod ports;
 mod session;
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -24,6 +24,8 @@ use session::{End, Session, UNANSWERED_TTL};
 #[derive(Debug, Default)]
 pub(super) struct Nat {
     translations: BTreeMap<IpAddr, Translation>,
+    /// The addresses of each name, those first that were set up first.
+    in_order: VecDeque<Vec<IpAddr>>,
     /// How many translations lead to each address.
     reals: HashMap<IpAddr, usize>,
     by_inside: HashMap<Inside, Session>,
@@ -43,6 +45,8 @@ pub(super) struct Translation {
     pub(super) resources: BTreeSet<ResourceId>,
     /// Where packets go; `None` where the name has no address of that family.
     pub(super) real: Option<IpAddr>,
+    /// How many flows go by it.
+    sessions: usize,
 }
 
 /// The addresses that a name was found to have here.
@@ -88,10 +92,11 @@ pub(super) enum Incoming {
 /// How many sessions a client may have: about 20 MB. One more ends the one that would have ended first.
 const MAX_SESSIONS: usize = 65_536;
 
-/// How many sessions are looked at to find one that may end before its time.
+/// How many sessions, or names, are looked at to find one that may end before its time.
 const MAX_LOOKED_AT: usize = 16;
 
-/// How many addresses of one client stand for names: about 32,000 names.
+/// How many addresses of one client stand for names: about 32,000 names. One more takes the place of that which was set up
+/// first and isn't used.
 const MAX_TRANSLATIONS: usize = 262_144;
 
 impl Nat {
@@ -114,8 +119,13 @@ impl Nat {
         if proxies.iter().any(is_of_another) {
             *self = Self::default();
         }
-        if self.translations.len() + proxies.len() > MAX_TRANSLATIONS {
+        let is_new = |ip: &&IpAddr| !self.translations.contains_key(*ip);
+        let new = proxies.iter().filter(is_new).count();
+        if self.translations.len() + new > MAX_TRANSLATIONS && !self.make_room(new) {
             return false;
+        }
+        if new > 0 {
+            self.in_order.push_back(proxies.iter().copied().collect());
         }
         for is_v4 in [true, false] {
             let of_family = |ip: &&IpAddr| ip.is_ipv4() == is_v4;
@@ -132,6 +142,7 @@ impl Nat {
                         name: name.clone(),
                         resources: BTreeSet::new(),
                         real: None,
+                        sessions: 0,
                     });
                 translation.resources.insert(resource);
                 let target = targets.next().copied();
@@ -164,6 +175,9 @@ impl Nat {
             }
             stays
         });
+        let translations = &self.translations;
+        self.in_order
+            .retain(|proxies| proxies.iter().any(|ip| translations.contains_key(ip)));
     }
 
     /// Where a packet of a client to an address that stands for a name goes. Opens a session.
@@ -255,6 +269,9 @@ impl Nat {
             look_at: now + UNANSWERED_TTL,
             end: End::default(),
         };
+        if let Some(translation) = self.translations.get_mut(&inside.proxy) {
+            translation.sessions += 1;
+        }
         self.schedule.insert((session.look_at, inside));
         self.by_inside.insert(inside, session);
         self.by_outside.insert(outside, inside);
@@ -345,6 +362,35 @@ impl Nat {
         session.into_iter().chain(self.ended.poll_timeout()).min()
     }
 
+    /// Forgets names that nobody uses until there is room for `count` more addresses; false if too many are used.
+    fn make_room(&mut self, count: usize) -> bool {
+        for _ in 0..MAX_LOOKED_AT {
+            if self.translations.len() + count <= MAX_TRANSLATIONS {
+                return true;
+            }
+            let Some(proxies) = self.in_order.pop_front() else {
+                return false;
+            };
+            let is_used = |ip: &IpAddr| {
+                let translation = self.translations.get(ip);
+                translation.is_some_and(|translation| translation.sessions > 0)
+            };
+            if proxies.iter().any(is_used) {
+                self.in_order.push_back(proxies);
+                continue;
+            }
+            for proxy in proxies {
+                let gone = self.translations.remove(&proxy);
+                release(
+                    &mut self.reals,
+                    gone.and_then(|translation| translation.real),
+                );
+            }
+        }
+
+        self.translations.len() + count <= MAX_TRANSLATIONS
+    }
+
     /// Makes room for one more session: of those that are to be looked at first, the first that has nothing to live for until
     /// much later. False if there is none.
     fn end_one_early(&mut self, now: Instant) -> bool {
@@ -384,6 +430,10 @@ impl Nat {
         } = self.by_inside.remove(inside)?;
         self.schedule.remove(&(look_at, *inside));
         self.by_outside.remove(&outside);
+        if let Some(translation) = self.translations.get_mut(&inside.proxy) {
+            // One that is set up anew has fewer.
+            translation.sessions = translation.sessions.saturating_sub(1);
+        }
         if let Entry::Occupied(mut ports) = self.ports.entry((outside.kind, outside.real)) {
             ports.get_mut().release(outside.port);
             if ports.get().is_empty() {

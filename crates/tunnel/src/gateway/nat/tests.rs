@@ -563,3 +563,37 @@ fn ended_flows_are_forgotten_in_time_and_few_are_kept() {
     assert!(nat.ended.until.is_empty() && nat.ended.in_order.is_empty());
     assert_eq!(nat.poll_timeout(), None);
 }
+
+#[test]
+fn names_that_are_not_used_make_room_for_others() {
+    let (now, mut nat) = (start(), Nat::default());
+    let proxies = |number: u32| {
+        let bits = u32::from(std::net::Ipv4Addr::new(100, 96, 0, 0)) + number * 4;
+        let ips = (0..4).map(|n| IpAddr::V4((bits + n).into()));
+        ips.collect::<BTreeSet<_>>()
+    };
+    let names = super::MAX_TRANSLATIONS as u32 / 4;
+    let add = |nat: &mut Nat, number: u32| {
+        let name = Name::parse(&format!("n{number}.corp.example")).unwrap();
+        nat.set_up(&name, resource(1), &proxies(number), &found(&["10.1.2.3"]))
+    };
+    assert!(add(&mut nat, 0));
+    nat.outgoing(now, &udp("100.64.0.7:40000", "100.96.0.1:443"))
+        .unwrap();
+    for number in 1..names + 100 {
+        assert!(add(&mut nat, number), "{number}");
+    }
+    assert!(nat.translations.len() <= super::MAX_TRANSLATIONS);
+    let is_there = |nat: &Nat, number| {
+        let first = proxies(number).first().copied().unwrap();
+        nat.translation(first).is_some()
+    };
+    assert!(is_there(&nat, 0), "it is used");
+    assert!(!is_there(&nat, 1) && !is_there(&nat, 99));
+    assert!(is_there(&nat, 200) && is_there(&nat, names + 99));
+    assert_eq!(nat.reals[&ip("10.1.2.3")], nat.translations.len());
+
+    nat.expire(after(now, 60));
+    nat.remove_resource(resource(1));
+    assert!(nat.translations.is_empty() && nat.in_order.is_empty() && nat.reals.is_empty());
+}
