@@ -100,7 +100,7 @@ impl Court<'_> {
         sent_at: Instant,
         done_at: Instant,
     ) -> bool {
-        let was_up = |before: Instant| self.was_answered(client, before);
+        let was_up = |before: Instant| self.was_answered(client, to, before);
 
         self.is_hit((client, to, Duration::ZERO), (sent_at, done_at), was_up)
     }
@@ -236,10 +236,28 @@ impl Court<'_> {
         RESUME.goal + (portal.latency + portal.jitter) * 12 + self.round_trip * 3
     }
 
-    pub(super) fn was_answered(&self, client: usize, before: Instant) -> bool {
-        let mut probes = self.sent_by(client);
+    /// Whether a client had a reply from anywhere, or from what a destination's resources are: each needs an access of its own.
+    pub(super) fn was_answered(
+        &self,
+        client: usize,
+        to: Option<Destination<'_>>,
+        before: Instant,
+    ) -> bool {
+        let wanted = to.map(|to| self.access.meant(before, client, to));
+        let is_one = |running: &&Running| {
+            let Some(wanted) = &wanted else {
+                return true;
+            };
+            let own = self.destination(running);
+            let own = own.map(|to| self.access.meant(before, client, to));
+            let own = own.unwrap_or_default();
 
-        probes.any(|probe| probe.replied_at.is_some_and(|at| at <= before))
+            own.iter().any(|resource| wanted.contains(resource))
+        };
+        let flows = self.apps.flows().iter();
+        let mut own = flows.filter(|it| it.flow.host == client).filter(is_one);
+
+        own.any(|running| was_up(running, before))
     }
 }
 

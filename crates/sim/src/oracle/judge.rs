@@ -186,7 +186,9 @@ impl<'a> Court<'a> {
         match running.name() {
             Some(_) if was_up(running, sent_at) => Duration::ZERO,
             Some(_) => self.first_holds() + self.named_holds(running),
-            None if self.was_answered(running.flow.host, sent_at) => Duration::ZERO,
+            None if self.was_answered(running.flow.host, self.destination(running), sent_at) => {
+                Duration::ZERO
+            }
             None => FIRST_REPLY.holds,
         }
     }
@@ -204,7 +206,7 @@ impl<'a> Court<'a> {
             && !self.is_token_over(client, done_at)
             && !self.is_flow_disturbed(running, sent_at, done_at)
             && self.resolves(running, done_at)
-            && (!self.is_disorderly() || self.was_answered(client, sent_at))
+            && (!self.is_disorderly() || self.was_answered(client, None, sent_at))
     }
 
     /// Whether candidates can come before the link that they are for: a first attempt may fail then, and be made again.
@@ -300,7 +302,7 @@ impl<'a> Court<'a> {
             let until = self.forgiven_until(disturbance, client);
             let (from, kind) = (disturbance.began_at, disturbance.kind);
             let is_allowed = !matches!(kind, Kind::Allowed | Kind::Revoked);
-            if !is_allowed || !self.was_answered(client, from) {
+            if !is_allowed || !self.was_answered(client, None, from) {
                 continue;
             }
             let Some(took) = self.recovery(running, (from, over_at, until)) else {
