@@ -255,13 +255,15 @@ impl Nat {
         inside: Inside,
         real: IpAddr,
     ) -> Result<Outside, Untranslated> {
-        if self.by_inside.len() >= MAX_SESSIONS && !self.end_one_early(now) {
-            return Err(Untranslated::Exhausted);
-        }
         let kind = inside.kind;
         let ports = self.ports.entry((kind, real)).or_default();
         let port = ports.take(inside.port).ok_or(Untranslated::Exhausted)?;
         let outside = Outside { kind, port, real };
+        // Only once there is a port: no flow ends for one that can't begin.
+        if self.by_inside.len() >= MAX_SESSIONS && !self.end_one_early(now) {
+            self.release_port(&outside);
+            return Err(Untranslated::Exhausted);
+        }
         let session = Session {
             outside,
             sent_at: now,
@@ -434,14 +436,18 @@ impl Nat {
             // One that is set up anew has fewer.
             translation.sessions = translation.sessions.saturating_sub(1);
         }
+        self.release_port(&outside);
+
+        Some(outside)
+    }
+
+    fn release_port(&mut self, outside: &Outside) {
         if let Entry::Occupied(mut ports) = self.ports.entry((outside.kind, outside.real)) {
             ports.get_mut().release(outside.port);
             if ports.get().is_empty() {
                 ports.remove();
             }
         }
-
-        Some(outside)
     }
 }
 

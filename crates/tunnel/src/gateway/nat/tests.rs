@@ -527,6 +527,17 @@ fn a_client_has_so_many_flows_and_no_more() {
         nat.outgoing(now, &from(7, PROXIES[2])),
         Err(Untranslated::Exhausted)
     );
+    nat.outgoing(now, &from(1, PROXIES[1])).unwrap();
+    assert_eq!(nat.by_inside.len(), super::MAX_SESSIONS);
+    assert_eq!(
+        nat.outgoing(now, &from(7, PROXIES[2])),
+        Err(Untranslated::Exhausted)
+    );
+    assert_eq!(
+        nat.by_inside.len(),
+        super::MAX_SESSIONS,
+        "none ended for it"
+    );
     for port in 1..=1_000 {
         let later = now + Duration::from_millis(port.into());
         nat.outgoing(later, &from(port, PROXIES[1])).unwrap();
