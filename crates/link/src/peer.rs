@@ -288,8 +288,8 @@ impl Peer {
             self.path = Some(path);
             return None;
         }
-        let had_path = self.path.is_some();
-        self.path_why = match self.path {
+        let before = self.path;
+        self.path_why = match before {
             Some(_) => why,
             None => PathWhy::First,
         };
@@ -300,7 +300,7 @@ impl Peer {
         let Reach::Negotiated(negotiated) = &mut self.reach else {
             return None;
         };
-        negotiated.moved(now, self.kind);
+        negotiated.moved(now, before, self.kind);
         if negotiated.config.role == Role::Controlled {
             return None;
         }
@@ -315,7 +315,7 @@ impl Peer {
                 self.tunnel.connects_over(rtt);
             }
             self.tunnel.restart(now)
-        } else if had_path && why != PathWhy::Better {
+        } else if before.is_some() && why != PathWhy::Better {
             // A session works on any path. But the other end follows where it hears us, and its agent may still think well
             // of the former path, which a question that is under way took.
             let is_fresh = since_asked.is_some_and(|age| age < SAME_MOMENT);

@@ -137,6 +137,7 @@ impl Links {
                     peer.path = Some(path);
                 }
             }
+            Some(_) if negotiated.is_late(now, path) => {}
             Some(_) if negotiated.liveness.is_quiet(now, QUIET) => {
                 let why = negotiated.why_followed(now);
                 self.use_path(now, id, path, why);

@@ -17,8 +17,8 @@ use super::{Health, PeerReason};
 use crate::ice::{self, Connectivity};
 use crate::path::{Path, PathKind};
 use crate::role::Role;
-use choice::Held;
 pub(crate) use choice::Nomination;
+use choice::{Held, Left};
 
 /// How long a peer may go without telling a candidate (connections.md §8).
 const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,6 +74,7 @@ pub(crate) struct Negotiated {
     /// When pairs were last tried again because none was left.
     retried_at: Option<Instant>,
     held: Option<Held>,
+    left: Option<Left>,
     search: Option<Search>,
     searched_at: Option<Instant>,
     network_changed_at: Option<Instant>,
@@ -141,6 +142,7 @@ impl Negotiated {
             rechecked_at: None,
             retried_at: None,
             held: None,
+            left: None,
             search: None,
             searched_at: None,
             network_changed_at: None,

@@ -109,6 +109,34 @@ fn a_relayed_link_finds_the_direct_way_that_opens_later() {
 }
 
 #[test]
+fn an_answer_that_comes_late_by_the_relay_leads_nobody_back_to_it() {
+    let mut world = World::new(Direct::Blocked);
+    world.relay_latency = Duration::from_millis(165);
+    world.run_for(Duration::from_secs(2));
+    world.connect();
+    world.send(CLIENT, b"first");
+    let is_relayed = |world: &World| kind(world).is_some_and(PathKind::is_relayed);
+    world.run_until(LIMIT, is_relayed).expect("the relay works");
+    assert!(!world.is_up(), "the gateway is asked by the relay");
+
+    world.direct = Direct::Open;
+    let is_direct = |world: &World| kind(world) == Some(PathKind::Direct);
+    world.run_until(LIMIT, is_direct).expect("so does this");
+    assert!(!world.is_up(), "the answer is on its way");
+    world.client.events.clear();
+    world.run_until(LIMIT, World::is_up).expect("it comes");
+    let gaps = flow(&mut world, Duration::from_secs(10));
+
+    let moved = |event: &Event| matches!(event, Event::PathChanged { .. });
+    assert!(!world.client.events.iter().any(|(_, event)| moved(event)));
+    assert_eq!(world.gateway.kind(world.now), Some(PathKind::Direct));
+    assert!(
+        gaps.iter().all(|gap| *gap < Duration::from_secs(1)),
+        "{gaps:?}"
+    );
+}
+
+#[test]
 fn whoever_moves_to_another_network_keeps_its_links() {
     for (id, addr) in [
         (CLIENT, "198.51.100.200:52625"),

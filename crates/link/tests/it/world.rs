@@ -78,6 +78,8 @@ pub struct World {
     relay: Server,
     relay_addr: SocketAddr,
     pub relay_is_up: bool,
+    /// How long a datagram takes to or from the relay.
+    pub relay_latency: Duration,
     pub direct: Direct,
     /// How many of a hundred datagrams are lost.
     pub loss_percent: u32,
@@ -109,6 +111,7 @@ impl World {
             relay: relay(relay_addr, seed),
             relay_addr,
             relay_is_up: true,
+            relay_latency: LATENCY,
             direct,
             loss_percent: 0,
             rng: StdRng::seed_from_u64(seed.into()),
@@ -420,9 +423,16 @@ impl World {
     }
 
     fn post(&mut self, message: Message) {
+        let relay = self.relay_addr.ip();
+        let takes = match &message {
+            Message::Datagram { from, to, .. } if [from.ip(), to.ip()].contains(&relay) => {
+                self.relay_latency
+            }
+            _ => LATENCY,
+        };
         self.sent += 1;
         self.in_flight
-            .insert((self.now + LATENCY, self.sent), message);
+            .insert((self.now + takes, self.sent), message);
     }
 }
 

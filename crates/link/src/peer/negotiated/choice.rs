@@ -24,6 +24,13 @@ pub(super) struct Held {
     pub(super) until: Instant,
 }
 
+/// The way that was used before, by which answers and packets may still be coming.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Left {
+    path: Path,
+    until: Instant,
+}
+
 /// What becomes of a pair that was nominated.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Nomination {
@@ -84,6 +91,14 @@ impl Negotiated {
         is_worse || (is_equal && (is_controlled || is_search))
     }
 
+    /// Whether what came by `path` left before the peer can have known that we have left that way: it says nothing about which
+    /// one the peer uses now.
+    pub(crate) fn is_late(&self, now: Instant, path: Path) -> bool {
+        let is_left = |left: Left| now < left.until && left.path.is_way_of(path);
+
+        self.left.is_some_and(is_left) && !self.liveness.is_lost()
+    }
+
     /// Why the path is used that the peer was heard by while the one in use is silent.
     pub(crate) fn why_followed(&self, now: Instant) -> PathWhy {
         let why = self.why(now, true);
@@ -113,8 +128,10 @@ impl Negotiated {
         }
     }
 
-    /// Another path is used from here on.
-    pub(crate) fn moved(&mut self, now: Instant, kind: PathKind) {
+    /// Another path than `before` is used from here on.
+    pub(crate) fn moved(&mut self, now: Instant, before: Option<Path>, kind: PathKind) {
+        let until = now + self.liveness.patience();
+        self.left = before.map(|path| Left { path, until });
         self.held = None;
         self.is_withdrawn = false;
         self.news_at = None;
