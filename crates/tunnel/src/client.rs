@@ -12,7 +12,7 @@ mod setups;
 mod traffic;
 mod upstreams;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
@@ -88,8 +88,8 @@ pub struct Client {
     setups: Setups,
     name_server: NameServer,
     candidates: Candidates,
-    /// Gateways without an answer that the portal may name again.
-    deserted: Vec<PeerId>,
+    /// Gateways that never answered or serve nothing any more, which the portal may name again.
+    deserted: BTreeSet<PeerId>,
     announced: Option<Interface>,
     announced_https: Vec<Server>,
     packets: VecDeque<Buffer>,
@@ -122,7 +122,7 @@ impl Client {
             setups: Setups::default(),
             name_server: NameServer::new(now, random.random()),
             candidates: Candidates::default(),
-            deserted: Vec::new(),
+            deserted: BTreeSet::new(),
             announced: None,
             announced_https: Vec::new(),
             packets: VecDeque::new(),
@@ -415,6 +415,7 @@ impl Client {
             self.tell_gateway(now, &key);
         }
         self.refuse_held(unanswered);
+        self.leave_deserted(now);
         self.serve_names(now);
     }
 

@@ -63,13 +63,11 @@ impl Client {
             self.route_again(now, packet);
         }
         self.ask_held(now, resource, granted.questions);
-        self.leave_deserted(now);
         self.follow_sites(now);
     }
 
     pub(super) fn handle_refused(&mut self, now: Instant, failed: &AuthorizationCreationFailed) {
         let resource = failed.resource_id;
-        self.leave_deserted(now);
         if !self.requests.is_pending(resource) {
             tracing::debug!(%resource, "Ignoring a refusal that nobody waits for");
             return;
@@ -91,7 +89,7 @@ impl Client {
         self.fail_held(now, refused.questions, &refusal(error));
     }
 
-    /// A resource is gone or another: nothing of it may flow. A gateway that serves no other is left.
+    /// A resource is gone or another: nothing of it may flow. A gateway that serves no other, and is about to serve none, is left.
     pub(super) fn revoke(&mut self, now: Instant, resource: ResourceId) {
         let forgotten = self.requests.forget(resource);
         self.fail_held(now, forgotten.questions, &reason(&Failure::Interrupted));
@@ -100,8 +98,8 @@ impl Client {
             self.refuse_held(held);
         }
         if let Some(gateway) = self.grants.revoke(resource) {
-            self.links.close(now, gateway.into());
-            self.forget_gateway(gateway.into());
+            self.deserted.insert(gateway.into());
+            self.follow_sites(now);
         }
     }
 
@@ -141,7 +139,7 @@ impl Client {
         let gateway = GatewayId(peer.0);
         self.grants.forget(gateway);
         self.grants.prefer_no_more(gateway);
-        self.deserted.push(peer);
+        self.deserted.insert(peer);
         for packet in waiting {
             self.route_again(now, packet);
         }
@@ -154,8 +152,12 @@ impl Client {
         self.follow_sites(now);
     }
 
-    /// The portal has answered: a gateway that was not named again is left.
-    fn leave_deserted(&mut self, now: Instant) {
+    /// Leaves gateways that serve nothing any more. As long as the portal has a question of ours before it, its answer may name
+    /// one of them: that gateway has the grant already, and a goodbye would take it back.
+    pub(super) fn leave_deserted(&mut self, now: Instant) {
+        if self.deserted.is_empty() || self.requests.is_any_pending() {
+            return;
+        }
         for peer in std::mem::take(&mut self.deserted) {
             if !self.grants.serves(GatewayId(peer.0)) {
                 self.links.close(now, peer);

@@ -154,6 +154,12 @@ impl Requests {
         matches!(self.by_resource.get(&resource), Some(Request::Pending(_)))
     }
 
+    pub(super) fn is_any_pending(&self) -> bool {
+        self.by_resource
+            .values()
+            .any(|request| matches!(request, Request::Pending(_)))
+    }
+
     /// Access is granted: what waited may go, in order.
     pub(super) fn granted(&mut self, resource: ResourceId) -> Held {
         self.forget(resource)

@@ -319,6 +319,35 @@ fn a_removed_resource_takes_its_link_along() {
 }
 
 #[test]
+fn a_link_outlives_its_last_resource_while_an_answer_may_name_its_gateway() {
+    const OTHER: &str = "0d6f2a10-9c3b-4e51-b7a2-5f1c8e9d0a12";
+    for is_named_again in [true, false] {
+        let now = start();
+        let mut client = Client::new(now, [1; 32], SETTINGS);
+        client.handle_portal_state(now, PortalState::Joined);
+        let both = ["10.20.0.0/16", "10.21.0.0/16"];
+        let both = [resource(LAN, both[0], "[]"), resource(OTHER, both[1], "[]")];
+        init(&mut client, now, &both.join(","));
+        client.handle_packet(now, &udp(OWN, HOST));
+        grant(&mut client, now);
+
+        client.handle_packet(now, &udp(OWN, "10.21.0.10"));
+        say(&mut client, now, "resource_deleted", &format!("\"{LAN}\""));
+        assert_eq!(client.status(now).peers.len(), 1);
+        client.handle_packet(now, &udp(OWN, HOST));
+        assert_eq!(client.status(now).dropped_from_tun, 1, "nothing flows");
+
+        if is_named_again {
+            grant_resource(&mut client, now, OTHER, GATEWAY);
+        } else {
+            let payload = format!(r#"{{"resource_id":"{OTHER}","reason":"forbidden"}}"#);
+            say(&mut client, now, "authorization_creation_failed", &payload);
+        }
+        assert_eq!(client.status(now).peers.len(), usize::from(is_named_again));
+    }
+}
+
+#[test]
 fn another_network_under_the_same_id_ends_the_grant_but_another_name_does_not() {
     let (mut client, now) = joined();
     client.handle_packet(now, &udp(OWN, HOST));
