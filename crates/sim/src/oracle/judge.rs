@@ -143,6 +143,10 @@ impl<'a> Court<'a> {
                 self.is_in_time(running, number, (probe, replied_at))?;
                 continue;
             }
+            let last_seen_at = probe.arrived_at.unwrap_or(probe.sent_at);
+            if self.watch.is_led_away(last_seen_at) {
+                continue;
+            }
             lost_in_a_row += 1;
             if !self.is_lossy || lost_in_a_row >= NOT_BY_CHANCE {
                 let arrived = match probe.arrived_at {

@@ -24,6 +24,8 @@ pub(crate) struct Watch {
     keeps_order: bool,
     /// When somebody last sent again what others had sent: what was lost on its way arrives for the first time then.
     replayed_at: Option<Instant>,
+    /// When somebody sent it from elsewhere.
+    copied_at: Vec<Instant>,
     pub(super) disturbances: Vec<Disturbance>,
     /// When the portal was away, for one host or for all.
     pub(super) outages: Vec<Disturbance>,
@@ -64,6 +66,7 @@ impl Watch {
                 * u32::try_from(scenario.clients().max(1)).unwrap_or(u32::MAX),
             keeps_order: !scenario.reorders(),
             replayed_at: None,
+            copied_at: Vec::new(),
             disturbances: Vec::new(),
             outages: Vec::new(),
             reach: vec![(start, Reach::new(scenario))],
@@ -101,6 +104,21 @@ impl Watch {
     /// Somebody sends again what others have sent.
     pub(crate) fn replayed(&mut self, now: Instant) {
         self.replayed_at = Some(now);
+    }
+
+    /// Somebody sends again what others have sent, from an address of their own.
+    pub(crate) fn copied(&mut self, now: Instant) {
+        self.replayed(now);
+        self.copied_at.push(now);
+    }
+
+    /// Whether who was to be reached at `at` may have been taken for somewhere else. Whoever copies a datagram that is on its
+    /// way, and is faster than its network, brings the first of its kind: in WireGuard, too, the receiver follows, until the next
+    /// genuine one.
+    pub(super) fn is_led_away(&self, at: Instant) -> bool {
+        let mut times = self.copied_at.iter();
+
+        times.any(|copied_at| (*copied_at..*copied_at + UNSETTLED.holds).contains(&at))
     }
 
     pub(crate) fn was_disturbed(&self) -> bool {

@@ -62,8 +62,10 @@ impl World {
         if heard.is_empty() {
             return;
         }
-        if matches!(attack, Attack::Replay | Attack::ReplayElsewhere) {
-            self.watch.replayed(self.now);
+        match attack {
+            Attack::Replay => self.watch.replayed(self.now),
+            Attack::ReplayElsewhere => self.watch.copied(self.now),
+            Attack::Garbage | Attack::Stun | Attack::Handshakes => {}
         }
         for _ in 0..count {
             let index = self.rng.random_range(0..heard.len());
