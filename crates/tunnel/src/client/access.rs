@@ -94,12 +94,23 @@ impl Client {
         let forgotten = self.requests.forget(resource);
         self.fail_held(now, forgotten.questions, &reason(&Failure::Interrupted));
         self.name_server.abandon_site(resource);
-        for (_, held) in self.setups.forget_resource(resource) {
-            self.refuse_held(held);
-        }
+        let setups = self.setups.forget_resource(resource);
         if let Some(gateway) = self.grants.revoke(resource) {
             self.deserted.insert(gateway.into());
             self.follow_sites(now);
+        }
+        let told = setups.into_iter().flat_map(|(_, held)| held);
+        for packet in forgotten.packets.into_iter().chain(told) {
+            self.route_again(now, packet);
+        }
+    }
+
+    /// Resources have changed: what waits for one of them may have to go to another, and must not be overtaken by what
+    /// follows.
+    pub(super) fn route_waiting_again(&mut self, now: Instant) {
+        let told = self.setups.take_waiting();
+        for packet in told.into_iter().chain(self.requests.take_waiting()) {
+            self.route_again(now, packet);
         }
     }
 

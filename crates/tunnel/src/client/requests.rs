@@ -160,6 +160,18 @@ impl Requests {
             .any(|request| matches!(request, Request::Pending(_)))
     }
 
+    /// Takes the packets that wait, for they may have to go elsewhere now.
+    pub(super) fn take_waiting(&mut self) -> Vec<Buffer> {
+        let mut waiting = Vec::new();
+        for request in self.by_resource.values_mut() {
+            if let Request::Pending(pending) = request {
+                waiting.extend(pending.held.drain(..));
+            }
+        }
+
+        waiting
+    }
+
     /// Access is granted: what waited may go, in order.
     pub(super) fn granted(&mut self, resource: ResourceId) -> Held {
         self.forget(resource)

@@ -182,6 +182,22 @@ impl Setups {
         self.schedule.first().map(|(at, _)| *at)
     }
 
+    /// Takes the packets that wait, for they may have to go elsewhere now.
+    pub(super) fn take_waiting(&mut self) -> Vec<Buffer> {
+        if self.held == 0 {
+            return Vec::new();
+        }
+        self.held = 0;
+        let mut waiting = Vec::new();
+        for setup in self.by_key.values_mut() {
+            if let Setup::Pending(pending) = setup {
+                waiting.extend(pending.held.drain(..));
+            }
+        }
+
+        waiting
+    }
+
     /// A gateway is lost, with all it was told. Returns what that was, and the packets that waited for its answers.
     pub(super) fn forget_gateway(&mut self, gateway: GatewayId) -> Vec<(Key, VecDeque<Buffer>)> {
         self.forget(|key| key.gateway == gateway)

@@ -9,8 +9,9 @@ use connlib_wire::dns::{Data, Name, Query, RecordType};
 use connlib_wire::ip::Packet;
 use connlib_wire::portal::client::ToPortal;
 
+use crate::client::grant_resource;
 use crate::names::{OTHER, OWN, SENTINEL, V4, WIKI, World, cidr, dns, server};
-use crate::udp;
+use crate::{GATEWAY, udp};
 
 const PROXY: &str = "100.96.0.1";
 
@@ -130,6 +131,36 @@ fn a_broader_resource_is_used_where_only_its_filters_let_pass() {
     world.requests();
     world.client.handle_packet(world.now, &udp(OWN, PROXY));
     assert_eq!((icmp(&mut world), world.requests()), (Some((3, 13)), 0));
+}
+
+#[test]
+fn what_waits_goes_where_what_follows_goes() {
+    let [exact, wide] = [
+        dns(WIKI, "wiki.corp.test", "dual"),
+        dns(OTHER, "**.corp.test", "dual"),
+    ];
+    let nothing_is_lost = |world: &mut World| {
+        let status = world.client.status(world.now);
+        assert_eq!(status.dropped_from_tun, 0);
+    };
+    for is_granted in [false, true] {
+        let mut world = World::new(&wide);
+        world.addresses("wiki.corp.test", RecordType::A);
+        assert_eq!(asked_for(&mut world), [OTHER]);
+        if is_granted {
+            // It waits for the gateway to know the name.
+            grant_resource(&mut world.client, world.now, OTHER, GATEWAY);
+        }
+        world.client.handle_packet(world.now, &udp(OWN, PROXY));
+        assert_eq!(asked_for(&mut world), [""; 0]);
+
+        world.say("resource_created_or_updated", &exact);
+        assert_eq!(asked_for(&mut world), [WIKI]);
+        world.say("resource_deleted", &format!("\"{WIKI}\""));
+        nothing_is_lost(&mut world);
+        world.say("resource_deleted", &format!("\"{OTHER}\""));
+        assert_eq!(icmp(&mut world), Some((3, 0)), "told that it goes nowhere");
+    }
 }
 
 #[test]
