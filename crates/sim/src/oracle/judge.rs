@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::excuses::was_up;
 use super::{Access, Names, Watch};
 use crate::apps::{Apps, Probe, Running};
-use crate::limits::{FIRST_REPLY, FIRST_REPLY_LOSSY, Kind, NAME_KNOWN};
+use crate::limits::{FIRST_REPLY_LOSSY, Kind, NAME_KNOWN};
 use crate::names::{Resolver, Servers, Zones};
 use crate::report::Judged;
 use crate::scenario::{Drive, Event, FlowKind, Scenario};
@@ -193,7 +193,7 @@ impl<'a> Court<'a> {
             None if self.was_answered(running.flow.host, self.destination(running), sent_at) => {
                 Duration::ZERO
             }
-            None => FIRST_REPLY.holds,
+            None => self.first_holds(),
         }
     }
 
