@@ -428,7 +428,9 @@ impl World {
             Message::Datagram { from, to, .. } if [from.ip(), to.ip()].contains(&relay) => {
                 self.relay_latency
             }
-            _ => LATENCY,
+            Message::Datagram { .. } | Message::Candidate { .. } | Message::Withdrawn { .. } => {
+                LATENCY
+            }
         };
         self.sent += 1;
         self.in_flight
