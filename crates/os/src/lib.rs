@@ -10,6 +10,7 @@
 //! network  ways out, notice of changes  wake       notice that the machine has slept
 //! netlink  interfaces, routes, rules    process    memory in use, user
 //! resolver the host's DNS settings      namespace  private networks, children in them
+//! router   packets passed on
 //! ```
 //!
 //! # Callers' duties
@@ -34,6 +35,8 @@ pub mod process;
 pub mod random;
 #[cfg(target_os = "linux")]
 pub mod resolver;
+#[cfg(all(target_os = "linux", feature = "netlink"))]
+pub mod router;
 #[cfg(target_os = "linux")]
 mod sys;
 pub mod tun;

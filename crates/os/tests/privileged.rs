@@ -13,6 +13,8 @@
 mod processes;
 #[path = "privileged/resolver.rs"]
 mod resolver;
+#[path = "privileged/router.rs"]
+mod router;
 #[path = "privileged/tun.rs"]
 mod tun;
 #[path = "privileged/watch.rs"]
@@ -25,7 +27,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use connlib_os::namespace::{Namespace, NamespaceError, run_in, set_sysctl_net};
-use connlib_os::netlink::{Families, Netlink, NetlinkError, RouteSpec, RuleSpec, SourceRuleSpec};
+use connlib_os::netlink::{
+    Families, MAIN_TABLE, Netlink, NetlinkError, RouteSpec, RuleSpec, SourceRuleSpec,
+};
 use connlib_os::poll::{Interest, Poller, Token};
 use connlib_os::udp::{MAX_TRAIN_BYTES, Outgoing, RecvBatch, Udp, UdpConfig, UdpSocket};
 use connlib_wire::buffer::Pool;
@@ -208,6 +212,7 @@ fn a_rule_sends_all_but_marked_packets_to_its_table() {
     let rule = RuleSpec {
         unless_marked: MARK,
         table: TABLE,
+        skips_defaults: false,
         priority: 100,
     };
     configure(&left, async |netlink| {
@@ -248,6 +253,59 @@ fn a_rule_sends_all_but_marked_packets_to_its_table() {
             .unwrap(),
         1
     );
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
+fn a_rule_that_skips_defaults_lets_the_machines_own_networks_come_first() {
+    const MARK: u32 = 0xfd00_0001;
+    const TABLE: u32 = 0x2000_0003;
+    let (left, right) = connected_pair();
+    let rules = [(MAIN_TABLE, true, 200), (TABLE, false, 300)];
+    let rules = rules.map(|(table, skips_defaults, priority)| RuleSpec {
+        unless_marked: MARK,
+        table,
+        skips_defaults,
+        priority,
+    });
+    configure(&left, async |netlink| {
+        for (everything, router) in [("0.0.0.0/0", "10.9.0.2"), ("::/0", "fd09::2")] {
+            let everything = everything.parse().unwrap();
+            let usual = RouteSpec::by_router(everything, router.parse().unwrap());
+            netlink.add_route(&usual).await.unwrap();
+            let ours = RouteSpec::prohibit(everything).in_table(TABLE);
+            netlink.add_route(&ours).await.unwrap();
+        }
+        for rule in rules.iter().chain(&rules) {
+            assert_eq!(netlink.add_rule(rule).await.unwrap(), BOTH);
+        }
+    });
+    let marked = |addr: &str| {
+        let config = UdpConfig::new(SocketAddr::new(addr.parse().unwrap(), 0)).with_mark(MARK);
+        run_in(&left, || UdpSocket::bind(&config)).unwrap().unwrap()
+    };
+
+    for (from, near, far) in [
+        ("10.9.0.1", "10.9.0.2", "192.0.2.1:9"),
+        ("fd09::1", "fd09::2", "[2001:db8::1]:9"),
+    ] {
+        let near = socket_in(&right, near).local_addr();
+        let [near, far] = [near, far.parse().unwrap()].map(|to| train(to, Ecn::NotEct, 1, b"x"));
+        let mut socket = socket_in(&left, from);
+        assert_eq!(socket.send(&[Outgoing::new(&near, 0)]).unwrap(), 1);
+        let refused = socket.send(&[Outgoing::new(&far, 0)]).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(marked(from).send(&[Outgoing::new(&far, 0)]).unwrap(), 1);
+    }
+
+    configure(&left, async |netlink| {
+        for rule in rules.iter().chain(&rules) {
+            netlink.delete_rule(rule).await.unwrap();
+        }
+    });
+    let far = train("192.0.2.1:9".parse().unwrap(), Ecn::NotEct, 1, b"x");
+    let sent = socket_in(&left, "10.9.0.1").send(&[Outgoing::new(&far, 0)]);
+    assert_eq!(sent.unwrap(), 1);
 }
 
 #[test]

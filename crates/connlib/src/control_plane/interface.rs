@@ -1,21 +1,41 @@
 //! The TUN device in the kernel: its addresses, what leads into it, and what does not (client.md §12.1–12.2).
 
-use connlib_os::netlink::{Netlink, QueueLimits, RuleSpec};
+use connlib_os::netlink::{MAIN_TABLE, Netlink, QueueLimits, RuleSpec};
 use connlib_wire::MAX_PACKET;
 
 use super::MARK;
 use super::roles::Wanted;
 use crate::error::Error;
 
-/// The table that routes into the tunnel stand in.
+/// The table that routes into the tunnel stand in, but for those to everything.
 const TABLE: u32 = 0x2021_fd00;
 
-/// Everything but our own, marked, traffic looks into that table first.
+/// The table that routes to everything stand in.
+const DEFAULTS: u32 = 0x2021_fd02;
+
+/// Everything but our own, marked, traffic looks into our table first.
 const RULE: RuleSpec = RuleSpec {
     unless_marked: MARK,
     table: TABLE,
+    skips_defaults: false,
     priority: 100,
 };
+
+/// Where everything leads into the tunnel, what the machine knows a way for otherwise, such as its own networks, comes first.
+const RULES_OF_DEFAULTS: [RuleSpec; 2] = [
+    RuleSpec {
+        unless_marked: MARK,
+        table: MAIN_TABLE,
+        skips_defaults: true,
+        priority: 200,
+    },
+    RuleSpec {
+        unless_marked: MARK,
+        table: DEFAULTS,
+        skips_defaults: false,
+        priority: 300,
+    },
+];
 
 /// A TUN device's place in the kernel.
 pub(super) struct Interface {
@@ -49,15 +69,25 @@ impl Interface {
             netlink.set_queue(&self.name, self.limits).await?;
             // What a killed process left behind.
             netlink.flush_table(TABLE).await?;
+            netlink.flush_table(DEFAULTS).await?;
         }
         let families = netlink
             .set_addresses(&self.name, Some(wanted.ipv4), Some(wanted.ipv6))
             .await?;
         netlink.set_up(&self.name).await?;
-        netlink
-            .set_routes(TABLE, &self.name, &wanted.routes)
-            .await?;
+        let (defaults, routes): (Vec<_>, Vec<_>) = wanted
+            .routes
+            .iter()
+            .partition(|network| network.prefix_len() == 0);
+        netlink.set_routes(TABLE, &self.name, &routes).await?;
+        netlink.set_routes(DEFAULTS, &self.name, &defaults).await?;
         netlink.add_rule(&RULE).await?;
+        for rule in &RULES_OF_DEFAULTS {
+            match defaults.is_empty() {
+                true => netlink.delete_rule(rule).await?,
+                false => drop(netlink.add_rule(rule).await?),
+            }
+        }
         tracing::debug!(?families, routes = wanted.routes.len(), "Interface set up");
 
         Ok(())
@@ -68,11 +98,15 @@ impl Interface {
         let Some(netlink) = &mut self.netlink else {
             return;
         };
-        if let Err(error) = netlink.delete_rule(&RULE).await {
-            tracing::debug!(%error, "The rule stays");
+        for rule in RULES_OF_DEFAULTS.iter().chain([&RULE]) {
+            if let Err(error) = netlink.delete_rule(rule).await {
+                tracing::debug!(%error, "A rule stays");
+            }
         }
-        if let Err(error) = netlink.flush_table(TABLE).await {
-            tracing::debug!(%error, "The routes stay");
+        for table in [DEFAULTS, TABLE] {
+            if let Err(error) = netlink.flush_table(table).await {
+                tracing::debug!(%error, "The routes stay");
+            }
         }
     }
 }

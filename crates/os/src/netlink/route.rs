@@ -94,6 +94,8 @@ pub struct RuleSpec {
     pub unless_marked: u32,
     /// The table for all others. If it has no route for a packet, the next rule decides.
     pub table: u32,
+    /// Whether the table's routes to everything count for nothing, as if they weren't there.
+    pub skips_defaults: bool,
     /// Its place among the rules; lower ones come first. `main` has 32766.
     pub priority: u32,
 }
@@ -328,6 +330,9 @@ fn rule_message(rule: &RuleSpec, family: AddressFamily) -> RuleMessage {
         RuleAttribute::Table(rule.table),
         RuleAttribute::Priority(rule.priority),
     ];
+    if rule.skips_defaults {
+        message.attributes.push(RuleAttribute::SuppressPrefixLen(0));
+    }
 
     message
 }
