@@ -112,8 +112,9 @@ pub(crate) struct ClientArgs {
     /// How programs here come to ask for names of resources: auto, resolved, resolv-conf or off [default: auto]
     #[arg(long, value_name = "HOW")]
     pub(crate) dns: Option<String>,
-    #[arg(long, hide = true)]
-    internet: Option<String>,
+    /// Whether what belongs to no other resource goes through the Internet resource: on or off [default: off]
+    #[arg(long, value_name = "ON")]
+    pub(crate) internet: Option<String>,
     #[arg(long, hide = true)]
     check: bool,
 }
@@ -124,8 +125,9 @@ pub(crate) struct GatewayArgs {
     pub(crate) peer: PeerArgs,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    #[arg(long, hide = true)]
-    masquerade: Option<String>,
+    /// Under which addresses packets of clients leave: auto (this machine's, by nftables) or off (their own) [default: auto]
+    #[arg(long, value_name = "HOW")]
+    pub(crate) masquerade: Option<String>,
 }
 
 /// What client and gateway have in common.
@@ -357,7 +359,6 @@ impl Command {
     pub(crate) fn refuse_later(&self) -> Result<(), Failure> {
         let name = match self {
             Self::Client(args) => args.later(),
-            Self::Gateway(args) => args.masquerade.as_ref().map(|_| "--masquerade"),
             Self::Portal(command) => command.later(),
             Self::Status(args) => args.watch.then_some("--watch"),
             Self::Capture(_) => Some("`connlib capture`"),
@@ -365,9 +366,12 @@ impl Command {
             Self::Netcheck(_) => Some("`connlib netcheck`"),
             Self::Ping(_) => Some("`connlib ping`"),
             Self::Why(_) => Some("`connlib why`"),
-            Self::Relay(_) | Self::Demo(_) | Self::Bench(_) | Self::RigHold | Self::RigSweep(_) => {
-                None
-            }
+            Self::Gateway(_)
+            | Self::Relay(_)
+            | Self::Demo(_)
+            | Self::Bench(_)
+            | Self::RigHold
+            | Self::RigSweep(_) => None,
         };
         let metrics = self.common().and_then(|args| args.metrics.as_ref());
 
@@ -394,9 +398,7 @@ impl Command {
 
 impl ClientArgs {
     fn later(&self) -> Option<&'static str> {
-        let internet = self.internet.as_ref().map(|_| "--internet");
-
-        internet.or_else(|| self.check.then_some("--check"))
+        self.check.then_some("--check")
     }
 }
 
@@ -447,10 +449,8 @@ mod tests {
             "portal explain alice wiki --json",
             "portal audit",
             "portal backup x",
-            "client --internet on",
             "client --check",
             "client --metrics 127.0.0.1:9",
-            "gateway --masquerade off",
             "status --watch",
         ] {
             let words = ["connlib"].into_iter().chain(line.split(' '));

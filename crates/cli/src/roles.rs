@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use connlib::client::DnsControl;
+use connlib::gateway::Masquerade;
 use connlib::{Client, Gateway, Relay, Secret, status};
 use connlib_os::resolver::{HostResolver, Paths};
 
@@ -15,7 +16,7 @@ use crate::environment::Environment;
 use crate::exit::{Exit, Failure, print};
 use crate::names_file::NamesFile;
 use crate::ready::Ready;
-use crate::settings::{Found, Origin, Role, Settings, name, own_variable, parse};
+use crate::settings::{Found, Origin, Role, Settings, Switch, name, own_variable, parse};
 use crate::token::TokenSource;
 use crate::{identity, logging, run};
 
@@ -24,6 +25,12 @@ const DEFAULT_TUN: &str = "tun-firezone";
 
 /// How programs come to ask for names unless somebody says otherwise (cli.md "Roles").
 const DEFAULT_DNS: &str = "auto";
+
+/// Whether the Internet resource is used unless somebody says otherwise (client.md §13).
+const DEFAULT_INTERNET: &str = "off";
+
+/// Under which addresses packets leave a gateway unless somebody says otherwise (cli.md "Roles").
+const DEFAULT_MASQUERADE: &str = "auto";
 
 /// How long a gateway goes on without a portal unless somebody says otherwise (gateway.md §14.1).
 const GATEWAY_PARTITION_TIME: &str = "24h";
@@ -45,6 +52,8 @@ pub(crate) fn client(args: &ClientArgs, environment: &Environment) -> Result<(),
     let peer = PeerSettings::read(&mut settings, role, &args.peer)?;
     let device = DeviceSettings::read(&mut settings, &args.device)?;
     let dns: Dns = settings.with_default(name::DNS, args.dns.as_deref(), DEFAULT_DNS)?;
+    let internet: Switch =
+        settings.with_default(name::INTERNET, args.internet.as_deref(), DEFAULT_INTERNET)?;
     if args.peer.common.print_config {
         return print(settings.print());
     }
@@ -59,6 +68,7 @@ pub(crate) fn client(args: &ClientArgs, environment: &Environment) -> Result<(),
         .id(device.id(role, environment)?)
         .name(peer.name)
         .dns(dns.0)
+        .internet(internet.0)
         .tun_name(device.tun);
     if let Some(path) = device.resolv_conf {
         builder = builder.resolv_conf(path);
@@ -107,6 +117,11 @@ pub(crate) fn gateway(args: &GatewayArgs, environment: &Environment) -> Result<(
     let mut settings = Settings::open(role, args.peer.common.config.as_deref(), environment)?;
     let peer = PeerSettings::read(&mut settings, role, &args.peer)?;
     let device = DeviceSettings::read(&mut settings, &args.device)?;
+    let masquerade: Masquerading = settings.with_default(
+        name::MASQUERADE,
+        args.masquerade.as_deref(),
+        DEFAULT_MASQUERADE,
+    )?;
     if args.peer.common.print_config {
         return print(settings.print());
     }
@@ -114,6 +129,7 @@ pub(crate) fn gateway(args: &GatewayArgs, environment: &Environment) -> Result<(
     let (peer, ready) = peer.begin(environment)?;
 
     let mut builder = Gateway::builder()
+        .masquerade(masquerade.0)
         .api_url(api_url)
         .token(peer.token.read()?)
         .id(device.id(role, environment)?)
@@ -291,6 +307,22 @@ impl FromStr for Dns {
             "off" | "disabled" => DnsControl::Off,
             _ => return Err("write auto, resolved, resolv-conf or off"),
         }))
+    }
+}
+
+/// Under which addresses packets of clients leave a gateway.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Masquerading(Masquerade);
+
+impl FromStr for Masquerading {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self(Masquerade::Auto)),
+            "off" => Ok(Self(Masquerade::Off)),
+            _ => Err("write auto or off"),
+        }
     }
 }
 

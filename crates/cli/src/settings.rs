@@ -312,7 +312,7 @@ where
 
 /// `true` or `false`, in the words that people use.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Switch(bool);
+pub(crate) struct Switch(pub(crate) bool);
 
 impl FromStr for Switch {
     type Err = &'static str;
@@ -321,7 +321,7 @@ impl FromStr for Switch {
         match text {
             "true" | "on" | "yes" | "1" => Ok(Self(true)),
             "false" | "off" | "no" | "0" => Ok(Self(false)),
-            _ => Err("say true or false"),
+            _ => Err("say on or off"),
         }
     }
 }

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use connlib_tunnel::client::NameRecord;
+pub use connlib_tunnel::client::{NameRecord, Reachability, ResourceView};
 use connlib_wire::secret::Secret;
 
 use crate::control_plane::{NodeConfig, OfClient, start};
 use crate::error::Error;
 use crate::handle::Handle;
+use crate::watch::Watch;
 
 /// A running client. Clones share it; dropping the last one stops it.
 #[derive(Clone, Debug)]
@@ -38,7 +39,26 @@ pub enum DnsControl {
     Off,
 }
 
+impl Client {
+    /// What can be reached, the Internet first, then by name: nothing until the portal has said so.
+    pub fn resources(&self) -> Watch<Vec<ResourceView>> {
+        self.handle.resources()
+    }
+
+    /// Whether what belongs to no other resource goes through the Internet resource, if there is one. It is remembered while
+    /// there is none.
+    pub fn set_internet(&self, is_wanted: bool) {
+        self.handle.want_internet(is_wanted);
+    }
+}
+
 impl ClientBuilder {
+    /// Whether what belongs to no other resource goes through the Internet resource, if there is one; by default it doesn't.
+    pub fn internet(mut self, is_wanted: bool) -> Self {
+        self.config.internet = is_wanted;
+        self
+    }
+
     /// How programs on this machine are made to ask it for names; by default they aren't.
     pub fn dns(mut self, control: DnsControl) -> Self {
         self.config.dns = control;

@@ -2,6 +2,7 @@
 //!
 //! One for clients and gateways alike; what differs between them is a [`Role`].
 
+mod forwarding;
 mod host_names;
 mod interface;
 mod load;
@@ -29,12 +30,14 @@ use crate::data_plane::{NodeHandle, Order, Outputs, Sockets, Stopped, spawn_node
 use crate::error::{Error, Misconfigured};
 use crate::event_loop::{Command, Core, Output, Stats};
 use crate::exchanges::Exchanges;
+use crate::gateway::Masquerade;
 use crate::handle::{Answer, Control, Handle, Request, pair};
 use crate::status::StatusSocket;
 use crate::uplink::{
     CHANNEL_SIZE, FromUplink, Introduction, PortalUrl, ToUplink, Uplink, UplinkConfig,
 };
 
+use forwarding::Forwarding;
 use host_names::{Heard, HostNames, HostNamesConfig};
 use interface::Interface;
 use load::Load;
@@ -68,6 +71,10 @@ pub(crate) struct NodeConfig {
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) max_partition_time: Option<Duration>,
     pub(crate) socket: Option<PathBuf>,
+    /// Whether a client uses the Internet resource.
+    pub(crate) internet: bool,
+    /// Under which addresses packets leave a gateway's machine.
+    pub(crate) masquerade: Masquerade,
     /// How programs here are made to ask a client for names.
     pub(crate) dns: DnsControl,
     /// The file that stands for `/etc/resolv.conf`.
@@ -111,6 +118,7 @@ pub(crate) fn start<R: Role>(config: NodeConfig) -> Result<Handle, Error> {
 
     let clock = Clock::new();
     let mut core = R::core(clock.now(), seed()?, clock.unix());
+    core.want_internet(clock.now(), config.internet);
     R::restore_names(&mut core, &config.names);
     let key = R::public_key(&core);
     let sockets = Sockets {
@@ -156,6 +164,7 @@ pub(crate) fn start<R: Role>(config: NodeConfig) -> Result<Handle, Error> {
         outputs,
         uplink: send_uplink,
         portal: PortalState::Away,
+        forwarding: R::FORWARDS.then(|| Forwarding::new(tun_name.clone(), config.masquerade)),
         interface: Interface::new(tun_name, R::QUEUE),
         exchanges,
         keep_names: config.keep_names,
@@ -183,6 +192,8 @@ struct ControlPlane<R: Role> {
     uplink: mpsc::Sender<ToUplink<<R::Core as Core>::ToPortal>>,
     portal: PortalState,
     interface: Interface,
+    /// What a gateway's machine does for its clients.
+    forwarding: Option<Forwarding>,
     /// Questions on their way to name servers.
     exchanges: Exchanges,
     keep_names: Option<KeepNames>,
@@ -289,6 +300,9 @@ impl<R: Role> ControlPlane<R> {
             }
         }
         names.stop().await;
+        if let Some(forwarding) = &mut self.forwarding {
+            forwarding.tear_down().await;
+        }
         self.interface.tear_down().await;
         let joined = self.node.join().map_err(Error::from);
 
@@ -307,12 +321,18 @@ impl<R: Role> ControlPlane<R> {
             Output::Event(event) => {
                 if let Some(wanted) = R::interface(&event) {
                     self.interface.set_up(&wanted).await?;
+                    if let Some(forwarding) = &mut self.forwarding {
+                        forwarding.set_up().await?;
+                    }
                     names.want(wanted.names);
                     if let Some(device) = self.device.take() {
                         self.order(Order::Tun(device)).await?;
                     }
                 }
                 self.keep_names(&event);
+                if let Some(resources) = R::resources(&event) {
+                    self.control.resources.send_replace(resources.to_vec());
+                }
                 if let Some(servers) = R::https_servers(&event) {
                     self.exchanges.get_ready_for(servers);
                 }
@@ -421,6 +441,10 @@ impl<R: Role> ControlPlane<R> {
                 let away = Command::PortalState(PortalState::Away);
                 self.order(Order::Command(away)).await?;
                 self.order(Order::Rebind).await
+            }
+            Request::Internet(is_wanted) => {
+                self.order(Order::Command(Command::Internet(is_wanted)))
+                    .await
             }
             Request::Stop => {
                 self.tell_uplink(ToUplink::Disconnect);

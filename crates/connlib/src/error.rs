@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use connlib_os::netlink::NetlinkError;
 use connlib_os::resolver::ResolverError;
+use connlib_os::router::RouterError;
 use connlib_os::tun::TunError;
 use connlib_os::udp::UdpError;
 use connlib_portal::server::ServerError;
@@ -111,6 +112,9 @@ pub enum OsRefused {
     /// The machine's resolver settings.
     #[error(transparent)]
     Resolver(Arc<ResolverError>),
+    /// Passing packets on.
+    #[error(transparent)]
+    Router(Arc<RouterError>),
     /// The connection to the portal.
     #[error(transparent)]
     Connect(ConnectError),
@@ -216,6 +220,12 @@ impl From<NetlinkError> for Error {
 impl From<ResolverError> for Error {
     fn from(error: ResolverError) -> Self {
         Self::Os(OsRefused::Resolver(Arc::new(error)))
+    }
+}
+
+impl From<RouterError> for Error {
+    fn from(error: RouterError) -> Self {
+        Self::Os(OsRefused::Router(Arc::new(error)))
     }
 }
 

@@ -249,6 +249,7 @@ impl<C: Core> EventLoop<C> {
                 Command::ShutDown => self.core.shut_down(now),
                 Command::Status => self.reports_owed += 1,
                 Command::Resolvers(resolvers) => self.core.set_resolvers(now, &resolvers),
+                Command::Internet(is_wanted) => self.core.want_internet(now, is_wanted),
                 Command::Exchanged(id, outcome) => self.core.handle_exchanged(now, id, outcome),
             }
             budget.spend(COMMAND_COST, 0);

@@ -22,7 +22,25 @@ pub struct GatewayBuilder {
     config: NodeConfig,
 }
 
+/// Under which addresses packets of clients leave the gateway's machine.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum Masquerade {
+    /// Under the machine's own, by rules of nftables that are taken back at the end. Where those can't be set, packets go on, and
+    /// a warning says why.
+    Auto,
+    /// Under their own: the site knows the way back, or somebody else has set rules.
+    #[default]
+    Off,
+}
+
 impl GatewayBuilder {
+    /// Under which addresses packets of clients leave this machine; by default under their own. The kernel passes them on in
+    /// either case, which is switched on where it isn't, and off at the end.
+    pub fn masquerade(mut self, masquerade: Masquerade) -> Self {
+        self.config.masquerade = masquerade;
+        self
+    }
+
     /// The file that the site's name servers are read from; `/etc/resolv.conf` by default.
     pub fn resolv_conf(mut self, path: impl Into<PathBuf>) -> Self {
         self.config.resolv_conf = Some(path.into());

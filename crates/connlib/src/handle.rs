@@ -4,9 +4,11 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use connlib_tunnel::client::ResourceView;
+use tokio::sync::{mpsc, watch};
 
 use crate::error::{Error, Failed};
+use crate::watch::Watch;
 
 /// How long a role may take to describe itself.
 const REPORT_WITHIN: Duration = Duration::from_secs(2);
@@ -21,6 +23,8 @@ pub(crate) enum Request {
     Report(Answer),
     /// The network changed.
     Reset,
+    /// The Internet resource is to be used, or no longer.
+    Internet(bool),
     /// End, in order.
     Stop,
 }
@@ -48,12 +52,15 @@ impl Answer {
 #[derive(Clone)]
 pub(crate) struct Handle {
     requests: mpsc::Sender<Request>,
+    /// What a client can reach.
+    resources: watch::Receiver<Vec<ResourceView>>,
     progress: Progress,
 }
 
 /// The other end of a [`Handle`].
 pub(crate) struct Control {
     pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) resources: watch::Sender<Vec<ResourceView>>,
     pub(crate) progress: Progress,
 }
 
@@ -77,13 +84,20 @@ struct State {
 
 pub(crate) fn pair() -> (Handle, Control) {
     let (sender, requests) = mpsc::channel(REQUESTS);
+    let (tell_resources, resources) = watch::channel(Vec::new());
     let progress = Progress::default();
     let handle = Handle {
         requests: sender,
+        resources,
         progress: progress.clone(),
     };
+    let control = Control {
+        requests,
+        resources: tell_resources,
+        progress,
+    };
 
-    (handle, Control { requests, progress })
+    (handle, control)
 }
 
 impl Handle {
@@ -112,6 +126,14 @@ impl Handle {
 
     pub(crate) fn reset(&self) {
         self.ask(Request::Reset);
+    }
+
+    pub(crate) fn resources(&self) -> Watch<Vec<ResourceView>> {
+        Watch::new(self.resources.clone())
+    }
+
+    pub(crate) fn want_internet(&self, is_wanted: bool) {
+        self.ask(Request::Internet(is_wanted));
     }
 
     /// Asks the role to describe itself; `None` if it has ended.

@@ -59,6 +59,8 @@ pub mod status;
 mod tls;
 #[cfg(feature = "net")]
 mod uplink;
+#[cfg(feature = "net")]
+mod watch;
 
 #[cfg(feature = "net")]
 pub use client::Client;
@@ -71,3 +73,5 @@ pub use gateway::Gateway;
 pub use portal::Portal;
 #[cfg(feature = "net")]
 pub use relay::Relay;
+#[cfg(feature = "net")]
+pub use watch::Watch;

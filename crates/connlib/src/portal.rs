@@ -108,7 +108,7 @@ impl PortalBuilder {
                 while let Some(request) = control.requests.recv().await {
                     match request {
                         Request::Stop => break,
-                        Request::Reset => {}
+                        Request::Reset | Request::Internet(_) => {}
                         Request::Report(answer) => {
                             answer.give(serde_json::json!({"role": "portal"}))
                         }

@@ -346,7 +346,7 @@ impl Plane {
                 },
                 request = self.control.requests.recv() => match request {
                     Some(Request::Report(answer)) => self.report(answer, is_joined),
-                    Some(Request::Reset) => {}
+                    Some(Request::Reset | Request::Internet(_)) => {}
                     Some(Request::Stop) | None => break Ok(()),
                 },
                 answer = StatusSocket::next(&mut status) => self.report(Answer::Task(answer), is_joined),

@@ -9,6 +9,7 @@ mod requests;
 mod resources;
 mod sentinels;
 mod setups;
+mod sites;
 mod traffic;
 mod upstreams;
 
@@ -38,9 +39,11 @@ use reasons::told;
 use requests::{Due, Requests};
 use resources::Resources;
 use setups::Setups;
+use sites::Sites;
 
 pub use names::{NameRecord, RecordError};
 pub use resources::ResourceView;
+pub use sites::Reachability;
 
 /// Something that the operating system or a person should know.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -83,6 +86,7 @@ pub struct Client {
     addresses: Option<(Ipv4Addr, Ipv6Addr)>,
     search_domain: Option<String>,
     resources: Resources,
+    sites: Sites,
     requests: Requests,
     grants: Grants,
     setups: Setups,
@@ -92,6 +96,8 @@ pub struct Client {
     deserted: BTreeSet<PeerId>,
     announced: Option<Interface>,
     announced_https: Vec<Server>,
+    /// What was told last of what can be reached.
+    listed: Vec<ResourceView>,
     packets: VecDeque<Buffer>,
     messages: VecDeque<ToPortal>,
     events: VecDeque<Event>,
@@ -117,6 +123,7 @@ impl Client {
             addresses: None,
             search_domain: None,
             resources: Resources::default(),
+            sites: Sites::default(),
             requests: Requests::default(),
             grants: Grants::default(),
             setups: Setups::default(),
@@ -125,6 +132,7 @@ impl Client {
             deserted: BTreeSet::new(),
             announced: None,
             announced_https: Vec::new(),
+            listed: Vec::new(),
             packets: VecDeque::new(),
             messages: VecDeque::new(),
             events: VecDeque::new(),
@@ -209,6 +217,16 @@ impl Client {
         self.settle(now);
     }
 
+    /// Whether what belongs to no other resource goes to the Internet resource, if there is one. At first it doesn't.
+    pub fn want_internet(&mut self, now: Instant, is_wanted: bool) {
+        self.last_now = now;
+        if let Some(given_up) = self.resources.want_internet(is_wanted) {
+            self.revoke(now, given_up);
+        }
+        self.resources_changed();
+        self.settle(now);
+    }
+
     /// Lets time pass.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.last_now = now;
@@ -279,7 +297,11 @@ impl Client {
             .poll_timeout()
             .map(|(at, reason)| (at, Reason::Link(reason)));
         let requests = self.requests.poll_timeout();
-        let requests = requests.into_iter().chain(self.setups.poll_timeout()).min();
+        let requests = requests
+            .into_iter()
+            .chain(self.setups.poll_timeout())
+            .chain(self.sites.poll_timeout())
+            .min();
         let requests = requests.map(|at| (at, Reason::Request));
         let names = self.name_server.poll_timeout(self.last_now);
         let names = names.map(|at| (at, Reason::Names));
@@ -318,12 +340,13 @@ impl Client {
     pub fn status(&self, now: Instant) -> Status {
         let resources = self
             .resources
-            .views()
+            .views(&self.sites)
             .into_iter()
             .map(|view| ResourceStatus {
                 id: view.id.to_string(),
                 name: view.name,
                 address: view.address,
+                reach: Some(view.reach.as_str()),
                 gateway: self.grants.gateway_of(view.id).map(|id| id.to_string()),
                 clients: Vec::new(),
             });
@@ -370,8 +393,14 @@ impl Client {
             tracing::info!("{why}");
         }
         self.announce_interface();
-        self.events
-            .push_back(Event::ResourcesChanged(self.resources.views()));
+        self.list_resources();
+    }
+
+    /// Tells what can be reached.
+    fn list_resources(&mut self) {
+        let views = self.resources.views(&self.sites);
+        self.listed.clone_from(&views);
+        self.events.push_back(Event::ResourcesChanged(views));
     }
 
     /// Tells of the interface, and of servers to get ready for, if they differ from what was told last.
@@ -417,6 +446,10 @@ impl Client {
         }
         self.refuse_held(unanswered);
         self.leave_deserted(now);
+        self.sites.expire(now);
+        if self.sites.take_changed() && self.resources.views(&self.sites) != self.listed {
+            self.list_resources();
+        }
         self.serve_names(now);
     }
 
@@ -427,7 +460,10 @@ impl Client {
                 link::Event::InvalidatedCandidate { peer, line } => {
                     self.candidates.remove(peer, line)
                 }
-                link::Event::Established(peer) => tracing::info!(gateway = %peer, "Connected"),
+                link::Event::Established(peer) => {
+                    tracing::info!(gateway = %peer, "Connected");
+                    self.sites.connected(GatewayId(peer.0));
+                }
                 link::Event::PathChanged { peer, kind } => {
                     let path = if kind.is_relayed() {
                         "relayed"

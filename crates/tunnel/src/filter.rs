@@ -21,15 +21,11 @@ pub(crate) fn permits<T: AsRef<[u8]>>(
         ResourceEnd::Destination => packet.destination_port(),
     };
 
-    passes(filters, packet.transport(), port)
+    permits_port(filters, packet.transport(), port)
 }
 
-/// Whether `filters` let a transport pass to a port.
-pub(crate) fn permits_port(filters: &[Filter], transport: Transport, port: u16) -> bool {
-    passes(filters, transport, Some(port))
-}
-
-fn passes(filters: &[Filter], transport: Transport, port: Option<u16>) -> bool {
+/// Whether `filters` let a transport pass, to the resource's port if it has ports.
+pub(crate) fn permits_port(filters: &[Filter], transport: Transport, port: Option<u16>) -> bool {
     if filters.is_empty() {
         return true;
     }

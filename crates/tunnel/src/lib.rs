@@ -23,10 +23,12 @@ pub mod client;
 pub mod dns;
 mod filter;
 pub mod gateway;
+mod networks;
 mod ranges;
 mod status;
 
 pub use connlib_link::{Job, Opened, Packets, PeerId, Told};
+pub use ranges::TUNNEL;
 pub use status::{NameServerStatus, PeerStatus, RelayStatus, ResourceStatus, Status};
 
 use std::time::{Duration, Instant};

@@ -85,6 +85,8 @@ pub struct ResourceStatus {
     pub name: String,
     /// Its network or pattern.
     pub address: Option<String>,
+    /// Whether it can be reached, as far as a client knows: `online`, `offline` or `unknown`.
+    pub reach: Option<&'static str>,
     /// The gateway that serves it now.
     pub gateway: Option<String>,
     /// The clients that may use it now; gateways alone know.

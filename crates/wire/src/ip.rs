@@ -6,7 +6,7 @@ mod fields;
 mod flow;
 mod quoted;
 
-pub use build::{Echo, IcmpError, echo, icmp_error, udp};
+pub use build::{Echo, IcmpError, echo, icmp_error, syn, udp};
 pub use fields::TcpFlags;
 pub use flow::flow_hash;
 pub use quoted::{PortsOrId, Quoted};

@@ -110,6 +110,8 @@ impl System<'_> {
         write(&resolv_conf, &format!("nameserver {RESOURCE}\n"))?;
         let id = vec![
             flag("id", "demo-gateway"),
+            // The resource knows the way back.
+            flag("masquerade", "off"),
             flag("resolv-conf", resolv_conf.display()),
         ];
         let gateway = self.start_peer(Place::Gateway, ca, &[site], id).await?;

@@ -160,8 +160,8 @@ mod tests {
             ("api-url = \"a\"\napi_url = \"b\"", "is given twice"),
             ("token = \"t\"", "`token-file`"),
             (
-                "internet = \"on\"",
-                "/etc/c.toml:1: `internet` is not in this version",
+                "check = \"on\"",
+                "/etc/c.toml:1: `check` is not in this version",
             ),
             ("listen-port = 3478", "the key `listen-port` is unknown"),
         ] {

@@ -32,6 +32,10 @@ const CLIENT: &[Name] = &[
     setting(name::DNS, &["CONNLIB_DNS", "FIREZONE_DNS_CONTROL"]),
     setting(name::ID, &["CONNLIB_ID", "FIREZONE_ID"]),
     setting(
+        name::INTERNET,
+        &["CONNLIB_INTERNET", "FIREZONE_ACTIVATE_INTERNET_RESOURCE"],
+    ),
+    setting(
         name::MAX_PARTITION_TIME,
         &["CONNLIB_MAX_PARTITION_TIME", "MAX_PARTITION_TIME"],
     ),
@@ -51,6 +55,7 @@ const GATEWAY: &[Name] = &[
     setting(name::API_URL, &["CONNLIB_API_URL", "FIREZONE_API_URL"]),
     setting(name::CA, &["CONNLIB_CA"]),
     setting(name::ID, &["CONNLIB_ID", "FIREZONE_ID"]),
+    setting(name::MASQUERADE, &["CONNLIB_MASQUERADE"]),
     setting(
         name::MAX_PARTITION_TIME,
         &["CONNLIB_MAX_PARTITION_TIME", "FIREZONE_MAX_PARTITION_TIME"],
@@ -106,9 +111,11 @@ pub(crate) mod name {
     pub(crate) const DNS: &str = "dns";
     pub(crate) const HEALTH: &str = "health";
     pub(crate) const ID: &str = "id";
+    pub(crate) const INTERNET: &str = "internet";
     pub(crate) const INSECURE_PLAINTEXT: &str = "insecure-plaintext";
     pub(crate) const LISTEN: &str = "listen";
     pub(crate) const LISTEN_PORT: &str = "listen-port";
+    pub(crate) const MASQUERADE: &str = "masquerade";
     pub(crate) const MAX_PARTITION_TIME: &str = "max-partition-time";
     pub(crate) const NAME: &str = "name";
     pub(crate) const PORT_RANGE: &str = "port-range";
@@ -139,8 +146,8 @@ impl Role {
     /// The settings that cli.md promises and a later version brings.
     pub(crate) fn later(self) -> &'static [&'static str] {
         match self {
-            Self::Client => &["check", "internet", "metrics"],
-            Self::Gateway => &["masquerade", "metrics"],
+            Self::Client => &["check", "metrics"],
+            Self::Gateway => &["metrics"],
             Self::Relay => &["metrics"],
             Self::Portal => &[],
         }

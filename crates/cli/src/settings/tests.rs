@@ -48,7 +48,7 @@ fn a_value_that_is_not_understood_is_told_with_its_place() {
 
 #[test]
 fn a_variable_of_a_later_version_is_refused() {
-    let environment = Environment::of(&[("CONNLIB_INTERNET", "on")], &[]);
+    let environment = Environment::of(&[("CONNLIB_CHECK", "on")], &[]);
 
     let failure = Settings::open(Role::Client, None, &environment).unwrap_err();
 

@@ -151,7 +151,11 @@ impl World {
                 format!("--public-ip6={}", here.host_v6()),
             ],
             gateway if gateway.starts_with("gateway") => {
-                vec!["gateway".into(), format!("--id={place}")]
+                vec![
+                    "gateway".into(),
+                    format!("--id={place}"),
+                    "--masquerade=off".into(),
+                ]
             }
             // The machine's own resolver settings are none of a test's business.
             _ => vec!["client".into(), format!("--id={place}"), "--dns=off".into()],

@@ -210,6 +210,7 @@ impl World {
             "gateway" => vec![
                 "gateway".into(),
                 format!("--id={place}"),
+                "--masquerade=off".into(),
                 format!("--resolv-conf={}", self.gateway_resolv_conf().display()),
             ],
             _ => [

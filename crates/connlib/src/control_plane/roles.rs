@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use connlib_os::netlink::QueueLimits;
 use connlib_os::resolver;
-use connlib_tunnel::client::{self, Client, NameRecord};
+use connlib_tunnel::client::{self, Client, NameRecord, ResourceView};
 use connlib_tunnel::dns::Server;
 use connlib_tunnel::gateway::{self, Gateway};
 use connlib_tunnel::{Settings, Status};
@@ -69,12 +69,16 @@ pub(crate) trait Role: Send + 'static {
     const CONTROL_THREAD: &'static str;
     /// What may wait in the TUN device, and how large its super-packets are.
     const QUEUE: QueueLimits;
+    /// Whether packets of the tunnel are passed on by the machine.
+    const FORWARDS: bool;
 
     fn core(now: Instant, seed: [u8; 32], unix: Duration) -> Self::Core;
     /// Gives a new core the names that an earlier one has given addresses to.
     fn restore_names(core: &mut Self::Core, records: &[NameRecord]);
     /// Names that were given addresses.
     fn assigned_names(event: &<Self::Core as Core>::Event) -> &[NameRecord];
+    /// What can be reached, if an event tells of it.
+    fn resources(event: &<Self::Core as Core>::Event) -> Option<&[ResourceView]>;
     /// The servers over HTTPS that count from now on, if an event tells of them.
     fn https_servers(event: &<Self::Core as Core>::Event) -> Option<&[Server]>;
     /// How programs here are made to ask us, given what was asked for.
@@ -96,6 +100,7 @@ impl Role for OfClient {
     const DATA_THREAD: &'static str = "client data";
     const CONTROL_THREAD: &'static str = "client control";
     const QUEUE: QueueLimits = OWN_STREAMS;
+    const FORWARDS: bool = false;
 
     fn core(now: Instant, seed: [u8; 32], unix: Duration) -> Client {
         Client::new(now, seed, Settings { unix })
@@ -123,6 +128,14 @@ impl Role for OfClient {
             | client::Event::HttpsServersChanged(_)
             | _ => &[],
         }
+    }
+
+    fn resources(event: &client::Event) -> Option<&[ResourceView]> {
+        let client::Event::ResourcesChanged(resources) = event else {
+            return None;
+        };
+
+        Some(resources)
     }
 
     fn https_servers(event: &client::Event) -> Option<&[Server]> {
@@ -188,6 +201,7 @@ impl Role for OfGateway {
     const DATA_THREAD: &'static str = "gateway data";
     const CONTROL_THREAD: &'static str = "gateway ctrl";
     const QUEUE: QueueLimits = FORWARDED_STREAMS;
+    const FORWARDS: bool = true;
 
     fn core(now: Instant, seed: [u8; 32], unix: Duration) -> Gateway {
         Gateway::new(now, seed, Settings { unix })
@@ -197,6 +211,10 @@ impl Role for OfGateway {
 
     fn assigned_names(_: &gateway::Event) -> &[NameRecord] {
         &[]
+    }
+
+    fn resources(_: &gateway::Event) -> Option<&[ResourceView]> {
+        None
     }
 
     fn https_servers(_: &gateway::Event) -> Option<&[Server]> {

@@ -67,6 +67,11 @@ pub trait Core {
         let _ = (now, resolvers);
     }
 
+    /// Whether what belongs to no other resource is to go to the Internet resource. Only a client has a choice.
+    fn want_internet(&mut self, now: Instant, is_wanted: bool) {
+        let _ = (now, is_wanted);
+    }
+
     /// A question to be carried to a name server.
     fn poll_exchange(&mut self) -> Option<Exchange> {
         None
@@ -228,6 +233,8 @@ pub enum Command<Message> {
     Status,
     /// These are the system's name servers now.
     Resolvers(Resolvers),
+    /// The Internet resource is to be used, or no longer.
+    Internet(bool),
     /// A name server answered, or didn't.
     Exchanged(ExchangeId, Result<Vec<u8>, ExchangeError>),
 }

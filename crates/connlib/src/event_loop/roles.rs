@@ -50,10 +50,12 @@ impl super::Job for Job {
     }
 }
 
-/// Both roles have the same doors; only the messages differ.
+/// Both roles have the same doors but for `own`; only the messages differ.
 macro_rules! core {
-    ($role:ty, $from_portal:ty, $to_portal:ty, $event:ty) => {
+    ($role:ty, $from_portal:ty, $to_portal:ty, $event:ty $(, $own:item)*) => {
         impl Core for $role {
+            $($own)*
+
             type FromPortal = $from_portal;
             type ToPortal = $to_portal;
             type Event = $event;
@@ -188,7 +190,10 @@ core!(
     Client,
     portal::client::FromPortal,
     portal::client::ToPortal,
-    client::Event
+    client::Event,
+    fn want_internet(&mut self, now: Instant, is_wanted: bool) {
+        self.want_internet(now, is_wanted);
+    }
 );
 core!(
     Gateway,

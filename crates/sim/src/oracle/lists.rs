@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use connlib_tunnel::client::ResourceView;
+use connlib_tunnel::client::{Reachability, ResourceView};
 use connlib_wire::portal::resource::Resource;
 
 use super::Names;
@@ -10,7 +10,7 @@ use super::names::{LAG, during};
 use super::view::View;
 
 impl View {
-    /// What the client must say from here on: by name, and of equal names by id.
+    /// What the client must say from here on: by name, and of equal names by id. Whether it can be reached is another matter.
     pub(super) fn list(&mut self, now: Instant) {
         let mut list: Vec<ResourceView> = self.resources.values().filter_map(shown).collect();
         list.sort_by(|one, other| (&one.name, one.id).cmp(&(&other.name, other.id)));
@@ -29,6 +29,7 @@ fn shown(resource: &Resource) -> Option<ResourceView> {
             address: Some(resource.address.to_string()),
             description: resource.address_description.clone(),
             sites: resource.sites.0.clone(),
+            reach: Reachability::Unknown,
         }),
         Resource::Dns(resource) => Some(ResourceView {
             id,
@@ -36,6 +37,7 @@ fn shown(resource: &Resource) -> Option<ResourceView> {
             address: Some(resource.address.clone()),
             description: resource.address_description.clone(),
             sites: resource.sites.0.clone(),
+            reach: Reachability::Unknown,
         }),
         Resource::Internet(_) | _ => None,
     }
@@ -49,10 +51,15 @@ impl Names {
         host: usize,
         list: &[ResourceView],
     ) -> Result<(), String> {
+        let list = list.iter().map(|view| ResourceView {
+            reach: Reachability::Unknown,
+            ..view.clone()
+        });
+        let list: Vec<_> = list.collect();
         let view = self.view_mut(host);
-        view.listed = Some(list.to_vec());
+        view.listed = Some(list.clone());
         let from = now.checked_sub(LAG).unwrap_or(now);
-        let is_right = during(&view.lists, from, now).any(|expected| expected == list);
+        let is_right = during(&view.lists, from, now).any(|expected| *expected == list);
 
         match is_right {
             true => Ok(()),

@@ -50,6 +50,7 @@ impl Client {
             return;
         }
         tracing::debug!(%resource, %gateway, "Access granted");
+        self.sites.named(gateway, created.site_id);
         self.grants.grant(
             resource,
             gateway,
@@ -79,6 +80,10 @@ impl Client {
                 IcmpError::Prohibited
             }
         };
+        if failed.reason == Refusal::Offline {
+            let sites = self.resources.sites(resource);
+            self.sites.went_offline(now, sites);
+        }
         // So that programs fail at once instead of waiting for a reply that can't come.
         let refused = self.requests.refused(now, resource, error);
         for held in refused.packets {
@@ -117,6 +122,7 @@ impl Client {
     pub(super) fn forget_gateway(&mut self, peer: PeerId) {
         let gateway = GatewayId(peer.0);
         self.grants.forget(gateway);
+        self.sites.lost(gateway);
         self.candidates.forget(peer);
         // What waited for it may go through another one.
         let now = self.last_now;

@@ -458,14 +458,10 @@ impl Client {
         }
     }
 
-    fn is_behind_a_gateway(&self, addr: SocketAddr) -> bool {
+    fn is_behind_a_gateway(&mut self, addr: SocketAddr) -> bool {
         let mut configured = self.name_server.configured.iter().flatten();
         let is_configured = configured.any(|it| *it == Server::Plain(addr));
 
-        is_configured
-            && self
-                .resources
-                .lookup(addr.ip())
-                .is_some_and(|resource| resource.permits_dns(addr.port()))
+        is_configured && self.resources.carries_questions(addr)
     }
 }

@@ -1,7 +1,7 @@
 //! What the client may reach, and which of it an address belongs to.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use connlib_wire::dns::Name;
@@ -10,9 +10,10 @@ use connlib_wire::ip::Transport;
 use connlib_wire::pattern::{Pattern, PatternIndex};
 use connlib_wire::portal::resource::{Filter, IpStack, Resource, Site};
 use ipnet::IpNet;
-use prefix_trie::joint::JointPrefixMap;
 
-use crate::filter::permits_port;
+use super::sites::{Reachability, Sites};
+use crate::networks::{Choice, Networks, Wanted};
+use crate::ranges;
 
 /// A resource as people see it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -27,29 +28,17 @@ pub struct ResourceView {
     pub description: Option<String>,
     /// Where its gateways are.
     pub sites: Vec<Site>,
-}
-
-/// What a packet needs to know of its resource.
-#[derive(Clone, Debug)]
-pub(super) struct Routed {
-    pub(super) id: ResourceId,
-    pub(super) filters: Vec<Filter>,
-}
-
-impl Routed {
-    /// Whether questions may pass to a name server, whichever way (client.md §4.6).
-    pub(super) fn permits_dns(&self, port: u16) -> bool {
-        [Transport::Udp, Transport::Tcp]
-            .into_iter()
-            .all(|transport| permits_port(&self.filters, transport, port))
-    }
+    /// Whether it can be reached, as far as is known.
+    pub reach: Reachability,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Resources {
     by_id: BTreeMap<ResourceId, Resource>,
-    /// The longest prefix wins; of two resources with one network, the one with the greater id (client.md §5.3).
-    networks: JointPrefixMap<IpNet, Routed>,
+    networks: Networks,
+    /// What is reached by all other addresses, while that is wanted.
+    internet: Option<ResourceId>,
+    is_internet_wanted: bool,
     patterns: PatternIndex<ResourceId>,
     /// What names were found to match since resources changed last.
     named: HashMap<Name, Arc<[ResourceId]>>,
@@ -66,10 +55,39 @@ impl Resources {
         self.by_id.contains_key(&id)
     }
 
-    pub(super) fn lookup(&self, ip: IpAddr) -> Option<&Routed> {
-        self.networks
-            .get_lpm(&IpNet::from(ip))
-            .map(|(_, routed)| routed)
+    /// The resource of a packet to an address that stands for no name: one with a network, else the Internet (client.md §5.3).
+    pub(super) fn choose(&mut self, wanted: Wanted) -> Option<Choice> {
+        let of_internet = self.internet.map(|resource| Choice {
+            resource,
+            is_permitted: true,
+        });
+
+        self.networks.choose(wanted).or(of_internet)
+    }
+
+    /// Whether a resource is the Internet, and wanted.
+    pub(super) fn is_internet(&self, id: ResourceId) -> bool {
+        self.internet == Some(id)
+    }
+
+    /// Whether questions may pass to a name server through a gateway, whichever way (client.md §4.6).
+    pub(super) fn carries_questions(&mut self, server: SocketAddr) -> bool {
+        [Transport::Udp, Transport::Tcp]
+            .into_iter()
+            .all(|transport| {
+                let wanted = (server.ip(), transport, Some(server.port()));
+                let choice = self.choose(wanted);
+                choice.is_some_and(|choice| choice.is_permitted)
+            })
+    }
+
+    /// Whether addresses that belong to no other resource are reached as the Internet; the resource that no longer is.
+    pub(super) fn want_internet(&mut self, is_wanted: bool) -> Option<ResourceId> {
+        let former = self.internet;
+        self.is_internet_wanted = is_wanted;
+        self.rebuild();
+
+        former.filter(|_| !is_wanted)
     }
 
     /// The resources that a name belongs to, the one with the most specific pattern first; of equal patterns, the one with the
@@ -113,6 +131,8 @@ impl Resources {
     pub(super) fn covers(&self, id: ResourceId, ip: IpAddr) -> bool {
         match self.by_id.get(&id) {
             Some(Resource::Cidr(resource)) => resource.address.contains(&ip),
+            // Routers on the way have addresses of any kind.
+            Some(Resource::Internet(_)) => !ranges::is_tunnel(ip) && !ranges::is_proxy(ip),
             Some(_) | None => false,
         }
     }
@@ -154,31 +174,41 @@ impl Resources {
             .collect()
     }
 
-    /// Every network, in order and once.
+    /// Every network, in order and once, and everything while there is the Internet.
     pub(super) fn networks(&self) -> impl Iterator<Item = IpNet> {
-        self.networks.iter().map(|(network, _)| network)
+        let everything = self.internet.map(|_| ranges::EVERYTHING);
+
+        self.networks.iter().chain(everything.into_iter().flatten())
     }
 
-    /// All resources, by name and id.
-    pub(super) fn views(&self) -> Vec<ResourceView> {
-        let mut views: Vec<_> = self.by_id.values().map(view).collect();
-        views.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+    /// All resources, the Internet first, then by name and id.
+    pub(super) fn views(&self, sites: &Sites) -> Vec<ResourceView> {
+        let resources = self.by_id.values();
+        let mut views: Vec<_> = resources.map(|resource| view(resource, sites)).collect();
+        let place = |view: &ResourceView| (view.address.is_some(), view.name.clone(), view.id);
+        views.sort_by_cached_key(place);
 
         views
     }
 
+    /// Where the gateways of a resource are.
+    pub(super) fn sites(&self, id: ResourceId) -> &[Site] {
+        self.by_id.get(&id).map_or(&[], Resource::sites)
+    }
+
     fn rebuild(&mut self) {
-        self.networks = JointPrefixMap::new();
+        self.networks.clear();
+        self.internet = None;
         self.patterns.clear();
         self.named.clear();
         for resource in self.by_id.values() {
             match resource {
                 Resource::Cidr(resource) => {
-                    let routed = Routed {
-                        id: resource.id,
-                        filters: resource.filters.clone(),
-                    };
-                    self.networks.insert(resource.address.trunc(), routed);
+                    let filters = resource.filters.clone();
+                    self.networks.insert(resource.address, resource.id, filters);
+                }
+                Resource::Internet(resource) => {
+                    self.internet = Some(resource.id).filter(|_| self.is_internet_wanted);
                 }
                 Resource::Dns(resource) => match Pattern::parse(&resource.address) {
                     Ok(pattern) => self.patterns.insert(&pattern, resource.id),
@@ -192,7 +222,7 @@ impl Resources {
                         }
                     }
                 },
-                Resource::Internet(_) | _ => {}
+                _ => {}
             }
         }
     }
@@ -213,7 +243,7 @@ fn reaches_the_same(a: &Resource, b: &Resource) -> bool {
     }
 }
 
-fn view(resource: &Resource) -> ResourceView {
+fn view(resource: &Resource, sites: &Sites) -> ResourceView {
     let (address, description) = match resource {
         Resource::Cidr(resource) => (
             Some(resource.address.to_string()),
@@ -232,5 +262,6 @@ fn view(resource: &Resource) -> ResourceView {
         address,
         description: description.clone(),
         sites: resource.sites().to_vec(),
+        reach: sites.reach(resource.sites()),
     }
 }

@@ -19,6 +19,7 @@ use super::requests::Asked;
 use super::setups::{Gate, Key};
 use super::{Client, is_one_of};
 use crate::filter::{ResourceEnd, permits};
+use crate::networks::Choice;
 use crate::{Packets, ranges};
 
 /// Where a packet of the TUN device goes.
@@ -275,6 +276,9 @@ impl Client {
         if !is_one_of(packet.source(), self.addresses) || is_one_of(destination, self.addresses) {
             return Way::Nowhere;
         }
+        if destination.is_multicast() {
+            return Way::Nowhere;
+        }
         if self.name_server.sentinels.contains(destination) {
             return Way::NameServer;
         }
@@ -294,16 +298,24 @@ impl Client {
         if ranges::is_proxy(destination) {
             return self.way_to_name(packet);
         }
-        let Some(resource) = self.resources.lookup(destination) else {
+        let wanted = (destination, packet.transport(), packet.destination_port());
+        let Some(Choice {
+            resource,
+            is_permitted,
+        }) = self.resources.choose(wanted)
+        else {
             return Way::Nowhere;
         };
-        if !permits(&resource.filters, packet, ResourceEnd::Destination) {
+        if !is_permitted {
             return Way::Refuse(IcmpError::Prohibited);
         }
+        if self.resources.is_internet(resource) && ranges::is_no_internet(destination) {
+            return Way::Refuse(IcmpError::Unreachable);
+        }
 
-        match self.grants.gateway_of(resource.id) {
+        match self.grants.gateway_of(resource) {
             Some(gateway) => Way::To(gateway),
-            None => Way::Ask(resource.id),
+            None => Way::Ask(resource),
         }
     }
 

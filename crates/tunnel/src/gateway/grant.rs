@@ -1,11 +1,11 @@
 //! What a client may reach, until when, and by what rules.
 
-use std::net::IpAddr;
 use std::time::Instant;
 
 use connlib_wire::dns::Name;
 use connlib_wire::pattern::Pattern;
 use connlib_wire::portal::resource::{Filter, GatewayResource};
+use ipnet::IpNet;
 
 /// Leave to reach a resource.
 #[derive(Debug)]
@@ -49,13 +49,16 @@ impl Grant {
         }
     }
 
-    /// Whether an address is its resource's. Names are reached by the addresses that stand for them; the Internet is not served by
-    /// this version.
-    pub(super) fn covers(&self, ip: IpAddr) -> bool {
+    /// The network of its resource. Names are reached by the addresses that stand for them.
+    pub(super) fn network(&self) -> Option<IpNet> {
         match &self.resource {
-            GatewayResource::Cidr { address, .. } => address.contains(&ip),
-            GatewayResource::Dns { .. } | GatewayResource::Internet { .. } | _ => false,
+            GatewayResource::Cidr { address, .. } => Some(*address),
+            GatewayResource::Dns { .. } | GatewayResource::Internet { .. } | _ => None,
         }
+    }
+
+    pub(super) fn is_internet(&self) -> bool {
+        matches!(self.resource, GatewayResource::Internet { .. })
     }
 
     /// Takes over the rules of a resource that changed nothing else.

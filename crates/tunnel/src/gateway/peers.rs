@@ -8,12 +8,13 @@ use connlib_link::PeerId;
 use connlib_wire::dns::Name;
 use connlib_wire::id::{ClientId, ResourceId};
 use connlib_wire::ip::{IcmpError, Packet};
-use connlib_wire::portal::resource::{Filter, GatewayResource};
+use connlib_wire::portal::resource::GatewayResource;
 
 use super::grant::Grant;
 use super::names::Names;
 use super::nat::{Found, Incoming, Inside, Nat, Outside, Untranslated, is_passed_on};
 use crate::filter::{ResourceEnd, permits};
+use crate::networks::{Networks, Wanted};
 use crate::ranges;
 use crate::status::ResourceStatus;
 
@@ -61,6 +62,10 @@ struct Peer {
     ipv4: Ipv4Addr,
     ipv6: Ipv6Addr,
     grants: BTreeMap<ResourceId, Grant>,
+    /// The networks of the resources among them.
+    networks: Networks,
+    /// Whether one of them is the Internet.
+    has_internet: bool,
     nat: Nat,
     /// What of it stands in the flows' ends.
     flow_end: Option<Instant>,
@@ -86,6 +91,8 @@ impl Peers {
             ipv4,
             ipv6,
             grants: BTreeMap::new(),
+            networks: Networks::default(),
+            has_internet: false,
             nat: Nat::default(),
             flow_end: None,
         });
@@ -99,6 +106,7 @@ impl Peers {
             peer.nat.remove_resource(resource_id);
         }
         let former = peer.grants.insert(resource_id, grant);
+        peer.find_networks();
         if let Some(at) = former.and_then(|grant| grant.until) {
             self.expiries.remove(&(at, id, resource_id));
         }
@@ -112,6 +120,7 @@ impl Peers {
             return;
         };
         let grant = peer.grants.remove(&resource);
+        peer.find_networks();
         peer.nat.remove_resource(resource);
         if grant.is_some() && peer.grants.is_empty() {
             self.idle.push(id);
@@ -161,6 +170,7 @@ impl Peers {
                 continue;
             };
             grant.update_filters(updated);
+            peer.find_networks();
         }
     }
 
@@ -202,6 +212,7 @@ impl Peers {
         packet: &Packet<T>,
         own: Option<(Ipv4Addr, Ipv6Addr)>,
     ) -> Verdict {
+        self.expire(now);
         let (source, destination) = (packet.source(), packet.destination());
         if destination.is_multicast() || packet.is_icmp_error() {
             return Verdict::Drop;
@@ -224,10 +235,9 @@ impl Peers {
             return verdict;
         }
 
-        if !peer.may_reach(now, destination, |filters| {
-            permits(filters, packet, ResourceEnd::Destination)
-        }) {
-            return Verdict::Refuse(IcmpError::Prohibited);
+        let wanted = (destination, packet.transport(), packet.destination_port());
+        if let Err(why) = peer.reach(wanted) {
+            return Verdict::Refuse(why);
         }
         let Some(found) = peer.nat.outgoing_direct(now, packet) else {
             return Verdict::Pass;
@@ -239,13 +249,14 @@ impl Peers {
 
     /// The client that a packet from the network is for, if it may have it (gateway.md §7).
     pub(super) fn judge_inbound(
-        &self,
+        &mut self,
         now: Instant,
         packet: &Packet<&[u8]>,
         own: Option<(Ipv4Addr, Ipv6Addr)>,
     ) -> Option<ClientId> {
+        self.expire(now);
         let id = *self.by_address.get(&packet.destination())?;
-        let peer = self.by_id.get(&id)?;
+        let peer = self.by_id.get_mut(&id)?;
         let source = packet.source();
         if is_own(source, own) {
             return Some(id);
@@ -259,11 +270,7 @@ impl Peers {
         }
         match peer.nat.incoming(now, packet) {
             Incoming::Of(inside) => {
-                // What is about a flow may come back whatever it is.
-                let lets_pass = |filters: &[Filter]| {
-                    packet.is_icmp_error() || permits(filters, packet, ResourceEnd::Source)
-                };
-                return peer.may_use(now, &inside, lets_pass).then_some(id);
+                return peer.may_have(&inside, packet).then_some(id);
             }
             // The client no longer knows it by the address that it comes from.
             Incoming::Ended => return None,
@@ -274,10 +281,9 @@ impl Peers {
             return Some(id);
         }
 
-        peer.may_reach(now, source, |filters| {
-            permits(filters, packet, ResourceEnd::Source)
-        })
-        .then_some(id)
+        let wanted = (source, packet.transport(), packet.source_port());
+
+        peer.reach(wanted).is_ok().then_some(id)
     }
 
     /// The translations of a client.
@@ -377,6 +383,7 @@ impl Peers {
                         id: resource.to_string(),
                         name,
                         address,
+                        reach: None,
                         gateway: None,
                         clients: Vec::new(),
                     }
@@ -410,26 +417,46 @@ impl Peer {
         ip == self.ipv4 || ip == self.ipv6
     }
 
-    /// Whether any grant in force covers `ip` and lets the packet pass.
-    fn may_reach(&self, now: Instant, ip: IpAddr, permits: impl Fn(&[Filter]) -> bool) -> bool {
-        self.grants
-            .values()
-            .any(|grant| grant.is_in_force(now) && grant.covers(ip) && permits(grant.filters()))
+    /// Takes the networks from the grants.
+    fn find_networks(&mut self) {
+        self.networks.clear();
+        self.has_internet = self.grants.values().any(Grant::is_internet);
+        for (resource, grant) in &self.grants {
+            if let Some(network) = grant.network() {
+                let filters = grant.filters().to_vec();
+                self.networks.insert(network, *resource, filters);
+            }
+        }
     }
 
-    /// Whether any grant in force lets a packet of a flow pass.
-    fn may_use(&self, now: Instant, flow: &Inside, permits: impl Fn(&[Filter]) -> bool) -> bool {
+    /// Whether any grant lets an address that stands for no name be used so; else what the client is told.
+    fn reach(&mut self, wanted: Wanted) -> Result<(), IcmpError> {
+        let choice = self.networks.choose(wanted);
+        let (ip, ..) = wanted;
+        match choice {
+            Some(choice) if choice.is_permitted => Ok(()),
+            Some(_) | None if self.has_internet && !ranges::is_no_internet(ip) => Ok(()),
+            // To ask for access again would bring nothing.
+            None if self.has_internet => Err(IcmpError::Unreachable),
+            Some(_) | None => Err(IcmpError::Prohibited),
+        }
+    }
+
+    /// Whether any grant lets a packet of a flow pass to the client. What is about a flow may come back whatever it is.
+    fn may_have(&mut self, flow: &Inside, packet: &Packet<&[u8]>) -> bool {
+        let is_error = packet.is_icmp_error();
         if flow.is_direct() {
-            return self.may_reach(now, flow.proxy, permits);
+            let wanted = (flow.proxy, packet.transport(), packet.source_port());
+            return is_error || self.reach(wanted).is_ok();
         }
         let Some(translation) = self.nat.translation(flow.proxy) else {
             return false;
         };
 
         translation.resources.iter().any(|id| {
-            self.grants
-                .get(id)
-                .is_some_and(|grant| grant.is_in_force(now) && permits(grant.filters()))
+            self.grants.get(id).is_some_and(|grant| {
+                is_error || permits(grant.filters(), packet, ResourceEnd::Source)
+            })
         })
     }
 
@@ -454,3 +481,6 @@ impl Peer {
 fn is_own(ip: IpAddr, own: Option<(Ipv4Addr, Ipv6Addr)>) -> bool {
     own.is_some_and(|(v4, v6)| ip == v4 || ip == v6)
 }
+
+#[cfg(test)]
+mod tests;

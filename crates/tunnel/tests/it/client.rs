@@ -1,12 +1,12 @@
 use std::time::{Duration, Instant};
 
 use connlib_tunnel::PortalState;
-use connlib_tunnel::client::{Client, Event};
+use connlib_tunnel::client::{Client, Event, Reachability};
 use connlib_wire::id::ResourceId;
 use connlib_wire::ip::Packet;
 use connlib_wire::portal::client::{FromPortal, ToPortal};
 
-use crate::{GATEWAY, KEY, LAN, RELAYS, SETTINGS, raw, start, udp};
+use crate::{GATEWAY, KEY, LAN, RELAYS, SETTINGS, raw, segment, start, udp};
 
 const OWN: &str = "100.64.0.1";
 const HOST: &str = "10.20.0.10";
@@ -393,22 +393,171 @@ fn the_interface_is_told_when_it_changes_and_only_then() {
     assert_eq!(told(&mut client).len(), 1);
 }
 
-#[test]
-fn the_longest_prefix_decides_which_resource_is_asked_for() {
-    let (mut client, now) = joined();
-    let narrow = "0d6f2a10-9c3b-4e51-b7a2-5f1c8e9d0a12";
-    let both = format!(
-        "{},{}",
-        resource(LAN, "10.20.0.0/16", "[]"),
-        resource(narrow, "10.20.5.0/24", "[]")
-    );
-    init(&mut client, now, &both);
-    client.handle_packet(now, &udp(OWN, "10.20.5.1"));
+/// The resource that access is asked for because of a segment to a port, or what its sender is told.
+fn asked_for(client: &mut Client, now: Instant, to: &str, port: u16) -> Result<String, (u8, u8)> {
+    client.handle_packet(now, &segment(OWN, to, port));
+    while let Some(message) = client.poll_message() {
+        if let ToPortal::RequestAuthorization(request) = message {
+            return Ok(request.resource_id.to_string());
+        }
+    }
 
-    let Some(ToPortal::RequestAuthorization(request)) = client.poll_message() else {
-        panic!("no request");
+    Err(icmp(client).unwrap())
+}
+
+#[test]
+fn of_resources_that_let_a_packet_pass_the_smallest_network_is_asked_for() {
+    const NARROW: &str = "0d6f2a10-9c3b-4e51-b7a2-5f1c8e9d0a12";
+    let tcp = |port: u16| {
+        format!(r#"[{{"protocol":"tcp","port_range_start":{port},"port_range_end":{port}}}]"#)
     };
-    assert_eq!(request.resource_id.to_string(), narrow);
+    for (filters, port, asked) in [
+        (["[]".to_owned(), "[]".to_owned()], 80, Ok(NARROW)),
+        ([tcp(80), tcp(22)], 80, Ok(LAN)),
+        ([tcp(80), tcp(22)], 22, Ok(NARROW)),
+        ([tcp(80), tcp(22)], 443, Err((3, 13))),
+    ] {
+        let (mut client, now) = joined();
+        let both = [
+            resource(LAN, "10.0.0.0/8", &filters[0]),
+            resource(NARROW, "10.1.0.0/16", &filters[1]),
+        ];
+        init(&mut client, now, &both.join(","));
+        assert_eq!(
+            asked_for(&mut client, now, "10.1.2.3", port),
+            asked.map(str::to_owned)
+        );
+    }
+}
+
+#[test]
+fn of_equal_networks_the_greater_id_is_asked_for() {
+    const OTHER: &str = "0d6f2a10-9c3b-4e51-b7a2-5f1c8e9d0a10";
+    let [greater, smaller] = [LAN, OTHER].map(|id| resource(id, "10.20.0.0/16", "[]"));
+    for both in [[&greater, &smaller], [&smaller, &greater]] {
+        let (mut client, now) = joined();
+        init(&mut client, now, &both.map(String::as_str).join(","));
+        assert_eq!(asked_for(&mut client, now, HOST, 1), Ok(LAN.to_owned()));
+    }
+}
+
+const INTERNET: &str = "0d6f2a10-9c3b-4e51-b7a2-5f1c8e9d0aff";
+
+/// A client that reaches a network, and may reach the Internet.
+fn with_internet() -> (Client, Instant) {
+    let (mut client, now) = joined();
+    let internet = format!(r#"{{"type":"internet","id":"{INTERNET}","gateway_groups":{SITE}}}"#);
+    let both = [resource(LAN, "10.20.0.0/16", "[]"), internet];
+    init(&mut client, now, &both.join(","));
+    (client, now)
+}
+
+fn routes(client: &mut Client) -> Option<Vec<String>> {
+    let mut latest = None;
+    while let Some(event) = client.poll_event() {
+        if let Event::InterfaceChanged(interface) = event {
+            latest = Some(interface.routes);
+        }
+    }
+
+    latest.map(|routes| routes.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn the_internet_is_what_is_left_and_only_while_it_is_wanted() {
+    let (mut client, now) = with_internet();
+    let everything = ["0.0.0.0/0", "::/0"].map(str::to_owned);
+    let has_all = |routes: &[String]| everything.iter().all(|route| routes.contains(route));
+    let before = routes(&mut client).unwrap();
+    assert!(!has_all(&before));
+    client.handle_packet(now, &udp(OWN, "1.1.1.1"));
+    assert_eq!(requests(&mut client), 0);
+
+    client.want_internet(now, true);
+    assert!(has_all(&routes(&mut client).unwrap()));
+    let asked = asked_for(&mut client, now, "1.1.1.1", 443);
+    assert_eq!(asked, Ok(INTERNET.to_owned()));
+    assert_eq!(asked_for(&mut client, now, HOST, 443), Ok(LAN.to_owned()));
+    grant_resource(&mut client, now, INTERNET, GATEWAY);
+    assert_eq!(client.status(now).peers.len(), 1);
+
+    client.want_internet(now, true);
+    assert_eq!(routes(&mut client), None, "as before");
+    client.want_internet(now, false);
+    assert_eq!(routes(&mut client).unwrap(), before);
+    let dropped = client.status(now).dropped_from_tun;
+    client.handle_packet(now, &udp(OWN, "1.1.1.1"));
+    assert_eq!(client.status(now).dropped_from_tun, dropped + 1);
+}
+
+#[test]
+fn what_is_private_or_a_peers_is_not_the_internet() {
+    let (mut client, now) = with_internet();
+    client.want_internet(now, true);
+    for private in ["10.99.0.1", "192.168.1.1", "100.127.0.1", "255.255.255.255"] {
+        client.handle_packet(now, &udp(OWN, private));
+        assert_eq!(icmp(&mut client), Some((3, 0)), "{private}");
+    }
+    for nobody in ["100.64.0.77", "224.0.0.251", "100.100.111.9", OWN] {
+        client.handle_packet(now, &udp(OWN, nobody));
+        assert_eq!(icmp(&mut client), None, "{nobody}");
+    }
+    assert_eq!(requests(&mut client), 0);
+}
+
+/// What was told last of whether the network can be reached.
+fn reach(client: &mut Client) -> Option<Reachability> {
+    let mut latest = None;
+    while let Some(event) = client.poll_event() {
+        if let Event::ResourcesChanged(views) = event {
+            latest = views.first().map(|view| view.reach);
+        }
+    }
+    latest
+}
+
+#[test]
+fn what_is_offline_is_said_to_be_and_unknown_again_after_five_minutes() {
+    let (mut client, now) = joined();
+    assert_eq!(reach(&mut client), Some(Reachability::Unknown));
+    client.handle_packet(now, &udp(OWN, HOST));
+    refuse(&mut client, now, "forbidden");
+    assert_eq!(reach(&mut client), None, "that says nothing about gateways");
+
+    let later = now + Duration::from_secs(3);
+    client.handle_packet(later, &udp(OWN, HOST));
+    refuse(&mut client, later, "offline");
+    assert_eq!(reach(&mut client), Some(Reachability::Offline));
+    let status = client.status(later);
+    assert_eq!(status.resources[0].reach, Some("offline"));
+
+    let end = later + Duration::from_secs(300);
+    for millis in [4_000, 299_999, 300_000] {
+        let at = later + Duration::from_millis(millis);
+        client.handle_timeout(at);
+        while client.poll_message().is_some() || client.poll_packet().is_some() {}
+        assert!(
+            client
+                .poll_timeout()
+                .is_none_or(|(next, _)| next <= end || at >= end)
+        );
+    }
+    assert_eq!(reach(&mut client), Some(Reachability::Unknown));
+}
+
+#[test]
+fn the_internet_is_listed_first() {
+    let (mut client, now) = with_internet();
+    let named = resource(LAN, "10.20.0.0/16", "[]").replace(r#""name":"lan""#, r#""name":"A""#);
+    say(&mut client, now, "resource_created_or_updated", &named);
+    let mut latest = Vec::new();
+    while let Some(event) = client.poll_event() {
+        if let Event::ResourcesChanged(views) = event {
+            latest = views;
+        }
+    }
+    let ids = latest.iter().map(|view| view.id.to_string());
+    assert_eq!(ids.collect::<Vec<_>>(), [INTERNET, LAN]);
 }
 
 #[test]

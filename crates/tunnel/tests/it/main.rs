@@ -14,7 +14,7 @@ mod gateway;
 mod names;
 mod names_regressions;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use connlib_tunnel::Settings;
@@ -53,4 +53,17 @@ pub fn udp(source: &str, destination: &str) -> Vec<u8> {
     );
 
     packet.unwrap().bytes().to_vec()
+}
+
+/// The first segment of a connection.
+pub fn segment(source: &str, destination: &str, port: u16) -> Vec<u8> {
+    let [source, destination] = [source, destination].map(|ip| ip.parse::<Ipv4Addr>().unwrap());
+    let mut bytes = vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0];
+    bytes.extend(source.octets());
+    bytes.extend(destination.octets());
+    bytes.extend(4_000_u16.to_be_bytes());
+    bytes.extend(port.to_be_bytes());
+    bytes.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
+
+    bytes
 }

@@ -52,6 +52,26 @@ pub fn udp(
     packet(pool, route, protocol::UDP, HOP_LIMIT, &transport)
 }
 
+/// Makes the first segment of a TCP connection; `None` if the families differ.
+pub fn syn(pool: &Pool, source: SocketAddr, destination: SocketAddr) -> Option<Packet<Buffer>> {
+    /// A header of five words, and the flag.
+    const REST: [u8; 4] = [0x50, 0x02, 0xff, 0xff];
+    let mut transport = Vec::with_capacity(20);
+    transport.extend_from_slice(&source.port().to_be_bytes());
+    transport.extend_from_slice(&destination.port().to_be_bytes());
+    transport.extend_from_slice(&[0; 8]);
+    transport.extend_from_slice(&REST);
+    transport.extend_from_slice(&[0; 4]);
+
+    let route = (source.ip(), destination.ip());
+    let sum = pseudo_header(route.0, route.1, protocol::TCP, transport.len()).bytes(&transport);
+    transport
+        .get_mut(16..18)?
+        .copy_from_slice(&sum.checksum().to_be_bytes());
+
+    packet(pool, route, protocol::TCP, HOP_LIMIT, &transport)
+}
+
 /// Makes an ICMP or ICMPv6 echo request or reply; `None` as for [`udp`].
 pub fn echo(
     pool: &Pool,

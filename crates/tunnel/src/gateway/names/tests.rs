@@ -255,7 +255,7 @@ fn errors_about_a_flow_come_back_whatever_its_filters_say_until_it_is_revoked() 
         b"x",
     )
     .unwrap();
-    let comes_back = |world: &World, packet: &Packet<Buffer>| {
+    let comes_back = |world: &mut World, packet: &Packet<Buffer>| {
         let view = Packet::parse(packet.bytes()).unwrap();
         world
             .gateway
@@ -263,9 +263,9 @@ fn errors_about_a_flow_come_back_whatever_its_filters_say_until_it_is_revoked() 
             .judge_inbound(world.now, &view, None)
             .is_some()
     };
-    assert!(comes_back(&world, &error) && comes_back(&world, &answer));
+    assert!(comes_back(&mut world, &error) && comes_back(&mut world, &answer));
     assert!(
-        !comes_back(&world, &other_port),
+        !comes_back(&mut world, &other_port),
         "filters count on the way back"
     );
 
@@ -273,7 +273,7 @@ fn errors_about_a_flow_come_back_whatever_its_filters_say_until_it_is_revoked() 
         "reject_access",
         &format!(r#"{{"client_id":"{CLIENT}","resource_id":"{RESOURCE}"}}"#),
     );
-    assert!(!comes_back(&world, &answer));
+    assert!(!comes_back(&mut world, &answer));
 }
 
 /// Scenario 23.

@@ -1,0 +1,67 @@
+//! A gateway's machine passes packets on (gateway.md §13).
+
+use connlib_os::router::{self, Router, RouterError};
+use connlib_tunnel::TUNNEL;
+
+use crate::error::Error;
+use crate::gateway::Masquerade;
+
+/// The program that sets rules, found as any other is.
+const NFT: &str = "nft";
+
+/// What the machine does for the packets of a tunnel, once it is asked for.
+pub(super) struct Forwarding {
+    interface: String,
+    masquerade: Masquerade,
+    router: Option<Router>,
+}
+
+impl Forwarding {
+    pub(super) fn new(interface: String, masquerade: Masquerade) -> Self {
+        Self {
+            interface,
+            masquerade,
+            router: None,
+        }
+    }
+
+    /// Sees to it that packets are passed on.
+    ///
+    /// # Errors
+    ///
+    /// The kernel isn't to pass any on, and doesn't let us change that. Rules that can't be set are no error: a site may know the
+    /// way to its clients.
+    pub(super) async fn set_up(&mut self) -> Result<(), Error> {
+        if self.router.is_some() {
+            return Ok(());
+        }
+        let router = self.router.insert(Router::default());
+        router.forward()?;
+        if self.masquerade == Masquerade::Off {
+            return Ok(());
+        }
+        let wanted = router::Masquerade {
+            interface: self.interface.clone(),
+            sources: TUNNEL.to_vec(),
+            nft: NFT.into(),
+        };
+        match router.masquerade(&wanted).await {
+            Ok(()) => tracing::debug!("Packets of clients leave under this machine's addresses"),
+            Err(error @ RouterError::Missing { .. }) => {
+                tracing::warn!(%error, "Clients get answers only if the site knows the way to {}; or say `--masquerade off`", TUNNEL[0]);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "Clients get answers only if the site knows the way to {}", TUNNEL[0]);
+            }
+        }
+
+        Ok(())
+    }
+
+    /// Takes everything back.
+    pub(super) async fn tear_down(&mut self) {
+        if let Some(router) = &mut self.router {
+            router.tear_down().await;
+        }
+    }
+}
