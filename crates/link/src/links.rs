@@ -28,6 +28,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use zeroize::Zeroizing;
 
+use crate::path::PathKind;
 use crate::peer::{self, Peer, PeerId};
 use crate::wireguard::{self, PrivateKey, TunnelId};
 pub(crate) use datagrams::Origin;
@@ -178,6 +179,13 @@ impl Links {
         self.peers
             .get(&id)
             .map_or(MAX_PACKET, |peer| peer.max_packet)
+    }
+
+    /// Through which relays a peer is reached, if there is a way to it.
+    pub fn path_kind(&self, id: PeerId) -> Option<PathKind> {
+        let peer = self.peers.get(&id)?;
+
+        peer.path.map(|_| peer.kind)
     }
 
     /// By which IP version a peer's datagrams leave, if there is a way to it.

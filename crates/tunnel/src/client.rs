@@ -12,6 +12,7 @@ mod setups;
 mod sites;
 mod traffic;
 mod upstreams;
+mod why;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

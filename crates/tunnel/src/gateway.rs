@@ -6,6 +6,7 @@ mod nat;
 mod peers;
 mod set_ups;
 mod traffic;
+mod why;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -26,6 +26,7 @@ pub mod gateway;
 mod networks;
 mod ranges;
 mod status;
+pub mod why;
 
 pub use connlib_link::{Job, Opened, Packets, PeerId, Told};
 pub use ranges::TUNNEL;

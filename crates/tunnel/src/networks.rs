@@ -57,6 +57,15 @@ impl Networks {
         self.resources.iter().map(|(network, _)| network)
     }
 
+    /// The resources whose network holds an address, the largest network first.
+    pub(crate) fn covering(&self, ip: IpAddr) -> Vec<ResourceId> {
+        let covering = self.resources.cover(&IpNet::from(ip));
+
+        covering
+            .flat_map(|(_, resources)| resources.keys().copied())
+            .collect()
+    }
+
     /// Of all resources whose network holds the address, one that lets the packet pass, of those one with the smallest network,
     /// and of those the one with the greatest id.
     pub(crate) fn choose(&mut self, wanted: Wanted) -> Option<Choice> {

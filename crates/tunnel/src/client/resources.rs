@@ -106,12 +106,28 @@ impl Resources {
         found
     }
 
-    /// What may pass to a resource of names.
+    /// What may pass to a resource.
     pub(super) fn filters(&self, id: ResourceId) -> &[Filter] {
         match self.by_id.get(&id) {
             Some(Resource::Dns(resource)) => &resource.filters,
+            Some(Resource::Cidr(resource)) => &resource.filters,
             Some(_) | None => &[],
         }
+    }
+
+    /// The resources whose networks hold an address.
+    pub(super) fn covering(&self, ip: IpAddr) -> Vec<ResourceId> {
+        self.networks.covering(ip)
+    }
+
+    /// Whether there is the Internet, and it is wanted.
+    pub(super) fn has_internet(&self) -> bool {
+        self.internet.is_some()
+    }
+
+    /// A resource as people see it.
+    pub(super) fn view(&self, id: ResourceId, sites: &Sites) -> Option<ResourceView> {
+        self.by_id.get(&id).map(|resource| view(resource, sites))
     }
 
     /// Which addresses the names of a resource have.

@@ -60,6 +60,19 @@ pub(super) enum Gate {
     Tell,
 }
 
+/// What a gateway knows of a name, as far as we know.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Known {
+    /// It translates.
+    Active,
+    /// It has found no address.
+    Failed,
+    /// It was asked, and packets wait.
+    Asked,
+    /// Nothing.
+    Not,
+}
+
 /// The first pause before a gateway is told again, and the longest (client.md §7: at least two seconds).
 const REPEAT_AFTER: Duration = Duration::from_secs(2);
 const MAX_REPEAT: Duration = Duration::from_secs(8);
@@ -102,6 +115,16 @@ impl Setups {
         }
 
         gate
+    }
+
+    /// What a gateway knows of a name.
+    pub(super) fn known(&self, key: &Key) -> Known {
+        match self.by_key.get(key) {
+            Some(Setup::Pending(pending)) if pending.holds => Known::Asked,
+            Some(Setup::Active | Setup::Pending(_)) => Known::Active,
+            Some(Setup::Failed) => Known::Failed,
+            None => Known::Not,
+        }
     }
 
     /// A program asked for the name: its addresses may have changed. Returns whether the gateway is to be told.

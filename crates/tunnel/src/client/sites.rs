@@ -64,6 +64,10 @@ impl Sites {
         self.of_gateways.remove(&gateway);
     }
 
+    pub(super) fn is_connected(&self, gateway: GatewayId) -> bool {
+        self.connected.contains(&gateway)
+    }
+
     /// The portal says that none of these sites has a gateway.
     pub(super) fn went_offline(&mut self, now: Instant, sites: &[Site]) {
         self.has_changed = true;

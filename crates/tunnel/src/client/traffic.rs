@@ -23,7 +23,7 @@ use crate::networks::Choice;
 use crate::{Packets, ranges};
 
 /// Where a packet of the TUN device goes.
-enum Way {
+pub(super) enum Way {
     To(GatewayId),
     /// To a name, which its gateway must know.
     Named(Key),
@@ -270,7 +270,7 @@ impl Client {
         }
     }
 
-    fn way(&mut self, packet: &Packet<&[u8]>, segment_len: usize) -> Way {
+    pub(super) fn way(&mut self, packet: &Packet<&[u8]>, segment_len: usize) -> Way {
         let destination = packet.destination();
         // The gateway would not know where to send answers for anyone but us.
         if !is_one_of(packet.source(), self.addresses) || is_one_of(destination, self.addresses) {

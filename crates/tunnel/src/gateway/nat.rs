@@ -165,6 +165,14 @@ impl Nat {
         self.translations.get(&proxy)
     }
 
+    /// The first address that stands for a name.
+    pub(super) fn address_of(&self, name: &Name) -> Option<IpAddr> {
+        let mut translations = self.translations.iter();
+        let found = translations.find(|(_, translation)| translation.name == *name);
+
+        found.map(|(ip, _)| *ip)
+    }
+
     /// A resource is no longer the client's.
     pub(super) fn remove_resource(&mut self, resource: ResourceId) {
         self.translations.retain(|_, translation| {

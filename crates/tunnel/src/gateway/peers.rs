@@ -1,5 +1,7 @@
 //! The clients of a gateway and what each may reach (gateway.md §2 and §4–§7).
 
+mod why;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;

@@ -9,6 +9,7 @@ use connlib_wire::portal::resource::{Filter, PortRange};
 use uuid::Uuid;
 
 use super::*;
+use crate::why::Verdict as Verdicts;
 
 const ID: ClientId = ClientId(Uuid::from_u128(1));
 const OTHER: ClientId = ClientId(Uuid::from_u128(2));
@@ -315,4 +316,62 @@ fn other_filters_count_at_once() {
         .update_filters(&lan(&[Filter::Udp(ports(0, 53))]));
     assert_eq!(world.to("10.20.0.1:53"), Verdict::Pass);
     assert_eq!(world.to("10.20.0.1:54"), PROHIBITED);
+}
+
+#[test]
+fn what_becomes_of_a_clients_packets_is_told_as_it_is_decided() {
+    let mut world = World::new();
+    world.grant(names(1, &[Filter::Udp(ports(80, 80))]), Some(90));
+    world.grant(
+        network(2, "10.20.0.0/16", &[Filter::Tcp(ports(22, 22))]),
+        None,
+    );
+    world.name(1);
+    for (packet, verdict, resource, why) in [
+        ("10.20.0.1:22/tcp", Verdicts::Passes, Some(2), "a resource"),
+        ("10.20.0.1:23/tcp", Verdicts::Refused, Some(2), "filters"),
+        ("10.21.0.1:22/tcp", Verdicts::Refused, None, "no resource"),
+        ("100.64.0.8/icmp", Verdicts::Refused, None, "each other"),
+        ("224.0.0.1/icmp", Verdicts::Refused, None, "for many"),
+        ("100.64.0.9:53535/udp", Verdicts::Passes, None, "itself"),
+        ("100.96.0.1:80/udp", Verdicts::Passes, Some(1), REAL),
+        ("100.96.0.1:80/tcp", Verdicts::Refused, Some(1), "filters"),
+        ("100.96.0.2:80/udp", Verdicts::Refused, None, "no name"),
+        ("db.corp.example:80/udp", Verdicts::Passes, Some(1), REAL),
+        (
+            "x.corp.example:80/udp",
+            Verdicts::Refused,
+            None,
+            "hasn't told",
+        ),
+        ("db.example:80/udp", Verdicts::Refused, None, "such a name"),
+    ] {
+        let question = packet.parse().unwrap();
+        let own = Some(addresses(OWN));
+        let told = world.peers.explain(world.now, &question, own);
+        let [(client, told)] = told.as_slice() else {
+            panic!("{told:?}");
+        };
+        assert_eq!((*client, told.verdict), (ID, verdict), "{told:?}");
+        assert!(told.why.contains(why), "{told:?}");
+        let id_of = |n: u128| id(n).to_string();
+        let named = told.resource.as_ref().map(|resource| resource.id.clone());
+        assert_eq!(named, resource.map(id_of), "{packet}");
+        let ends = (resource == Some(1)).then_some(90);
+        assert_eq!(told.ends_in_secs, ends, "{packet}");
+    }
+
+    world.grant(GatewayResource::Internet { id: id(3) }, None);
+    for (packet, verdict, resource) in [
+        ("1.1.1.1:22/tcp", Verdicts::Passes, Some(3)),
+        ("192.168.0.1:22/tcp", Verdicts::Refused, None),
+        ("10.20.0.1:22/tcp", Verdicts::Passes, Some(2)),
+    ] {
+        let question = packet.parse().unwrap();
+        let told = world.peers.explain(world.now, &question, None);
+        let (_, told) = &told[0];
+        assert_eq!(told.verdict, verdict, "{told:?}");
+        let named = told.resource.as_ref().map(|resource| resource.id.clone());
+        assert_eq!(named, resource.map(|n| id(n).to_string()), "{packet}");
+    }
 }
