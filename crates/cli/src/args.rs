@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Portal(PortalCommand),
     /// Show what a running client, gateway or relay is doing
     Status(StatusArgs),
+    /// Say what would become of a packet of a running client or gateway, and why
+    Why(WhyArgs),
     /// Bring a whole system up on this machine, fetch through it, take it down
     Demo(DemoArgs),
     /// Measure this program's data path beside others', on this machine alone
@@ -51,8 +53,6 @@ pub(crate) enum Command {
     Netcheck(Later),
     #[command(hide = true, disable_help_flag = true)]
     Ping(Later),
-    #[command(hide = true, disable_help_flag = true)]
-    Why(Later),
 }
 
 /// What is not in this version takes any arguments, to be refused with the right words.
@@ -297,6 +297,19 @@ pub(crate) struct StatusArgs {
     watch: bool,
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct WhyArgs {
+    /// ADDRESS or NAME, then :PORT, then /tcp, /udp or /icmp; TCP if there is a port, an echo if there is none
+    #[arg(value_name = "ADDRESS|NAME[:PORT][/PROTOCOL]")]
+    pub(crate) packet: String,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where to ask [default: the only one there is]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+}
+
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DemoArgs {
     /// Forbid the direct path, so that the relay carries everything
@@ -365,8 +378,8 @@ impl Command {
             Self::Metrics(_) => Some("`connlib metrics`"),
             Self::Netcheck(_) => Some("`connlib netcheck`"),
             Self::Ping(_) => Some("`connlib ping`"),
-            Self::Why(_) => Some("`connlib why`"),
             Self::Gateway(_)
+            | Self::Why(_)
             | Self::Relay(_)
             | Self::Demo(_)
             | Self::Bench(_)
@@ -431,11 +444,11 @@ mod tests {
     fn help_lists_only_what_works() {
         let help = Cli::command().render_long_help().to_string();
 
-        for later in ["capture", "metrics", "netcheck", "ping", "why", "rig-hold"] {
+        for later in ["capture", "metrics", "netcheck", "ping", "rig-hold"] {
             assert!(!help.contains(&format!("  {later} ")), "{help}");
         }
         for works in [
-            "client", "gateway", "relay", "portal", "status", "demo", "bench",
+            "client", "gateway", "relay", "portal", "status", "why", "demo", "bench",
         ] {
             assert!(help.contains(&format!("  {works} ")), "{help}");
         }
@@ -444,7 +457,6 @@ mod tests {
     #[test]
     fn what_comes_later_is_refused_whatever_follows_it() {
         for line in [
-            "why 10.0.0.1 --json",
             "netcheck",
             "portal explain alice wiki --json",
             "portal audit",

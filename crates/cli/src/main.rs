@@ -20,6 +20,7 @@ mod run;
 mod settings;
 mod status;
 mod token;
+mod why;
 
 use std::process::ExitCode;
 
@@ -46,15 +47,14 @@ fn perform(command: &Command, environment: &Environment) -> Result<(), Failure> 
         Command::Gateway(args) => roles::gateway(args, environment),
         Command::Relay(args) => roles::relay(args, environment),
         Command::Status(args) => status::run(args, environment),
+        Command::Why(args) => why::run(args, environment),
         Command::Portal(command) => portal::run(command, environment),
         Command::Bench(args) => bench::run(args, environment),
         Command::Demo(args) => demo::run(args, environment),
         Command::RigHold => rig::hold(),
         Command::RigSweep(args) => rig::sweep(&args.directory),
-        Command::Capture(_)
-        | Command::Metrics(_)
-        | Command::Netcheck(_)
-        | Command::Ping(_)
-        | Command::Why(_) => Err(Failure::later("this verb")),
+        Command::Capture(_) | Command::Metrics(_) | Command::Netcheck(_) | Command::Ping(_) => {
+            Err(Failure::later("this verb"))
+        }
     }
 }

@@ -23,13 +23,7 @@ const MAX_ROWS: usize = 6;
 ///
 /// Exit 1: nothing runs there, or doesn't answer. Exit 2: several run, and none was named.
 pub(crate) fn run(args: &StatusArgs, environment: &Environment) -> Result<(), Failure> {
-    let socket = match &args.socket {
-        Some(socket) => socket.clone(),
-        None => match environment.value("CONNLIB_SOCKET") {
-            Some(socket) => socket.into(),
-            None => only_one()?,
-        },
-    };
+    let socket = socket_of(args.socket.as_ref(), environment)?;
     let answer = status::query(&socket)?;
     if args.json {
         return print(format_args!("{answer:#}\n"));
@@ -37,6 +31,24 @@ pub(crate) fn run(args: &StatusArgs, environment: &Environment) -> Result<(), Fa
 
     let status: Shown = serde_json::from_value(answer).map_err(|error| odd(&socket, &error))?;
     print(table(&status))
+}
+
+/// Where to ask: the socket that is named, else the only one that somebody listens at.
+///
+/// # Errors
+///
+/// Exit 1: nobody does. Exit 2: several do.
+pub(crate) fn socket_of(
+    named: Option<&PathBuf>,
+    environment: &Environment,
+) -> Result<PathBuf, Failure> {
+    match named {
+        Some(socket) => Ok(socket.clone()),
+        None => match environment.value("CONNLIB_SOCKET") {
+            Some(socket) => Ok(socket.into()),
+            None => only_one(),
+        },
+    }
 }
 
 /// How the first link of the role behind `socket` travels: `direct` or `relayed`; `None` while it comes up.
@@ -107,7 +119,7 @@ fn load_in(answer: &Value) -> serde_json::Result<Load> {
     Load::deserialize(answer.get("load").unwrap_or(&Value::Null))
 }
 
-fn odd(socket: &Path, error: &serde_json::Error) -> Failure {
+pub(crate) fn odd(socket: &Path, error: &serde_json::Error) -> Failure {
     Failure::new(
         Exit::Failed,
         format_args!(
@@ -171,6 +183,7 @@ struct Relay {
 struct Resource {
     name: String,
     address: Option<String>,
+    reach: Option<String>,
     gateway: Option<String>,
     clients: Vec<String>,
 }
@@ -244,6 +257,7 @@ fn table(status: &Shown) -> String {
         let address = resource.address.as_deref().unwrap_or("-");
         let by = match (&resource.gateway, resource.clients.len()) {
             (Some(gateway), _) => format!("by {gateway}"),
+            (None, 0) if resource.reach.as_deref() == Some("offline") => "offline".into(),
             (None, 0) => "not in use".into(),
             (None, 1) => "1 client".into(),
             (None, clients) => format!("{clients} clients"),
@@ -313,7 +327,7 @@ fn in_ms(ms: Option<f64>) -> String {
 }
 
 /// A time as people read it.
-fn in_time(ms: u64) -> String {
+pub(crate) fn in_time(ms: u64) -> String {
     let seconds = ms / 1_000;
 
     match seconds {

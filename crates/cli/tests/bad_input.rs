@@ -35,6 +35,10 @@ fn wrong_arguments_are_exit_2_with_a_message() {
         "bench --runs 0",
         "bench --seconds 0",
         "bench --only nothing",
+        "why",
+        "why 10.0.0.1:0",
+        "why 10.0.0.1/sctp",
+        "why 10.0.0.1/tcp",
         "client --api-url",
         "client",
         "client --api-url ws://127.0.0.1:1/ --internet maybe",
@@ -66,7 +70,6 @@ fn wrong_arguments_are_exit_2_with_a_message() {
 #[test]
 fn what_is_not_in_this_version_is_exit_2_and_says_so() {
     for line in [
-        "why 10.0.0.1",
         "netcheck --json",
         "portal explain alice wiki",
         "status --watch",

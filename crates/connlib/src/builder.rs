@@ -31,6 +31,11 @@ macro_rules! node {
                 self.handle.report()
             }
 
+            /// What would become of a packet, and why, as `connlib why --json` shows it; `None` once it has ended.
+            pub fn why(&self, packet: Question) -> Option<serde_json::Value> {
+                self.handle.explain(packet)
+            }
+
             /// The network changed: new sockets, new key, and every link starts over.
             pub fn reset(&self) {
                 self.handle.reset();

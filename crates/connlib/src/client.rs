@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use connlib_tunnel::client::{NameRecord, Reachability, ResourceView};
+use connlib_tunnel::why::Question;
 use connlib_wire::secret::Secret;
 
 use crate::control_plane::{NodeConfig, OfClient, start};

@@ -200,7 +200,7 @@ struct ControlPlane<R: Role> {
     /// Until it is configured and handed to the data plane.
     device: Option<TunDevice>,
     control: Control,
-    /// Who waits for a report, in the order they asked.
+    /// Who waits for a report or an explanation, in the order they asked.
     reports: VecDeque<Answer>,
 }
 
@@ -279,9 +279,7 @@ impl<R: Role> ControlPlane<R> {
                     is_stopping = matches!(request, Request::Stop);
                     self.handle_request(request).await
                 }
-                answer = StatusSocket::next(&mut status) => {
-                    self.handle_request(Request::Report(Answer::Task(answer))).await
-                }
+                asked = StatusSocket::next(&mut status) => self.handle_request(asked).await,
             };
             if let Err(error) = step {
                 result = Err(error);
@@ -317,6 +315,11 @@ impl<R: Role> ControlPlane<R> {
         match output {
             Output::Message(message) => self.tell_uplink(ToUplink::Message(message)),
             Output::Status(status, stats) => self.report(status, &stats),
+            Output::Explained(explanations) => {
+                if let Some(answer) = self.reports.pop_front() {
+                    answer.give(serde_json::json!({"role": R::NAME, "packets": explanations}));
+                }
+            }
             Output::Exchange(exchange) => self.exchanges.start(exchange),
             Output::Event(event) => {
                 if let Some(wanted) = R::interface(&event) {
@@ -431,6 +434,10 @@ impl<R: Role> ControlPlane<R> {
             Request::Report(answer) => {
                 self.reports.push_back(answer);
                 self.order(Order::Command(Command::Status)).await
+            }
+            Request::Explain(question, answer) => {
+                self.reports.push_back(answer);
+                self.order(Order::Command(Command::Explain(question))).await
             }
             Request::Reset => {
                 tracing::info!("The network changed");

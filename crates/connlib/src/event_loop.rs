@@ -41,9 +41,11 @@ mod traffic;
 mod tun;
 mod turns;
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use connlib_os::udp::Udp as _;
+use connlib_tunnel::why::Question;
 use connlib_wire::stun::Family;
 
 pub use budget::{MAX_BYTES, MAX_PACKETS, MAX_TIME};
@@ -92,8 +94,8 @@ pub struct EventLoop<C: Core> {
     overdue: u32,
     stats: Stats,
     said: Said,
-    /// Status reports that wait for room.
-    reports_owed: usize,
+    /// Answers that wait for room, in the order of the questions.
+    owed: VecDeque<Owed>,
     /// Never served, so that tests can tell whether they would notice.
     #[cfg(test)]
     skipped: Option<Source>,
@@ -136,7 +138,7 @@ impl<C: Core> EventLoop<C> {
             overdue: 0,
             stats: Stats::default(),
             said: Said::default(),
-            reports_owed: 0,
+            owed: VecDeque::new(),
             #[cfg(test)]
             skipped: None,
         }
@@ -247,7 +249,8 @@ impl<C: Core> EventLoop<C> {
                 // What waits is still good: should an address to send from be no more, it fails alone.
                 Command::NetworkChanged => self.core.network_changed(now),
                 Command::ShutDown => self.core.shut_down(now),
-                Command::Status => self.reports_owed += 1,
+                Command::Status => self.owed.push_back(Owed::Status),
+                Command::Explain(question) => self.owed.push_back(Owed::Explanation(question)),
                 Command::Resolvers(resolvers) => self.core.set_resolvers(now, &resolvers),
                 Command::Internet(is_wanted) => self.core.want_internet(now, is_wanted),
                 Command::Exchanged(id, outcome) => self.core.handle_exchanged(now, id, outcome),
@@ -319,13 +322,19 @@ impl<C: Core> EventLoop<C> {
                 Output::Event(event)
             } else if let Some(message) = self.core.poll_message() {
                 Output::Message(message)
-            } else if self.reports_owed > 0 {
-                self.reports_owed -= 1;
-                self.stats.backlogs = FAMILIES.map(|family| {
-                    let socket = io.udp(family)?;
-                    socket.device.backlog().ok()
-                });
-                Output::Status(self.core.status(now), Box::new(self.stats.clone()))
+            } else if let Some(owed) = self.owed.pop_front() {
+                match owed {
+                    Owed::Status => {
+                        self.stats.backlogs = FAMILIES.map(|family| {
+                            let socket = io.udp(family)?;
+                            socket.device.backlog().ok()
+                        });
+                        Output::Status(self.core.status(now), Box::new(self.stats.clone()))
+                    }
+                    Owed::Explanation(question) => {
+                        Output::Explained(self.core.explain(now, &question))
+                    }
+                }
             } else if let Some(exchange) = self.core.poll_exchange() {
                 // Last, because programs can ask for as many as they like.
                 Output::Exchange(exchange)
@@ -404,8 +413,17 @@ impl<C: Core> EventLoop<C> {
             || can_send(&self.egress.v4, io.udp(Family::V4))
             || can_send(&self.egress.v6, io.udp(Family::V6))
             || (!self.tun.is_empty() && io.tun().ready.writable)
-            || (self.reports_owed > 0 && io.has_room())
+            || (!self.owed.is_empty() && io.has_room())
     }
+}
+
+/// What somebody waits for.
+#[derive(Debug)]
+enum Owed {
+    /// How it goes.
+    Status,
+    /// What would become of a packet.
+    Explanation(Question),
 }
 
 /// What a turn serves.

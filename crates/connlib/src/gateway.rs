@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use connlib_tunnel::why::Question;
 use connlib_wire::secret::Secret;
 
 use crate::control_plane::{NodeConfig, OfGateway, start};

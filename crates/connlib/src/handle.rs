@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use connlib_tunnel::client::ResourceView;
+use connlib_tunnel::why::Question;
 use tokio::sync::{mpsc, watch};
 
 use crate::error::{Error, Failed};
@@ -21,6 +22,8 @@ const REQUESTS: usize = 16;
 pub(crate) enum Request {
     /// Describe the state.
     Report(Answer),
+    /// Tell what would become of a packet.
+    Explain(Question, Answer),
     /// The network changed.
     Reset,
     /// The Internet resource is to be used, or no longer.
@@ -142,6 +145,14 @@ impl Handle {
         self.ask(Request::Report(Answer::Thread(sender)));
 
         report.recv_timeout(REPORT_WITHIN).ok()
+    }
+
+    /// Asks what would become of a packet; `None` if the role has ended.
+    pub(crate) fn explain(&self, question: Question) -> Option<serde_json::Value> {
+        let (sender, answer) = std::sync::mpsc::sync_channel(1);
+        self.ask(Request::Explain(question, Answer::Thread(sender)));
+
+        answer.recv_timeout(REPORT_WITHIN).ok()
     }
 
     fn ask(&self, request: Request) {

@@ -64,6 +64,7 @@ mod watch;
 
 #[cfg(feature = "net")]
 pub use client::Client;
+pub use connlib_tunnel::why;
 pub use connlib_wire::secret::Secret;
 #[cfg(feature = "net")]
 pub use error::Error;

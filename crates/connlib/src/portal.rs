@@ -109,7 +109,7 @@ impl PortalBuilder {
                     match request {
                         Request::Stop => break,
                         Request::Reset | Request::Internet(_) => {}
-                        Request::Report(answer) => {
+                        Request::Report(answer) | Request::Explain(_, answer) => {
                             answer.give(serde_json::json!({"role": "portal"}))
                         }
                     }

@@ -345,11 +345,10 @@ impl Plane {
                     FromUplink::Failed(error) => break Err(error.into()),
                 },
                 request = self.control.requests.recv() => match request {
-                    Some(Request::Report(answer)) => self.report(answer, is_joined),
-                    Some(Request::Reset | Request::Internet(_)) => {}
                     Some(Request::Stop) | None => break Ok(()),
+                    Some(request) => self.handle(request, is_joined),
                 },
-                answer = StatusSocket::next(&mut status) => self.report(Answer::Task(answer), is_joined),
+                asked = StatusSocket::next(&mut status) => self.handle(asked, is_joined),
                 () = Health::serve(&mut self.health, is_joined) => {}
                 () = self.data.ended() => break Ok(()),
             }
@@ -359,6 +358,16 @@ impl Plane {
         let joined = self.data.join().map_err(Error::from);
 
         result.and(joined)
+    }
+
+    fn handle(&self, request: Request, is_joined: bool) {
+        match request {
+            Request::Report(answer) => self.report(answer, is_joined),
+            Request::Explain(_, answer) => answer.give(serde_json::json!({
+                "error": "a relay decides nothing about packets; ask the client or the gateway"
+            })),
+            Request::Reset | Request::Internet(_) | Request::Stop => {}
+        }
     }
 
     fn report(&self, answer: Answer, is_joined: bool) {

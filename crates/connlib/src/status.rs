@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use connlib_tunnel::why::Question;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader as AsyncBufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Runtime;
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use crate::error::{Error, OsRefused};
+use crate::handle::{Answer, Request};
 
 /// How long either side waits for the other.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -28,8 +30,6 @@ const MAX_QUESTION: u64 = 4_096;
 
 /// How many questions may wait.
 const QUESTIONS: usize = 8;
-
-type Question = oneshot::Sender<serde_json::Value>;
 
 /// Why a running role could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -59,13 +59,28 @@ pub enum StatusError {
 ///
 /// [`StatusError`].
 pub fn query(path: &Path) -> Result<serde_json::Value, StatusError> {
+    ask(path, &serde_json::json!({"verb": "status"}))
+}
+
+/// Asks a running role what would become of a packet, and why.
+///
+/// # Errors
+///
+/// [`StatusError`].
+pub fn why(path: &Path, packet: &Question) -> Result<serde_json::Value, StatusError> {
+    let question = serde_json::json!({"verb": "why", "packet": packet.to_string()});
+
+    ask(path, &question)
+}
+
+fn ask(path: &Path, question: &serde_json::Value) -> Result<serde_json::Value, StatusError> {
     let mut stream = StdUnixStream::connect(path).map_err(|source| StatusError::NotRunning {
         path: path.to_owned(),
         source,
     })?;
     let ask = || -> std::io::Result<serde_json::Value> {
         stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"{\"verb\":\"status\"}\n")?;
+        stream.write_all(format!("{question}\n").as_bytes())?;
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line)?;
         if line.is_empty() {
@@ -95,7 +110,7 @@ pub fn default_path(role: &str) -> Option<PathBuf> {
 /// The socket of a running role. It is removed when this is dropped.
 pub(crate) struct StatusSocket {
     path: PathBuf,
-    questions: mpsc::Receiver<Question>,
+    questions: mpsc::Receiver<Request>,
 }
 
 impl StatusSocket {
@@ -128,8 +143,8 @@ impl StatusSocket {
         }
     }
 
-    /// Who asks next; for ever nobody where there is no socket.
-    pub(crate) async fn next(socket: &mut Option<Self>) -> Question {
+    /// What is asked next; for ever nothing where there is no socket.
+    pub(crate) async fn next(socket: &mut Option<Self>) -> Request {
         let question = match socket {
             Some(socket) => socket.questions.recv().await,
             None => None,
@@ -178,7 +193,7 @@ impl Listen for UnixListener {
     }
 }
 
-async fn serve(listener: impl Listen, questions: mpsc::Sender<Question>) {
+async fn serve(listener: impl Listen, questions: mpsc::Sender<Request>) {
     loop {
         let stream = match listener.next().await {
             Ok(stream) => stream,
@@ -197,7 +212,7 @@ async fn serve(listener: impl Listen, questions: mpsc::Sender<Question>) {
     }
 }
 
-async fn answer(stream: UnixStream, questions: &mpsc::Sender<Question>) -> std::io::Result<()> {
+async fn answer(stream: UnixStream, questions: &mpsc::Sender<Request>) -> std::io::Result<()> {
     use tokio::io::AsyncReadExt as _;
 
     let uid = stream.peer_cred()?.uid();
@@ -208,20 +223,34 @@ async fn answer(stream: UnixStream, questions: &mpsc::Sender<Question>) -> std::
     let mut line = String::new();
     let mut read = AsyncBufReader::new(read.take(MAX_QUESTION));
     timeout(PATIENCE, read.read_line(&mut line)).await??;
-    let verb: serde_json::Value = serde_json::from_str(&line)?;
-    let answer = if verb.get("verb").and_then(|verb| verb.as_str()) == Some("status") {
-        let (sender, report) = oneshot::channel();
-        let gone = |_| std::io::Error::from(std::io::ErrorKind::BrokenPipe);
-        questions
-            .send(sender)
-            .await
-            .map_err(|_| std::io::ErrorKind::BrokenPipe)?;
-        timeout(PATIENCE, report).await?.map_err(gone)?
-    } else {
-        serde_json::json!({"error": "this verb is not in this version"})
+    let (sender, report) = oneshot::channel();
+    let answer = match request(&serde_json::from_str(&line)?, Answer::Task(sender)) {
+        Ok(request) => {
+            let gone = |_| std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+            questions
+                .send(request)
+                .await
+                .map_err(|_| std::io::ErrorKind::BrokenPipe)?;
+            timeout(PATIENCE, report).await?.map_err(gone)?
+        }
+        Err(error) => serde_json::json!({"error": error}),
     };
 
     write.write_all(format!("{answer}\n").as_bytes()).await
+}
+
+/// What a question asks for, or what is wrong with it.
+fn request(question: &serde_json::Value, answer: Answer) -> Result<Request, String> {
+    let text = |key: &str| question.get(key).and_then(|value| value.as_str());
+    match text("verb") {
+        Some("status") => Ok(Request::Report(answer)),
+        Some("why") => {
+            let packet = text("packet").ok_or("there is no `packet`")?;
+            let packet: Question = packet.parse().map_err(|error| format!("{error}"))?;
+            Ok(Request::Explain(packet, answer))
+        }
+        Some(_) | None => Err("this verb is not in this version".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -265,8 +294,10 @@ mod tests {
         tokio::spawn(serve(listener, sender));
 
         asking.write_all(b"{\"verb\":\"status\"}\n").await.unwrap();
-        let question = questions.recv().await.unwrap();
-        question.send("well".into()).unwrap();
+        let Some(Request::Report(question)) = questions.recv().await else {
+            panic!("another question");
+        };
+        question.give("well".into());
         let mut answer = String::new();
         asking.read_to_string(&mut answer).await.unwrap();
         assert_eq!(answer, "\"well\"\n");

@@ -224,6 +224,6 @@ impl<W: Workers<connlib_tunnel::Job>> Pipe<W> {
 fn message_of<C: Core>(output: Output<C>) -> Option<C::ToPortal> {
     match output {
         Output::Message(message) => Some(message),
-        Output::Event(_) | Output::Status(..) | Output::Exchange(_) => None,
+        Output::Event(_) | Output::Status(..) | Output::Explained(_) | Output::Exchange(_) => None,
     }
 }

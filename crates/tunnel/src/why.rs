@@ -256,7 +256,9 @@ pub(crate) fn probe(
 pub(crate) fn told(error: IcmpError) -> &'static str {
     match error {
         IcmpError::Prohibited => "its sender is told that this is prohibited",
-        _ => "its sender is told that it can't be reached",
+        IcmpError::Unreachable | IcmpError::TooBig { .. } | _ => {
+            "its sender is told that it can't be reached"
+        }
     }
 }
 

@@ -41,9 +41,34 @@ group = "staff"
 resource = "office lan"
 "#;
 
+/// What differs from one world to another.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    /// What the portal knows.
+    pub(crate) topology: &'static str,
+    /// The site of a gateway.
+    pub(crate) site_of: fn(&str) -> &'static str,
+    /// What else the client is told.
+    pub(crate) client: &'static [&'static str],
+    /// What else gateways are told.
+    pub(crate) gateway: &'static [&'static str],
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            topology: TOPOLOGY,
+            site_of: |_| "office",
+            client: &[],
+            gateway: &["--masquerade=off"],
+        }
+    }
+}
+
 /// A world that runs.
 pub(crate) struct World {
     pub(crate) network: Network,
+    plan: Plan,
     pub(crate) clock: Clock,
     parts: BTreeMap<&'static str, Running>,
     /// What ended parts have said that a person should look at.
@@ -74,6 +99,16 @@ impl World {
         gateways: &[&'static str],
         prepare: impl FnOnce(&mut Network),
     ) -> Self {
+        Self::planned(Plan::default(), relays, gateways, prepare)
+    }
+
+    /// The same, by a plan of its own.
+    pub(crate) fn planned(
+        plan: Plan,
+        relays: &[&'static str],
+        gateways: &[&'static str],
+        prepare: impl FnOnce(&mut Network),
+    ) -> Self {
         let places = [&["portal", "client"], relays].concat();
         let mut network = Network::new(&places, gateways);
         prepare(&mut network);
@@ -83,6 +118,7 @@ impl World {
             .collect();
         let mut world = Self {
             network,
+            plan,
             clock: Clock::new(),
             parts: BTreeMap::new(),
             alarms: Vec::new(),
@@ -91,7 +127,7 @@ impl World {
         };
         world.start("portal");
         let topology = world.file("topology.toml");
-        fs::write(&topology, TOPOLOGY).unwrap();
+        fs::write(&topology, plan.topology).unwrap();
         let applied = run(&[
             "portal",
             "apply",
@@ -105,7 +141,7 @@ impl World {
             .chain(
                 gateways
                     .iter()
-                    .map(|gateway| (*gateway, vec!["--gateway", "office"])),
+                    .map(|gateway| (*gateway, vec!["--gateway", (plan.site_of)(gateway)])),
             )
             .chain([("client", vec!["--client", "alice"])]);
         for (place, owner) in owners {
@@ -151,14 +187,17 @@ impl World {
                 format!("--public-ip6={}", here.host_v6()),
             ],
             gateway if gateway.starts_with("gateway") => {
-                vec![
-                    "gateway".into(),
-                    format!("--id={place}"),
-                    "--masquerade=off".into(),
-                ]
+                let mut arguments = vec!["gateway".into(), format!("--id={place}")];
+                arguments.extend(self.plan.gateway.iter().copied().map(str::to_owned));
+                arguments
             }
             // The machine's own resolver settings are none of a test's business.
-            _ => vec!["client".into(), format!("--id={place}"), "--dns=off".into()],
+            _ => {
+                let mut arguments =
+                    vec!["client".into(), format!("--id={place}"), "--dns=off".into()];
+                arguments.extend(self.plan.client.iter().copied().map(str::to_owned));
+                arguments
+            }
         };
         if place != "portal" {
             arguments.extend([

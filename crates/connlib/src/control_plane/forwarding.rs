@@ -1,13 +1,16 @@
 //! A gateway's machine passes packets on (gateway.md §13).
 
+use std::path::PathBuf;
+
 use connlib_os::router::{self, Router, RouterError};
 use connlib_tunnel::TUNNEL;
 
 use crate::error::Error;
 use crate::gateway::Masquerade;
 
-/// The program that sets rules, found as any other is.
+/// The program that sets rules, and where it is although those who aren't root often don't look there.
 const NFT: &str = "nft";
+const USUAL: [&str; 2] = ["/usr/sbin/nft", "/sbin/nft"];
 
 /// What the machine does for the packets of a tunnel, once it is asked for.
 pub(super) struct Forwarding {
@@ -43,7 +46,7 @@ impl Forwarding {
         let wanted = router::Masquerade {
             interface: self.interface.clone(),
             sources: TUNNEL.to_vec(),
-            nft: NFT.into(),
+            nft: nft(),
         };
         match router.masquerade(&wanted).await {
             Ok(()) => tracing::debug!("Packets of clients leave under this machine's addresses"),
@@ -64,4 +67,12 @@ impl Forwarding {
             router.tear_down().await;
         }
     }
+}
+
+fn nft() -> PathBuf {
+    let mut usual = USUAL.into_iter().map(PathBuf::from);
+
+    usual
+        .find(|path| path.exists())
+        .unwrap_or_else(|| NFT.into())
 }

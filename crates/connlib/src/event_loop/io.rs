@@ -11,6 +11,7 @@ use connlib_os::udp::Udp;
 use connlib_tunnel::PortalState;
 pub use connlib_tunnel::Told;
 use connlib_tunnel::dns::{Exchange, ExchangeError, ExchangeId, Resolvers};
+use connlib_tunnel::why::{Explanation, Question};
 use connlib_wire::buffer::Buffer;
 use connlib_wire::stun::Family;
 use connlib_wire::super_packet::SuperPacket;
@@ -65,6 +66,12 @@ pub trait Core {
     /// The system's name servers are known, or have changed. A core that asks none has no use for them.
     fn set_resolvers(&mut self, now: Instant, resolvers: &Resolvers) {
         let _ = (now, resolvers);
+    }
+
+    /// What would become of a packet, and why. A core that decides nothing has nothing to say.
+    fn explain(&mut self, now: Instant, question: &Question) -> Vec<Explanation> {
+        let _ = (now, question);
+        Vec::new()
     }
 
     /// Whether what belongs to no other resource is to go to the Internet resource. Only a client has a choice.
@@ -233,6 +240,8 @@ pub enum Command<Message> {
     Status,
     /// These are the system's name servers now.
     Resolvers(Resolvers),
+    /// Tell what would become of a packet.
+    Explain(Question),
     /// The Internet resource is to be used, or no longer.
     Internet(bool),
     /// A name server answered, or didn't.
@@ -247,6 +256,8 @@ pub enum Output<C: Core> {
     Event(C::Event),
     /// The answer to [`Command::Status`]; answers come in the order of the commands.
     Status(C::Status, Box<Stats>),
+    /// The answer to [`Command::Explain`], in one order with those to [`Command::Status`].
+    Explained(Vec<Explanation>),
     /// For a name server. The outcome comes back as [`Command::Exchanged`].
     Exchange(Exchange),
 }
@@ -257,6 +268,7 @@ impl<C: Core> fmt::Debug for Output<C> {
             Self::Message(_) => "Message",
             Self::Event(_) => "Event",
             Self::Status(..) => "Status",
+            Self::Explained(_) => "Explained",
             Self::Exchange(_) => "Exchange",
         })
     }

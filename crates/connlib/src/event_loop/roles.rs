@@ -6,6 +6,7 @@ use std::time::Instant;
 use connlib_tunnel::client::{self, Client};
 use connlib_tunnel::dns::{Exchange, ExchangeError, ExchangeId, Resolvers};
 use connlib_tunnel::gateway::{self, Gateway};
+use connlib_tunnel::why::{Explanation, Question};
 use connlib_tunnel::{Job, Packets, PeerId, PortalState, Status};
 use connlib_wire::buffer::Buffer;
 use connlib_wire::portal;
@@ -128,6 +129,10 @@ macro_rules! core {
 
             fn set_resolvers(&mut self, now: Instant, resolvers: &Resolvers) {
                 self.set_resolvers(now, resolvers);
+            }
+
+            fn explain(&mut self, now: Instant, question: &Question) -> Vec<Explanation> {
+                self.explain(now, question)
             }
 
             fn poll_exchange(&mut self) -> Option<Exchange> {

@@ -91,9 +91,11 @@ impl World {
             Output::Message(ToPortal::RequestAuthorization(request)) => {
                 self.names.asks(self.now, host, request.resource_id)
             }
-            Output::Event(_) | Output::Message(_) | Output::Status(..) | Output::Exchange(_) => {
-                Ok(())
-            }
+            Output::Event(_)
+            | Output::Message(_)
+            | Output::Status(..)
+            | Output::Explained(_)
+            | Output::Exchange(_) => Ok(()),
         };
         if let Err(what) = result {
             let name = self.scenario.host(host);

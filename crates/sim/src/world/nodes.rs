@@ -82,7 +82,7 @@ impl World {
                     }
                 }
                 Output::Exchange(exchange) => self.carry(host, exchange),
-                Output::Event(_) | Output::Status(..) => {}
+                Output::Event(_) | Output::Status(..) | Output::Explained(_) => {}
             }
         }
         self.launch(host, turned.trains, false);
@@ -128,7 +128,7 @@ impl World {
                     }
                 }
                 Output::Exchange(exchange) => self.carry(host, exchange),
-                Output::Event(_) | Output::Status(..) => {}
+                Output::Event(_) | Output::Status(..) | Output::Explained(_) => {}
             }
         }
         self.launch(host, turned.trains, false);

@@ -101,13 +101,29 @@ impl Client {
             .flatten()
             .find(|ip| ip.is_ipv6() == wants_v6);
 
-        address.ok_or_else(|| {
-            let why = "the name belongs to a resource, and gets addresses when it is asked for";
-            let mut explanation = Explanation::new(question, Verdict::Waits, why)
-                .with_filters(self.resources.filters(first));
-            explanation.resource = self.described(first);
-            Box::new(explanation)
-        })
+        if let Some(address) = address {
+            return Ok(address);
+        }
+        // It has none yet, but what may pass is known.
+        let candidates = self.resources.named(name);
+        let lets_pass = |id: &&ResourceId| {
+            let filters = self.resources.filters(**id);
+            permits_port(filters, question.transport, question.port)
+        };
+        let permitting = candidates.iter().find(lets_pass).copied();
+        let mut explanation = match permitting {
+            Some(_) => {
+                let why = "the name belongs to a resource, and gets addresses when it is asked for";
+                Explanation::new(question, Verdict::Waits, why)
+            }
+            None => refused_by_filters(question, candidates.len()),
+        };
+        let resource = permitting.unwrap_or(first);
+        explanation.resource = self.described(resource);
+
+        Err(Box::new(
+            explanation.with_filters(self.resources.filters(resource)),
+        ))
     }
 
     /// The resources that an address may belong to, best first where the packet doesn't matter.
@@ -148,7 +164,7 @@ impl Client {
                 IcmpError::Prohibited => {
                     "the portal refused access a moment ago: no policy allows it"
                 }
-                _ => {
+                IcmpError::Unreachable | IcmpError::TooBig { .. } | _ => {
                     "the portal said a moment ago that no gateway of the resource's site is online"
                 }
             };
@@ -185,8 +201,7 @@ impl Client {
                 "the resource that the name belonged to is gone"
             }
             0 => "the address stands for no name",
-            1 => "the filters of the resource don't let it pass",
-            _ => "the filters of none of the resources with this address let it pass",
+            count => return refused_by_filters(question, count),
         };
 
         Explanation::new(
@@ -225,7 +240,18 @@ impl Client {
         candidates
             .iter()
             .find(permits)
-            .or(candidates.first())
+            .or_else(|| candidates.first())
             .copied()
     }
+}
+
+/// The filters of all resources that have the address or the name, which are so many, are against it.
+fn refused_by_filters(question: &Question, resources: usize) -> Explanation {
+    let why = match resources {
+        1 => "the filters of the resource don't let it pass",
+        _ => "the filters of none of its resources let it pass",
+    };
+    let why = format!("{why}; {}", told(IcmpError::Prohibited));
+
+    Explanation::new(question, Verdict::Refused, why)
 }

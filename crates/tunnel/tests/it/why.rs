@@ -124,7 +124,7 @@ fn what_is_refused_names_the_resource_and_its_filters() {
     world.say("resource_created_or_updated", &alone);
     let told = explain(&mut world, "10.20.5.1:22/tcp");
     assert_eq!(told.verdict, Verdict::Refused);
-    assert!(told.why.contains("none of the resources"), "{told:?}");
+    assert!(told.why.contains("none of its resources"), "{told:?}");
 }
 
 #[test]

@@ -97,7 +97,9 @@ impl<C: Core> Node<C> {
         let outputs = self.io.outputs.drain(..);
         let messages = outputs.filter_map(|output| match output {
             Output::Message(message) => Some(message),
-            Output::Event(_) | Output::Status(..) | Output::Exchange(_) => None,
+            Output::Event(_) | Output::Status(..) | Output::Explained(_) | Output::Exchange(_) => {
+                None
+            }
         });
         let is_busy = self.io.workers.is_busy() || wait.until == Some(now);
 

@@ -113,7 +113,9 @@ impl Peer {
             })
         };
         let permitting = translation.resources.iter().find(lets_pass);
-        let resource = permitting.or(translation.resources.first()).copied();
+        let resource = permitting
+            .or_else(|| translation.resources.first())
+            .copied();
         let name = translation.name.as_str();
         let mut explanation = match (permitting, translation.real) {
             (None, _) => {
