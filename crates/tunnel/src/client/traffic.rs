@@ -9,7 +9,7 @@ use connlib_wire::buffer::Buffer;
 use connlib_wire::control::{AssignedIps, Control, DomainStatus, NatStatus};
 use connlib_wire::dns::Name;
 use connlib_wire::id::{GatewayId, ResourceId};
-use connlib_wire::ip::{IcmpError, Packet, icmp_error};
+use connlib_wire::ip::{IcmpError, Packet, PortsOrId, Quoted, icmp_error};
 use connlib_wire::offload::VirtioHeader;
 use connlib_wire::stun::Family;
 use connlib_wire::super_packet::SuperPacket;
@@ -18,7 +18,7 @@ use connlib_wire::train::{Arrival, Received, Route};
 use super::requests::Asked;
 use super::setups::{Gate, Key};
 use super::{Client, is_one_of};
-use crate::filter::{ResourceEnd, permits};
+use crate::filter::{ResourceEnd, permits, permits_port};
 use crate::networks::Choice;
 use crate::{Packets, ranges};
 
@@ -295,6 +295,9 @@ impl Client {
             // It stood for a name server until lately, and stands for nothing now.
             return Way::Nowhere;
         }
+        if packet.is_icmp_error() {
+            return self.way_of_error(packet);
+        }
         if ranges::is_proxy(destination) {
             return self.way_to_name(packet);
         }
@@ -317,6 +320,38 @@ impl Client {
             Some(gateway) => Way::To(gateway),
             None => Way::Ask(resource),
         }
+    }
+
+    /// Where an ICMP error goes: the way of the flow that it quotes, if there is one. It is no reason to ask for anything.
+    fn way_of_error(&mut self, packet: &Packet<&[u8]>) -> Way {
+        let destination = packet.destination();
+        let is_about_us = |quoted: &Quoted| {
+            quoted.source == destination && is_one_of(quoted.destination, self.addresses)
+        };
+        let Some(quoted) = packet.quoted().filter(is_about_us) else {
+            return Way::Nowhere;
+        };
+        let port = match quoted.ports_or_id {
+            PortsOrId::Ports { source, .. } => Some(source),
+            PortsOrId::EchoId(_) | PortsOrId::Neither => None,
+        };
+        let resource = match self.name_server.names.name_at(destination) {
+            Some(name) => {
+                let candidates = self.resources.named(name);
+                let lets_pass = |id: &&ResourceId| {
+                    permits_port(self.resources.filters(**id), quoted.transport, port)
+                };
+                candidates.iter().find(lets_pass).copied()
+            }
+            None => self
+                .resources
+                .choose((destination, quoted.transport, port))
+                .filter(|choice| choice.is_permitted)
+                .map(|choice| choice.resource),
+        };
+        let gateway = resource.and_then(|resource| self.grants.gateway_of(resource));
+
+        gateway.map_or(Way::Nowhere, Way::To)
     }
 
     /// Where a packet goes whose destination stands for a name: of the resources that the name belongs to, to the first that lets

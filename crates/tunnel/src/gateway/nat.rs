@@ -12,11 +12,11 @@ use std::time::Instant;
 
 use connlib_wire::dns::Name;
 use connlib_wire::id::ResourceId;
-use connlib_wire::ip::Packet;
+use connlib_wire::ip::{Packet, PortsOrId, Quoted};
 
 use ended::Ended;
 pub(super) use flows::{Inside, Kind, Outside, TcpEnd, is_passed_on, source_of};
-use flows::{destination_of, quoted_flow};
+use flows::{destination_of, quoted_flow, receiver_of};
 use ports::Ports;
 use session::{End, Session, UNANSWERED_TTL};
 
@@ -288,6 +288,29 @@ impl Nat {
         self.ended.until.remove(&outside);
 
         Ok(outside)
+    }
+
+    /// Where the packet came from that a client's ICMP error quotes: the quote as the network knows it. `None` if it is of no flow.
+    pub(super) fn quoted_by_client(&self, quoted: &Quoted) -> Option<Quoted> {
+        let (kind, port) = receiver_of(quoted)?;
+        let inside = Inside {
+            kind,
+            port,
+            proxy: quoted.source,
+        };
+        let outside = self.by_inside.get(&inside)?.outside;
+
+        Some(Quoted {
+            source: outside.real,
+            ports_or_id: match quoted.ports_or_id {
+                PortsOrId::Ports { source, .. } => PortsOrId::Ports {
+                    source,
+                    destination: outside.port,
+                },
+                PortsOrId::EchoId(_) | PortsOrId::Neither => PortsOrId::EchoId(outside.port),
+            },
+            ..*quoted
+        })
     }
 
     /// What a packet from the network is to the client.

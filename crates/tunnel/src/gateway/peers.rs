@@ -9,7 +9,7 @@ use std::time::Instant;
 use connlib_link::PeerId;
 use connlib_wire::dns::Name;
 use connlib_wire::id::{ClientId, ResourceId};
-use connlib_wire::ip::{IcmpError, Packet};
+use connlib_wire::ip::{IcmpError, Packet, PortsOrId, Quoted};
 use connlib_wire::portal::resource::GatewayResource;
 
 use super::grant::Grant;
@@ -26,6 +26,8 @@ pub(super) enum Verdict {
     Pass,
     /// It is for a name, and goes to one of its addresses; or for an address that a name has too.
     Translate(Outside),
+    /// It is an error about a packet that came from the network, as which it is to be quoted.
+    TranslateError(Quoted),
     /// It is a question for us.
     NameServer,
     /// It may not go there, or can't: the client is told, so that it can ask again, or give up.
@@ -216,12 +218,18 @@ impl Peers {
     ) -> Verdict {
         self.expire(now);
         let (source, destination) = (packet.source(), packet.destination());
-        if destination.is_multicast() || packet.is_icmp_error() {
+        if destination.is_multicast() {
             return Verdict::Drop;
         }
         let Some(peer) = self.by_id.get_mut(&id).filter(|peer| peer.is_at(source)) else {
-            return Verdict::Refuse(IcmpError::Prohibited);
+            return match packet.is_icmp_error() {
+                true => Verdict::Drop,
+                false => Verdict::Refuse(IcmpError::Prohibited),
+            };
         };
+        if packet.is_icmp_error() {
+            return peer.judge_error(packet);
+        }
         if is_own(destination, own) {
             return match Names::wants(packet) {
                 true => Verdict::NameServer,
@@ -460,6 +468,29 @@ impl Peer {
                 is_error || permits(grant.filters(), packet, ResourceEnd::Source)
             })
         })
+    }
+
+    /// Judges an ICMP error, which is about a packet that came to the client, or about nothing. It is never answered.
+    fn judge_error<T: AsRef<[u8]>>(&mut self, packet: &Packet<T>) -> Verdict {
+        let Some(quoted) = packet.quoted().filter(|_| is_passed_on(packet)) else {
+            return Verdict::Drop;
+        };
+        if !self.is_at(quoted.destination) || quoted.source != packet.destination() {
+            return Verdict::Drop;
+        }
+        if let Some(quoted) = self.nat.quoted_by_client(&quoted) {
+            return Verdict::TranslateError(quoted);
+        }
+        let port = match quoted.ports_or_id {
+            PortsOrId::Ports { source, .. } => Some(source),
+            PortsOrId::EchoId(_) | PortsOrId::Neither => None,
+        };
+        let is_foreign = ranges::is_tunnel(quoted.source) || ranges::is_proxy(quoted.source);
+
+        match !is_foreign && self.reach((quoted.source, quoted.transport, port)).is_ok() {
+            true => Verdict::Pass,
+            false => Verdict::Drop,
+        }
     }
 
     /// Judges a packet to an address that stands for a name.

@@ -234,7 +234,7 @@ impl Gateway {
                     };
                     latest = Some((flow, verdict));
                     match verdict {
-                        Verdict::Pass | Verdict::Translate(_) => {
+                        Verdict::Pass | Verdict::Translate(_) | Verdict::TranslateError(_) => {
                             let ecn = packet.ecn();
                             let merged = ecn.merged_with_outer(opened.outer_ecn);
                             if merged != ecn {
@@ -247,6 +247,10 @@ impl Gateway {
                                 if ends {
                                     peers.reschedule(client);
                                 }
+                            }
+                            if let Verdict::TranslateError(quoted) = verdict {
+                                packet.rewrite_quoted(&quoted);
+                                packet.set_destination(quoted.source);
                             }
                             return true;
                         }

@@ -2,8 +2,9 @@ use std::time::{Duration, Instant};
 
 use connlib_tunnel::PortalState;
 use connlib_tunnel::client::{Client, Event, Reachability};
+use connlib_wire::buffer::Pool;
 use connlib_wire::id::ResourceId;
-use connlib_wire::ip::Packet;
+use connlib_wire::ip::{IcmpError, Packet, icmp_error};
 use connlib_wire::portal::client::{FromPortal, ToPortal};
 
 use crate::{GATEWAY, KEY, LAN, RELAYS, SETTINGS, raw, segment, start, udp};
@@ -503,6 +504,33 @@ fn what_is_private_or_a_peers_is_not_the_internet() {
         assert_eq!(icmp(&mut client), None, "{nobody}");
     }
     assert_eq!(requests(&mut client), 0);
+}
+
+#[test]
+fn an_error_about_a_packet_goes_the_way_of_its_flow_and_asks_for_nothing() {
+    let (mut client, now) = joined();
+    let udp_7 = r#"[{"protocol":"udp","port_range_start":4000,"port_range_end":4000}]"#;
+    init(&mut client, now, &resource(LAN, "10.20.0.0/16", udp_7));
+    let pool = Pool::new(2_048, 1);
+    let send = |client: &mut Client, from: &str, to: &str| {
+        let heard = Packet::parse(udp(from, to)).unwrap();
+        let error = icmp_error(&pool, &heard, IcmpError::Unreachable).unwrap();
+        let before = client.status(now).dropped_from_tun;
+        client.handle_packet(now, error.bytes());
+        client.status(now).dropped_from_tun == before
+    };
+    assert!(!send(&mut client, HOST, OWN));
+    assert_eq!(requests(&mut client), 0, "it is no reason to ask");
+
+    client.handle_packet(now, &udp(OWN, HOST));
+    grant(&mut client, now);
+    assert!(send(&mut client, HOST, OWN), "although ICMP is filtered");
+    assert!(
+        !send(&mut client, HOST, "100.64.0.2"),
+        "about somebody else"
+    );
+    assert!(!send(&mut client, "10.99.0.1", OWN), "about nobody");
+    assert_eq!(icmp(&mut client), None, "and never answered");
 }
 
 /// What was told last of whether the network can be reached.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use connlib_wire::ip::{Packet, PortsOrId, Transport, Version};
+use connlib_wire::ip::{Packet, PortsOrId, Quoted, Transport, Version};
 
 use crate::ranges;
 
@@ -103,4 +103,14 @@ pub(super) fn quoted_flow<T: AsRef<[u8]>>(packet: &Packet<T>) -> Option<Outside>
         port,
         real: quoted.destination,
     })
+}
+
+/// What tells the flows apart that the receiver of a quoted packet has.
+pub(super) fn receiver_of(quoted: &Quoted) -> Option<(Kind, u16)> {
+    match (quoted.transport, quoted.ports_or_id) {
+        (Transport::Tcp, PortsOrId::Ports { destination, .. }) => Some((Kind::Tcp, destination)),
+        (Transport::Udp, PortsOrId::Ports { destination, .. }) => Some((Kind::Udp, destination)),
+        (_, PortsOrId::EchoId(id)) => Some((Kind::Echo, id)),
+        _ => None,
+    }
 }

@@ -263,15 +263,90 @@ fn s10_two_resources_share_a_name_each_with_its_filters() {
     assert_eq!(world.out(&segment(80)), PROHIBITED);
 }
 
-#[test]
-fn s17_errors_of_a_client_go_nowhere_and_are_not_answered() {
-    let mut world = World::new();
-    world.grant(network(1, "10.20.0.0/16", &[]), None);
-    let heard = datagram("10.20.0.10:53", "100.64.0.7:4000");
-    let error = icmp_error(&Pool::new(2_048, 1), &heard, IcmpError::Unreachable).unwrap();
+/// The client's error about a datagram that it got.
+fn error_about(from: &str, to: &str) -> Packet<Buffer> {
+    icmp_error(
+        &Pool::new(2_048, 1),
+        &datagram(from, to),
+        IcmpError::Unreachable,
+    )
+    .unwrap()
+}
 
-    assert_eq!(error.destination(), ip("10.20.0.10"));
-    assert_eq!(world.out(&error), Verdict::Drop);
+#[test]
+fn s17_errors_of_a_client_about_nothing_go_nowhere_and_are_not_answered() {
+    let mut world = World::new();
+    world.grant(network(1, "10.20.0.0/16", &[Filter::Icmp]), None);
+    world.grant(names(2, &[]), None);
+    world.name(2);
+    let client = end(CLIENT[0], 4_000);
+    for (from, to) in [
+        ("100.96.0.1:443", client.as_str()),
+        ("10.20.0.10:53", &client),
+        ("10.99.0.1:53", &client),
+        ("100.64.0.8:53", &client),
+        ("100.96.0.1:443", "100.64.0.8:4000"),
+    ] {
+        let error = error_about(from, to);
+        assert_eq!(world.out(&error), Verdict::Drop, "{from} {to}");
+    }
+}
+
+#[test]
+fn errors_of_a_client_find_the_flow_that_they_are_about() {
+    let mut world = World::new();
+    world.grant(
+        network(1, "10.20.0.0/16", &[Filter::Udp(ports(53, 53))]),
+        None,
+    );
+    world.grant(names(2, &[]), None);
+    world.name(2);
+    let client = end(CLIENT[0], 4_000);
+    assert_eq!(
+        world.out(&error_about("10.20.0.10:53", &client)),
+        Verdict::Pass
+    );
+
+    // Another flow of the client has that port outside.
+    let other = datagram(&client, &end("100.96.0.2", 443));
+    let name = Name::parse("db2.corp.example").unwrap();
+    let found = Found {
+        addresses: BTreeSet::from([ip(REAL)]),
+        ..Found::default()
+    };
+    let proxies = BTreeSet::from([ip("100.96.0.2")]);
+    let peer = PeerId::from(ID);
+    assert!(
+        world
+            .peers
+            .set_up_name(world.now, peer, id(2), &name, (&proxies, &found))
+    );
+    assert!(matches!(world.out(&other), Verdict::Translate(_)));
+    let Verdict::Translate(outside) = world.to("100.96.0.1:443") else {
+        panic!("no flow");
+    };
+    assert_ne!(outside.port, 4_000);
+
+    let error = error_about("100.96.0.1:443", &client);
+    let Verdict::TranslateError(quoted) = world.out(&error) else {
+        panic!("it is dropped");
+    };
+    assert_eq!(quoted.source, ip(REAL));
+    assert_eq!(quoted.destination, ip(CLIENT[0]));
+    let expected = PortsOrId::Ports {
+        source: 443,
+        destination: outside.port,
+    };
+    assert_eq!(quoted.ports_or_id, expected);
+
+    // It comes from where it says, or it is about nothing.
+    let mut elsewhere = error.bytes().to_vec();
+    let mut elsewhere = Packet::parse(elsewhere.as_mut_slice()).unwrap();
+    elsewhere.set_destination(ip("10.20.0.10"));
+    let verdict = world
+        .peers
+        .judge_outbound(world.now, ID, &elsewhere, Some(addresses(OWN)));
+    assert_eq!(verdict, Verdict::Drop);
 }
 
 #[test]
