@@ -1,5 +1,6 @@
 //! `connlib status`: what a running role is doing.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -145,6 +146,8 @@ struct Shown {
     rejected_datagrams: Option<u64>,
     dropped_from_tun: u64,
     dropped_from_peers: u64,
+    drops_from_tun: BTreeMap<String, u64>,
+    drops_from_peers: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -268,11 +271,30 @@ fn table(status: &Shown) -> String {
         let dropped = status.dropped_from_tun + status.dropped_from_peers;
         let _ = writeln!(
             text,
-            "packets dropped {dropped}  datagrams rejected {rejected}"
+            "packets dropped {dropped}{}  datagrams rejected {rejected}",
+            reasons(status)
         );
     }
 
     text
+}
+
+/// ` (filtered 3, no-resource 1)`, the most frequent first.
+fn reasons(status: &Shown) -> String {
+    let mut counts = BTreeMap::<&str, u64>::new();
+    for (reason, count) in status.drops_from_tun.iter().chain(&status.drops_from_peers) {
+        *counts.entry(reason).or_default() += count;
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    if counts.is_empty() {
+        return String::new();
+    }
+    let counts = counts
+        .iter()
+        .map(|(reason, count)| format!("{reason} {count}"));
+
+    format!(" ({})", counts.collect::<Vec<_>>().join(", "))
 }
 
 /// `relayed through our relay for 12 s: the path before fell silent`.
@@ -400,6 +422,21 @@ mod tests {
 
         let status: Shown = serde_json::from_value(answer).unwrap();
         assert_eq!(table(&status), "relay, portal joined\n");
+    }
+
+    #[test]
+    fn what_was_dropped_is_told_by_reason_the_most_frequent_first() {
+        let answer = serde_json::json!({
+            "role": "client", "portal": "joined", "rejected_datagrams": 1, "dropped_from_tun": 4, "dropped_from_peers": 2,
+            "drops_from_tun": {"filtered": 1, "no-resource": 3}, "drops_from_peers": {"filtered": 2},
+        });
+
+        let status: Shown = serde_json::from_value(answer).unwrap();
+        let text = table(&status);
+        assert!(
+            text.ends_with("packets dropped 6 (filtered 3, no-resource 3)  datagrams rejected 1\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -32,6 +32,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::candidates::{Candidates, Change};
 use crate::dns::{Exchange, Server};
+use crate::drops::Drops;
 use crate::status::{ResourceStatus, Status};
 use crate::{PortalState, Reason, Settings, ranges};
 use grants::Grants;
@@ -105,8 +106,8 @@ pub struct Client {
     exchanges: VecDeque<Exchange>,
     /// Counts what may have changed where packets go.
     revision: u64,
-    dropped_from_tun: u64,
-    dropped_from_peers: u64,
+    dropped_from_tun: Drops,
+    dropped_from_peers: Drops,
     last_now: Instant,
 }
 
@@ -139,8 +140,8 @@ impl Client {
             events: VecDeque::new(),
             exchanges: VecDeque::new(),
             revision: 0,
-            dropped_from_tun: 0,
-            dropped_from_peers: 0,
+            dropped_from_tun: Drops::default(),
+            dropped_from_peers: Drops::default(),
             last_now: now,
         }
     }
@@ -360,8 +361,10 @@ impl Client {
             addresses: addresses.collect(),
             name_servers: self.name_server.sentinels.status(),
             resources: resources.collect(),
-            dropped_from_tun: self.dropped_from_tun,
-            dropped_from_peers: self.dropped_from_peers,
+            dropped_from_tun: self.dropped_from_tun.total(),
+            dropped_from_peers: self.dropped_from_peers.total(),
+            drops_from_tun: self.dropped_from_tun.by_reason(),
+            drops_from_peers: self.dropped_from_peers.by_reason(),
             ..Status::of_links(now, &self.links)
         }
     }

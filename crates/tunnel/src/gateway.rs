@@ -27,6 +27,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::candidates::{Candidates, Change};
 use crate::dns::Exchange;
+use crate::drops::Drops;
 use crate::{Calendar, PortalState, Reason, Settings, Status, ranges};
 use names::Names;
 use peers::Peers;
@@ -69,8 +70,8 @@ pub struct Gateway {
     exchanges: VecDeque<Exchange>,
     /// Counts what may have changed where packets go.
     revision: u64,
-    dropped_from_tun: u64,
-    dropped_from_peers: u64,
+    dropped_from_tun: Drops,
+    dropped_from_peers: Drops,
     last_now: Instant,
 }
 
@@ -99,8 +100,8 @@ impl Gateway {
             events: VecDeque::new(),
             exchanges: VecDeque::new(),
             revision: 0,
-            dropped_from_tun: 0,
-            dropped_from_peers: 0,
+            dropped_from_tun: Drops::default(),
+            dropped_from_peers: Drops::default(),
             last_now: now,
         }
     }
@@ -267,8 +268,10 @@ impl Gateway {
         Status {
             addresses: addresses.collect(),
             resources: self.peers.status(),
-            dropped_from_tun: self.dropped_from_tun,
-            dropped_from_peers: self.dropped_from_peers,
+            dropped_from_tun: self.dropped_from_tun.total(),
+            dropped_from_peers: self.dropped_from_peers.total(),
+            drops_from_tun: self.dropped_from_tun.by_reason(),
+            drops_from_peers: self.dropped_from_peers.by_reason(),
             ..Status::of_links(now, &self.links)
         }
     }

@@ -21,6 +21,7 @@
 mod candidates;
 pub mod client;
 pub mod dns;
+mod drops;
 mod filter;
 pub mod gateway;
 mod networks;
@@ -29,6 +30,7 @@ mod status;
 pub mod why;
 
 pub use connlib_link::{Job, Opened, Packets, PeerId, Told};
+pub use drops::DropReason;
 pub use ranges::TUNNEL;
 pub use status::{NameServerStatus, PeerStatus, RelayStatus, ResourceStatus, Status};
 

@@ -1,5 +1,6 @@
 //! What `connlib status` shows.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -23,6 +24,10 @@ pub struct Status {
     pub dropped_from_tun: u64,
     /// Packets that came from peers and were refused.
     pub dropped_from_peers: u64,
+    /// The first of these by reason; see [`DropReason`](crate::DropReason).
+    pub drops_from_tun: BTreeMap<&'static str, u64>,
+    /// The others by reason.
+    pub drops_from_peers: BTreeMap<&'static str, u64>,
     /// Datagrams that were none of ours.
     pub rejected_datagrams: u64,
 }

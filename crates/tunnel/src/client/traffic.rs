@@ -18,6 +18,7 @@ use connlib_wire::train::{Arrival, Received, Route};
 use super::requests::Asked;
 use super::setups::{Gate, Key};
 use super::{Client, is_one_of};
+use crate::drops::DropReason;
 use crate::filter::{ResourceEnd, permits, permits_port};
 use crate::networks::Choice;
 use crate::{Packets, ranges};
@@ -31,8 +32,8 @@ pub(super) enum Way {
     NameServer,
     /// To a resource without a grant.
     Ask(ResourceId),
-    Refuse(IcmpError),
-    Nowhere,
+    Refuse(IcmpError, DropReason),
+    Nowhere(DropReason),
 }
 
 impl Client {
@@ -41,18 +42,20 @@ impl Client {
     pub fn route(&mut self, now: Instant, packet: &mut SuperPacket<Buffer>) -> Option<PeerId> {
         self.last_now = now;
         let way = self.way(&packet.packet(), packet.segment_len());
-        match way {
+        let reason = match way {
             Way::To(gateway) => {
                 let max_packet = self.links.max_packet(gateway.into());
                 if packet.segment_len() <= max_packet {
                     return Some(gateway.into());
                 }
                 self.answer(now, &packet.packet(), too_big(max_packet));
+                DropReason::TooBig
             }
             Way::Named(key) => {
                 let max_packet = self.links.max_packet(key.gateway.into());
                 if packet.segment_len() > max_packet {
                     self.answer(now, &packet.packet(), too_big(max_packet));
+                    DropReason::TooBig
                 } else {
                     match self.setups.gate(now, &key, packet, self.links.pool()) {
                         Gate::Pass => return Some(key.gateway.into()),
@@ -76,13 +79,19 @@ impl Client {
                         return None;
                     }
                     Asked::Already => return None,
-                    Asked::Refused(error) => self.answer(now, &packet.packet(), error),
+                    Asked::Refused(error) => {
+                        self.answer(now, &packet.packet(), error);
+                        DropReason::NoAccess
+                    }
                 }
             }
-            Way::Refuse(error) => self.answer(now, &packet.packet(), error),
-            Way::Nowhere => {}
-        }
-        self.dropped_from_tun += packet.segments() as u64;
+            Way::Refuse(error, reason) => {
+                self.answer(now, &packet.packet(), error);
+                reason
+            }
+            Way::Nowhere(reason) => reason,
+        };
+        self.dropped_from_tun.add(reason, packet.segments() as u64);
 
         None
     }
@@ -147,7 +156,7 @@ impl Client {
                     self.begin_send(now, peer, packet, 0);
                 }
             }
-            Err(_) => self.dropped_from_tun += 1,
+            Err(_) => self.count_malformed(),
         }
     }
 
@@ -166,7 +175,8 @@ impl Client {
             Ok(()) | Err(NotSent::Waiting) => {}
             Err(why) => {
                 tracing::trace!(gateway = %peer, %why, "Packet not sent");
-                self.dropped_from_tun += segments;
+                self.dropped_from_tun
+                    .add(DropReason::NotConnected, segments);
             }
         }
     }
@@ -223,7 +233,7 @@ impl Client {
                     self.begin_send(now, peer, packet, 0);
                 }
             }
-            None => self.dropped_from_tun += 1,
+            None => self.count_malformed(),
         }
         self.links.run_jobs();
         self.settle(now);
@@ -250,7 +260,7 @@ impl Client {
 
     /// Counts a packet of the TUN device that is none.
     pub fn count_malformed(&mut self) {
-        self.dropped_from_tun += 1;
+        self.dropped_from_tun.add(DropReason::Malformed, 1);
     }
 
     pub(super) fn encapsulate(&mut self, now: Instant, gateway: GatewayId, packet: &[u8]) {
@@ -273,27 +283,27 @@ impl Client {
     pub(super) fn way(&mut self, packet: &Packet<&[u8]>, segment_len: usize) -> Way {
         let destination = packet.destination();
         // The gateway would not know where to send answers for anyone but us.
-        if !is_one_of(packet.source(), self.addresses) || is_one_of(destination, self.addresses) {
-            return Way::Nowhere;
+        if !is_one_of(packet.source(), self.addresses) {
+            return Way::Nowhere(DropReason::ForeignSource);
         }
-        if destination.is_multicast() {
-            return Way::Nowhere;
+        if is_one_of(destination, self.addresses) || destination.is_multicast() {
+            return Way::Nowhere(DropReason::NotForOthers);
         }
         if self.name_server.sentinels.contains(destination) {
             return Way::NameServer;
         }
         if segment_len > MAX_PACKET {
-            return Way::Refuse(too_big(MAX_PACKET));
+            return Way::Refuse(too_big(MAX_PACKET), DropReason::TooBig);
         }
         if ranges::is_tunnel(destination) {
             return match self.grants.gateway_at(destination) {
                 Some(gateway) => Way::To(gateway),
-                None => Way::Nowhere,
+                None => Way::Nowhere(DropReason::NoResource),
             };
         }
         if ranges::is_sentinel(destination) {
             // It stood for a name server until lately, and stands for nothing now.
-            return Way::Nowhere;
+            return Way::Nowhere(DropReason::NoResource);
         }
         if packet.is_icmp_error() {
             return self.way_of_error(packet);
@@ -307,13 +317,13 @@ impl Client {
             is_permitted,
         }) = self.resources.choose(wanted)
         else {
-            return Way::Nowhere;
+            return Way::Nowhere(DropReason::NoResource);
         };
         if !is_permitted {
-            return Way::Refuse(IcmpError::Prohibited);
+            return Way::Refuse(IcmpError::Prohibited, DropReason::Filtered);
         }
         if self.resources.is_internet(resource) && ranges::is_no_internet(destination) {
-            return Way::Refuse(IcmpError::Unreachable);
+            return Way::Refuse(IcmpError::Unreachable, DropReason::NotInternet);
         }
 
         match self.grants.gateway_of(resource) {
@@ -329,7 +339,7 @@ impl Client {
             quoted.source == destination && is_one_of(quoted.destination, self.addresses)
         };
         let Some(quoted) = packet.quoted().filter(is_about_us) else {
-            return Way::Nowhere;
+            return Way::Nowhere(DropReason::StrayError);
         };
         let port = match quoted.ports_or_id {
             PortsOrId::Ports { source, .. } => Some(source),
@@ -351,7 +361,7 @@ impl Client {
         };
         let gateway = resource.and_then(|resource| self.grants.gateway_of(resource));
 
-        gateway.map_or(Way::Nowhere, Way::To)
+        gateway.map_or(Way::Nowhere(DropReason::StrayError), Way::To)
     }
 
     /// Where a packet goes whose destination stands for a name: of the resources that the name belongs to, to the first that lets
@@ -359,11 +369,11 @@ impl Client {
     fn way_to_name(&mut self, packet: &Packet<&[u8]>) -> Way {
         let names = &self.name_server.names;
         let Some(name) = names.name_at(packet.destination()) else {
-            return Way::Refuse(IcmpError::Unreachable);
+            return Way::Refuse(IcmpError::Unreachable, DropReason::NoResource);
         };
         let candidates = self.resources.named(name);
         if candidates.is_empty() {
-            return Way::Refuse(IcmpError::Unreachable);
+            return Way::Refuse(IcmpError::Unreachable, DropReason::NoResource);
         }
         let lets_pass = |id: &&ResourceId| {
             permits(
@@ -373,7 +383,7 @@ impl Client {
             )
         };
         let Some(resource) = candidates.iter().find(lets_pass).copied() else {
-            return Way::Refuse(IcmpError::Prohibited);
+            return Way::Refuse(IcmpError::Prohibited, DropReason::Filtered);
         };
 
         match self.grants.gateway_of(resource) {
@@ -396,7 +406,7 @@ impl Client {
         let mut latest: Option<((PeerId, IpAddr, IpAddr), bool)> = None;
         packets.retain(|opened| {
             let Ok(mut packet) = Packet::parse(opened.bytes) else {
-                *dropped += 1;
+                dropped.add(DropReason::Malformed, 1);
                 return false;
             };
             match Control::parse(&packet) {
@@ -425,7 +435,9 @@ impl Client {
                     if merged != ecn {
                         packet.set_ecn(merged);
                     }
-                    *dropped += u64::from(!is_allowed);
+                    if !is_allowed {
+                        dropped.add(DropReason::ForeignSource, 1);
+                    }
                     return is_allowed;
                 }
             }

@@ -11,6 +11,7 @@ use connlib_wire::portal::resource::IpStack;
 use super::setups::Known;
 use super::traffic::Way;
 use super::{Client, PortalState};
+use crate::drops::DropReason;
 use crate::filter::permits_port;
 use crate::why::{ExplainedResource, Explanation, Question, Target, Verdict, probe, told};
 
@@ -37,7 +38,7 @@ impl Client {
         let len = packet.bytes().len();
         let way = match Packet::parse(packet.bytes()) {
             Ok(view) => self.way(&view, len),
-            Err(_) => Way::Nowhere,
+            Err(_) => Way::Nowhere(DropReason::Malformed),
         };
         let candidates = self.candidates_for(destination);
         let mut explanation = match way {
@@ -63,8 +64,10 @@ impl Client {
                 Explanation::new(question, Verdict::Passes, why)
             }
             Way::Ask(resource) => self.explain_asking(now, question, resource),
-            Way::Refuse(error) => self.explain_refusal(question, destination, error, &candidates),
-            Way::Nowhere => {
+            Way::Refuse(error, _) => {
+                self.explain_refusal(question, destination, error, &candidates)
+            }
+            Way::Nowhere(_) => {
                 let why = match self.grants.gateway_at(destination) {
                     Some(_) => "it comes from an address that isn't ours",
                     None => "no resource has this address, so that it doesn't enter the tunnel",

@@ -15,6 +15,7 @@ use connlib_wire::portal::resource::GatewayResource;
 use super::grant::Grant;
 use super::names::Names;
 use super::nat::{Found, Incoming, Inside, Nat, Outside, Untranslated, is_passed_on};
+use crate::drops::DropReason;
 use crate::filter::{ResourceEnd, permits};
 use crate::networks::{Networks, Wanted};
 use crate::ranges;
@@ -31,20 +32,25 @@ pub(super) enum Verdict {
     /// It is a question for us.
     NameServer,
     /// It may not go there, or can't: the client is told, so that it can ask again, or give up.
-    Refuse(IcmpError),
+    Refuse(IcmpError, DropReason),
     /// Not worth an answer.
-    Drop,
+    Drop(DropReason),
 }
 
 impl Verdict {
     fn of(found: Result<Outside, Untranslated>) -> Self {
         match found {
             Ok(outside) => Self::Translate(outside),
-            Err(Untranslated::NoAddress | Untranslated::Exhausted) => {
-                Self::Refuse(IcmpError::Unreachable)
+            Err(Untranslated::NoAddress) => {
+                Self::Refuse(IcmpError::Unreachable, DropReason::NoFlow)
             }
-            Err(Untranslated::Unknown) => Self::Refuse(IcmpError::Prohibited),
-            Err(Untranslated::Protocol) => Self::Drop,
+            Err(Untranslated::Exhausted) => {
+                Self::Refuse(IcmpError::Unreachable, DropReason::NoPort)
+            }
+            Err(Untranslated::Unknown) => {
+                Self::Refuse(IcmpError::Prohibited, DropReason::NoResource)
+            }
+            Err(Untranslated::Protocol) => Self::Drop(DropReason::NoFlow),
         }
     }
 }
@@ -219,12 +225,12 @@ impl Peers {
         self.expire(now);
         let (source, destination) = (packet.source(), packet.destination());
         if destination.is_multicast() {
-            return Verdict::Drop;
+            return Verdict::Drop(DropReason::NotForOthers);
         }
         let Some(peer) = self.by_id.get_mut(&id).filter(|peer| peer.is_at(source)) else {
             return match packet.is_icmp_error() {
-                true => Verdict::Drop,
-                false => Verdict::Refuse(IcmpError::Prohibited),
+                true => Verdict::Drop(DropReason::ForeignSource),
+                false => Verdict::Refuse(IcmpError::Prohibited, DropReason::ForeignSource),
             };
         };
         if packet.is_icmp_error() {
@@ -237,7 +243,7 @@ impl Peers {
             };
         }
         if ranges::is_tunnel(destination) {
-            return Verdict::Refuse(IcmpError::Prohibited);
+            return Verdict::Refuse(IcmpError::Prohibited, DropReason::NotForOthers);
         }
         if ranges::is_proxy(destination) {
             let verdict = peer.judge_named(now, packet);
@@ -246,8 +252,8 @@ impl Peers {
         }
 
         let wanted = (destination, packet.transport(), packet.destination_port());
-        if let Err(why) = peer.reach(wanted) {
-            return Verdict::Refuse(why);
+        if let Err((error, reason)) = peer.reach(wanted) {
+            return Verdict::Refuse(error, reason);
         }
         let Some(found) = peer.nat.outgoing_direct(now, packet) else {
             return Verdict::Pass;
@@ -263,37 +269,43 @@ impl Peers {
         now: Instant,
         packet: &Packet<&[u8]>,
         own: Option<(Ipv4Addr, Ipv6Addr)>,
-    ) -> Option<ClientId> {
+    ) -> Result<ClientId, DropReason> {
         self.expire(now);
-        let id = *self.by_address.get(&packet.destination())?;
-        let peer = self.by_id.get_mut(&id)?;
+        let id = self.by_address.get(&packet.destination());
+        let id = *id.ok_or(DropReason::NoClient)?;
+        let peer = self.by_id.get_mut(&id).ok_or(DropReason::NoClient)?;
         let source = packet.source();
         if is_own(source, own) {
-            return Some(id);
+            return Ok(id);
         }
         // Another client's packet would slip past the rules between clients.
         if ranges::is_tunnel(source) || ranges::is_proxy(source) {
-            return None;
+            return Err(DropReason::ForeignSource);
         }
         if packet.is_icmp_error() && !is_passed_on(packet) {
-            return None;
+            return Err(DropReason::StrayError);
         }
         match peer.nat.incoming(now, packet) {
             Incoming::Of(inside) => {
-                return peer.may_have(&inside, packet).then_some(id);
+                return match peer.may_have(&inside, packet) {
+                    true => Ok(id),
+                    false => Err(DropReason::NoAccess),
+                };
             }
             // The client no longer knows it by the address that it comes from.
-            Incoming::Ended => return None,
+            Incoming::Ended => return Err(DropReason::NoFlow),
             Incoming::Foreign => {}
         }
         // Errors about a flow come from anywhere on its way.
         if packet.is_icmp_error() {
-            return Some(id);
+            return Ok(id);
         }
 
         let wanted = (source, packet.transport(), packet.source_port());
 
-        peer.reach(wanted).is_ok().then_some(id)
+        peer.reach(wanted)
+            .map(|()| id)
+            .map_err(|(_, reason)| reason)
     }
 
     /// The translations of a client.
@@ -440,15 +452,16 @@ impl Peer {
     }
 
     /// Whether any grant lets an address that stands for no name be used so; else what the client is told.
-    fn reach(&mut self, wanted: Wanted) -> Result<(), IcmpError> {
+    fn reach(&mut self, wanted: Wanted) -> Result<(), (IcmpError, DropReason)> {
         let choice = self.networks.choose(wanted);
         let (ip, ..) = wanted;
         match choice {
             Some(choice) if choice.is_permitted => Ok(()),
             Some(_) | None if self.has_internet && !ranges::is_no_internet(ip) => Ok(()),
             // To ask for access again would bring nothing.
-            None if self.has_internet => Err(IcmpError::Unreachable),
-            Some(_) | None => Err(IcmpError::Prohibited),
+            None if self.has_internet => Err((IcmpError::Unreachable, DropReason::NotInternet)),
+            Some(_) => Err((IcmpError::Prohibited, DropReason::Filtered)),
+            None => Err((IcmpError::Prohibited, DropReason::NoResource)),
         }
     }
 
@@ -472,11 +485,12 @@ impl Peer {
 
     /// Judges an ICMP error, which is about a packet that came to the client, or about nothing. It is never answered.
     fn judge_error<T: AsRef<[u8]>>(&mut self, packet: &Packet<T>) -> Verdict {
+        let stray = Verdict::Drop(DropReason::StrayError);
         let Some(quoted) = packet.quoted().filter(|_| is_passed_on(packet)) else {
-            return Verdict::Drop;
+            return stray;
         };
         if !self.is_at(quoted.destination) || quoted.source != packet.destination() {
-            return Verdict::Drop;
+            return stray;
         }
         if let Some(quoted) = self.nat.quoted_by_client(&quoted) {
             return Verdict::TranslateError(quoted);
@@ -489,14 +503,14 @@ impl Peer {
 
         match !is_foreign && self.reach((quoted.source, quoted.transport, port)).is_ok() {
             true => Verdict::Pass,
-            false => Verdict::Drop,
+            false => stray,
         }
     }
 
     /// Judges a packet to an address that stands for a name.
     fn judge_named<T: AsRef<[u8]>>(&mut self, now: Instant, packet: &Packet<T>) -> Verdict {
         let Some(translation) = self.nat.translation(packet.destination()) else {
-            return Verdict::Refuse(IcmpError::Prohibited);
+            return Verdict::Refuse(IcmpError::Prohibited, DropReason::NoResource);
         };
         let lets_pass = |id: &ResourceId| {
             self.grants.get(id).is_some_and(|grant| {
@@ -504,7 +518,7 @@ impl Peer {
             })
         };
         if !translation.resources.iter().any(lets_pass) {
-            return Verdict::Refuse(IcmpError::Prohibited);
+            return Verdict::Refuse(IcmpError::Prohibited, DropReason::Filtered);
         }
 
         Verdict::of(self.nat.outgoing(now, packet))

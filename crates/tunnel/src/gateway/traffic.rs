@@ -15,8 +15,9 @@ use connlib_wire::train::{Arrival, Received, Route};
 
 use super::Gateway;
 use super::nat::{Incoming, Inside, Kind, Nat, Outside, TcpEnd, source_of};
-use super::peers::Verdict;
+use super::peers::{Peers, Verdict};
 use crate::Packets;
+use crate::drops::DropReason;
 
 /// All that a verdict depends on, while time stands still.
 type Flow = (PeerId, IpAddr, IpAddr, Transport, Option<u16>, Option<u16>);
@@ -26,16 +27,20 @@ impl Gateway {
     pub fn route(&mut self, now: Instant, packet: &mut SuperPacket<Buffer>) -> Option<PeerId> {
         self.last_now = now;
         let view = packet.packet();
-        if let Some(client) = self.peers.judge_inbound(now, &view, self.addresses) {
-            let max_packet = self.links.max_packet(client.into());
-            if packet.segment_len() <= max_packet {
-                return Some(client.into());
+        let reason = match self.peers.judge_inbound(now, &view, self.addresses) {
+            Ok(client) => {
+                let max_packet = self.links.max_packet(client.into());
+                if packet.segment_len() <= max_packet {
+                    return Some(client.into());
+                }
+                if let Some(answer) = icmp_error(self.links.pool(), &view, too_big(max_packet)) {
+                    self.packets.push_back(answer.into_inner());
+                }
+                DropReason::TooBig
             }
-            if let Some(answer) = icmp_error(self.links.pool(), &view, too_big(max_packet)) {
-                self.packets.push_back(answer.into_inner());
-            }
-        }
-        self.dropped_from_tun += packet.segments() as u64;
+            Err(reason) => reason,
+        };
+        self.dropped_from_tun.add(reason, packet.segments() as u64);
 
         None
     }
@@ -52,14 +57,15 @@ impl Gateway {
         self.last_now = now;
         let segments = packet.segments() as u64;
         if !self.translate_inbound(now, ClientId(peer.0), &mut packet) {
-            self.dropped_from_tun += segments;
+            self.dropped_from_tun.add(DropReason::NoFlow, segments);
             return;
         }
         match self.links.begin_seal(now, peer, packet, skip) {
             Ok(()) | Err(NotSent::Waiting) => {}
             Err(why) => {
                 tracing::trace!(client = %peer, %why, "Packet not sent");
-                self.dropped_from_tun += segments;
+                self.dropped_from_tun
+                    .add(DropReason::NotConnected, segments);
             }
         }
     }
@@ -115,7 +121,7 @@ impl Gateway {
                     self.begin_send(now, peer, packet, 0);
                 }
             }
-            None => self.dropped_from_tun += 1,
+            None => self.count_malformed(),
         }
         self.links.run_jobs();
         self.settle(now);
@@ -142,7 +148,7 @@ impl Gateway {
 
     /// Counts a packet of the TUN device that is none.
     pub fn count_malformed(&mut self) {
-        self.dropped_from_tun += 1;
+        self.dropped_from_tun.add(DropReason::Malformed, 1);
     }
 
     /// Gives a packet of a translated flow the address and the port that its client knows. False if the flow has ended meanwhile.
@@ -240,33 +246,22 @@ impl Gateway {
                             if merged != ecn {
                                 packet.set_ecn(merged);
                             }
-                            if let Verdict::Translate(outside) = verdict
-                                && let Some(nat) = peers.nat(client)
-                            {
-                                let ends = translate_outbound(now, nat, &mut packet, outside);
-                                if ends {
-                                    peers.reschedule(client);
-                                }
-                            }
-                            if let Verdict::TranslateError(quoted) = verdict {
-                                packet.rewrite_quoted(&quoted);
-                                packet.set_destination(quoted.source);
-                            }
+                            translate(now, peers, client, &mut packet, verdict);
                             return true;
                         }
                         Verdict::NameServer => names.handle_packet(now, &packet),
-                        Verdict::Refuse(error) => {
+                        Verdict::Refuse(error, reason) => {
                             let answer = icmp_error(pool, &packet, error);
-                            refused.push((opened.peer, answer));
+                            refused.push((opened.peer, reason, answer));
                         }
-                        Verdict::Drop => refused.push((opened.peer, None)),
+                        Verdict::Drop(reason) => refused.push((opened.peer, reason, None)),
                     }
                 }
             }
             false
         });
-        for (peer, answer) in refused {
-            self.dropped_from_peers += 1;
+        for (peer, reason, answer) in refused {
+            self.dropped_from_peers.add(reason, 1);
             if let Some(answer) = answer {
                 self.send(now, peer, answer.bytes());
             }
@@ -290,6 +285,29 @@ impl Gateway {
             Ok(()) | Err(NotSent::Waiting) => {}
             Err(why) => tracing::trace!(client = %peer, %why, "Packet not sent"),
         }
+    }
+}
+
+/// Makes of a client's packet what the network is to see.
+fn translate(
+    now: Instant,
+    peers: &mut Peers,
+    client: ClientId,
+    packet: &mut Packet<&mut [u8]>,
+    verdict: Verdict,
+) {
+    match verdict {
+        Verdict::Translate(outside) => {
+            let nat = peers.nat(client);
+            if nat.is_some_and(|nat| translate_outbound(now, nat, packet, outside)) {
+                peers.reschedule(client);
+            }
+        }
+        Verdict::TranslateError(quoted) => {
+            packet.rewrite_quoted(&quoted);
+            packet.set_destination(quoted.source);
+        }
+        Verdict::Pass | Verdict::NameServer | Verdict::Refuse(..) | Verdict::Drop(_) => {}
     }
 }
 

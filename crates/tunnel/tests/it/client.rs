@@ -533,6 +533,38 @@ fn an_error_about_a_packet_goes_the_way_of_its_flow_and_asks_for_nothing() {
     assert_eq!(icmp(&mut client), None, "and never answered");
 }
 
+#[test]
+fn what_is_dropped_is_counted_by_why() {
+    let (mut client, now) = with_internet();
+    client.want_internet(now, true);
+    let udp_only = r#"[{"protocol":"udp","port_range_start":1,"port_range_end":2}]"#;
+    let lan = resource(LAN, "10.20.0.0/16", udp_only);
+    say(&mut client, now, "resource_created_or_updated", &lan);
+    for (source, destination) in [
+        (OWN, HOST),
+        (OWN, "192.168.0.1"),
+        (OWN, "192.168.0.2"),
+        (OWN, "224.0.0.1"),
+        (OWN, "100.64.0.77"),
+        ("10.0.0.1", HOST),
+    ] {
+        client.handle_packet(now, &udp(source, destination));
+    }
+    client.handle_packet(now, b"no packet");
+
+    let status = client.status(now);
+    let expected = [
+        ("filtered", 1),
+        ("foreign-source", 1),
+        ("malformed", 1),
+        ("no-resource", 1),
+        ("not-for-others", 1),
+        ("not-internet", 2),
+    ];
+    assert_eq!(status.drops_from_tun, expected.into());
+    assert_eq!(status.dropped_from_tun, 7);
+}
+
 /// What was told last of whether the network can be reached.
 fn reach(client: &mut Client) -> Option<Reachability> {
     let mut latest = None;

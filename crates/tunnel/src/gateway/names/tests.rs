@@ -13,6 +13,7 @@ use connlib_wire::portal::gateway::FromPortal;
 use serde_json::value::RawValue;
 
 use crate::dns::{Carrier, Exchange, ExchangeError, Resolvers, Server};
+use crate::drops::DropReason;
 use crate::gateway::Gateway;
 use crate::gateway::nat::{Kind, Outside};
 use crate::gateway::peers::Verdict;
@@ -153,7 +154,10 @@ fn types(exchanges: &[Exchange]) -> Vec<RecordType> {
 #[test]
 fn a_name_is_looked_up_in_both_families_and_set_up_when_both_are_known() {
     let mut world = World::new();
-    assert_eq!(world.verdict(), Verdict::Refuse(IcmpError::Prohibited));
+    assert!(matches!(
+        world.verdict(),
+        Verdict::Refuse(IcmpError::Prohibited, _)
+    ));
     world.assign("db.corp.example");
     let exchanges = world.exchanges();
     assert_eq!(types(&exchanges), [RecordType::A, RecordType::AAAA]);
@@ -166,7 +170,7 @@ fn a_name_is_looked_up_in_both_families_and_set_up_when_both_are_known() {
         Rcode::NOERROR,
         &[Data::A([10, 0, 0, 1].into())],
     );
-    assert!(matches!(world.verdict(), Verdict::Refuse(_)));
+    assert!(matches!(world.verdict(), Verdict::Refuse(..)));
     world.reply(&exchanges[1], Rcode::NOERROR, &[]);
     assert!(
         matches!(world.verdict(), Verdict::Translate(outside) if outside.real == IpAddr::from([10, 0, 0, 1]))
@@ -205,7 +209,7 @@ fn filters_of_a_name_and_of_a_network_do_not_mix() {
         world.reply(&exchange, Rcode::NOERROR, &[Data::A([10, 0, 0, 1].into())]);
     }
 
-    let prohibited = Verdict::Refuse(IcmpError::Prohibited);
+    let prohibited = |reason| Verdict::Refuse(IcmpError::Prohibited, reason);
     // The name has that address, too, so that the flow is known; the port is its own.
     let unchanged = Verdict::Translate(Outside {
         kind: Kind::Udp,
@@ -213,10 +217,10 @@ fn filters_of_a_name_and_of_a_network_do_not_mix() {
         real: [10, 0, 0, 1].into(),
     });
     for (destination, expected) in [
-        ("100.96.0.1:90", prohibited),
-        ("10.0.0.1:80", prohibited),
+        ("100.96.0.1:90", prohibited(DropReason::Filtered)),
+        ("10.0.0.1:80", prohibited(DropReason::Filtered)),
         ("10.0.0.1:90", unchanged),
-        ("100.96.0.9:80", prohibited),
+        ("100.96.0.9:80", prohibited(DropReason::NoResource)),
     ] {
         assert_eq!(world.judge(&packet(destination)), expected, "{destination}");
     }
@@ -224,7 +228,7 @@ fn filters_of_a_name_and_of_a_network_do_not_mix() {
     assert!(matches!(world.judge(&allowed), Verdict::Translate(_)));
     let pool = Pool::new(2_048, 1);
     let error = icmp_error(&pool, &allowed, IcmpError::Unreachable).unwrap();
-    assert_eq!(world.judge(&error), Verdict::Drop);
+    assert!(matches!(world.judge(&error), Verdict::Drop(_)));
 }
 
 /// Scenario 21, and what comes back of a flow that was revoked.
@@ -261,7 +265,7 @@ fn errors_about_a_flow_come_back_whatever_its_filters_say_until_it_is_revoked() 
             .gateway
             .peers
             .judge_inbound(world.now, &view, None)
-            .is_some()
+            .is_ok()
     };
     assert!(comes_back(&mut world, &error) && comes_back(&mut world, &answer));
     assert!(
@@ -353,7 +357,10 @@ fn a_name_that_does_not_exist_is_set_up_without_addresses() {
     for exchange in world.exchanges() {
         world.reply(&exchange, Rcode::NXDOMAIN, &[]);
     }
-    assert_eq!(world.verdict(), Verdict::Refuse(IcmpError::Unreachable));
+    assert!(matches!(
+        world.verdict(),
+        Verdict::Refuse(IcmpError::Unreachable, _)
+    ));
     assert_eq!(world.told(), [active("db.corp.example")]);
 }
 
@@ -374,7 +381,10 @@ fn after_ten_seconds_without_an_answer_the_client_is_told() {
         world.gateway.handle_timeout(world.now);
     }
     assert_eq!(world.gateway.names.set_ups.counts(), (0, 0));
-    assert_eq!(world.verdict(), Verdict::Refuse(IcmpError::Prohibited));
+    assert!(matches!(
+        world.verdict(),
+        Verdict::Refuse(IcmpError::Prohibited, _)
+    ));
     assert_eq!(world.told(), [inactive("db.corp.example")]);
     let second = Server::Plain("192.0.2.54:53".parse().unwrap());
     assert!(servers.contains(&second), "the other one was asked, too");
@@ -388,7 +398,7 @@ fn addresses_outside_of_their_range_stand_for_nothing() {
         for exchange in world.exchanges() {
             world.reply(&exchange, Rcode::NOERROR, &[Data::A([10, 0, 0, 1].into())]);
         }
-        assert!(matches!(world.verdict(), Verdict::Refuse(_)));
+        assert!(matches!(world.verdict(), Verdict::Refuse(..)));
     }
 }
 

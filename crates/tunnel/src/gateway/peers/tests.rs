@@ -17,8 +17,15 @@ const CLIENT: [&str; 2] = ["100.64.0.7", "fd00:2021:1111::7"];
 const OWN: [&str; 2] = ["100.64.0.9", "fd00:2021:1111::9"];
 const PROXY: &str = "100.96.0.1";
 const REAL: &str = "10.1.2.3";
-const PROHIBITED: Verdict = Verdict::Refuse(IcmpError::Prohibited);
-const UNREACHABLE: Verdict = Verdict::Refuse(IcmpError::Unreachable);
+const fn prohibited(reason: DropReason) -> Verdict {
+    Verdict::Refuse(IcmpError::Prohibited, reason)
+}
+
+const FILTERED: Verdict = prohibited(DropReason::Filtered);
+const NO_RESOURCE: Verdict = prohibited(DropReason::NoResource);
+const FOREIGN: Verdict = prohibited(DropReason::ForeignSource);
+const FOR_OTHERS: Verdict = prohibited(DropReason::NotForOthers);
+const UNREACHABLE: Verdict = Verdict::Refuse(IcmpError::Unreachable, DropReason::NotInternet);
 
 struct World {
     peers: Peers,
@@ -76,7 +83,7 @@ impl World {
             .peers
             .judge_inbound(self.now, &view, Some(addresses(OWN)));
 
-        client == Some(ID)
+        client == Ok(ID)
     }
 }
 
@@ -150,8 +157,8 @@ fn s1_filters_of_one_network_end_with_their_grants() {
     let start = world.now;
     for (secs, tcp, udp) in [
         (0, Verdict::Pass, Verdict::Pass),
-        (30, PROHIBITED, Verdict::Pass),
-        (60, PROHIBITED, PROHIBITED),
+        (30, FILTERED, Verdict::Pass),
+        (60, NO_RESOURCE, NO_RESOURCE),
     ] {
         world.now = start + Duration::from_secs(secs);
         assert_eq!(world.out(&segment([10, 20, 0, 10], 1_500)), tcp, "{secs}");
@@ -184,9 +191,9 @@ fn s3_filters_of_a_name_and_of_a_network_with_its_address_do_not_mix() {
     world.name(1);
 
     assert!(matches!(world.to("100.96.0.1:80"), Verdict::Translate(_)));
-    assert_eq!(world.to("100.96.0.1:443"), PROHIBITED);
-    assert_eq!(world.to("10.1.2.3:80"), PROHIBITED);
-    assert!(!matches!(world.to("10.1.2.3:443"), Verdict::Refuse(_)));
+    assert_eq!(world.to("100.96.0.1:443"), FILTERED);
+    assert_eq!(world.to("10.1.2.3:80"), FILTERED);
+    assert!(!matches!(world.to("10.1.2.3:443"), Verdict::Refuse(..)));
 }
 
 #[test]
@@ -196,7 +203,7 @@ fn s4_the_internet_opens_no_names() {
     world.grant(names(2, &[Filter::Udp(ports(80, 80))]), None);
     world.name(2);
 
-    assert_eq!(world.to("100.96.0.1:443"), PROHIBITED);
+    assert_eq!(world.to("100.96.0.1:443"), FILTERED);
     for port in [1, 80, 65_535] {
         assert_eq!(world.to(&end("1.1.1.1", port)), Verdict::Pass);
         assert!(world.passes(&end("1.1.1.1", port), "100.64.0.7:4000"));
@@ -223,10 +230,14 @@ fn s5_what_is_private_is_not_the_internet() {
         assert_eq!(world.to(refused), UNREACHABLE, "{refused}");
     }
     for peer in ["100.64.0.8:1", "[fd00:2021:1111::8]:1"] {
-        assert_eq!(world.to(peer), PROHIBITED, "{peer}");
+        assert_eq!(world.to(peer), FOR_OTHERS, "{peer}");
     }
     for multicast in ["224.0.0.1:1", "[ff02::16]:1"] {
-        assert_eq!(world.to(multicast), Verdict::Drop, "noise");
+        assert_eq!(
+            world.to(multicast),
+            Verdict::Drop(DropReason::NotForOthers),
+            "noise"
+        );
     }
     for public in ["1.1.1.1:1", "[2001:db8::1]:1"] {
         assert_eq!(world.to(public), Verdict::Pass, "{public}");
@@ -244,9 +255,9 @@ fn a_network_that_was_granted_is_reached_beside_the_internet() {
     );
 
     assert_eq!(world.to("10.20.0.1:53"), Verdict::Pass);
-    assert_eq!(world.to("10.20.0.1:54"), PROHIBITED);
+    assert_eq!(world.to("10.20.0.1:54"), FILTERED);
     world.peers.revoke(ID, id(1));
-    assert_eq!(world.to("1.1.1.1:53"), PROHIBITED, "asking again may help");
+    assert_eq!(world.to("1.1.1.1:53"), NO_RESOURCE, "asking again may help");
 }
 
 #[test]
@@ -260,7 +271,7 @@ fn s10_two_resources_share_a_name_each_with_its_filters() {
     assert!(matches!(world.to("100.96.0.1:80"), Verdict::Translate(_)));
     let segment = |port| segment([100, 96, 0, 1], port);
     assert!(matches!(world.out(&segment(443)), Verdict::Translate(_)));
-    assert_eq!(world.out(&segment(80)), PROHIBITED);
+    assert_eq!(world.out(&segment(80)), FILTERED);
 }
 
 /// The client's error about a datagram that it got.
@@ -288,7 +299,8 @@ fn s17_errors_of_a_client_about_nothing_go_nowhere_and_are_not_answered() {
         ("100.96.0.1:443", "100.64.0.8:4000"),
     ] {
         let error = error_about(from, to);
-        assert_eq!(world.out(&error), Verdict::Drop, "{from} {to}");
+        let verdict = world.out(&error);
+        assert!(matches!(verdict, Verdict::Drop(_)), "{from} {to}");
     }
 }
 
@@ -346,7 +358,7 @@ fn errors_of_a_client_find_the_flow_that_they_are_about() {
     let verdict = world
         .peers
         .judge_outbound(world.now, ID, &elsewhere, Some(addresses(OWN)));
-    assert_eq!(verdict, Verdict::Drop);
+    assert_eq!(verdict, Verdict::Drop(DropReason::StrayError));
 }
 
 #[test]
@@ -360,9 +372,9 @@ fn s18_nobody_sends_as_somebody_else() {
 
     for source in ["100.64.0.8", "192.168.1.5", OWN[0], "10.20.0.10", PROXY] {
         let packet = datagram(&end(source, 4_000), "10.20.0.10:53");
-        assert_eq!(world.out(&packet), PROHIBITED, "{source}");
+        assert_eq!(world.out(&packet), FOREIGN, "{source}");
         let to_gateway = datagram(&end(source, 4_000), &end(OWN[0], 53));
-        assert_eq!(world.out(&to_gateway), PROHIBITED, "{source}");
+        assert_eq!(world.out(&to_gateway), FOREIGN, "{source}");
     }
 }
 
@@ -371,7 +383,7 @@ fn no_client_reaches_another_through_the_gateway() {
     let mut world = World::new();
     world.grant(network(1, "0.0.0.0/0", &[]), None);
 
-    assert_eq!(world.to("100.64.0.8:1"), PROHIBITED);
+    assert_eq!(world.to("100.64.0.8:1"), FOR_OTHERS);
     for source in ["100.64.0.8:1", "100.96.0.1:1"] {
         assert!(!world.passes(source, "100.64.0.7:4000"), "{source}");
     }
@@ -385,12 +397,12 @@ fn other_filters_count_at_once() {
     assert_eq!(world.to("10.20.0.1:53"), Verdict::Pass);
 
     world.peers.update_filters(&lan(&[Filter::Icmp]));
-    assert_eq!(world.to("10.20.0.1:53"), PROHIBITED);
+    assert_eq!(world.to("10.20.0.1:53"), FILTERED);
     world
         .peers
         .update_filters(&lan(&[Filter::Udp(ports(0, 53))]));
     assert_eq!(world.to("10.20.0.1:53"), Verdict::Pass);
-    assert_eq!(world.to("10.20.0.1:54"), PROHIBITED);
+    assert_eq!(world.to("10.20.0.1:54"), FILTERED);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use connlib_wire::id::{ClientId, ResourceId};
 use connlib_wire::ip::IcmpError;
 
 use super::{Grant, Peer, Peers, is_own};
+use crate::drops::DropReason;
 use crate::filter::permits_port;
 use crate::ranges;
 use crate::why::{ExplainedResource, Explanation, Question, Target, Verdict, told};
@@ -72,16 +73,16 @@ impl Peer {
                 };
                 Explanation::new(question, Verdict::Passes, why)
             }
-            Err(error @ IcmpError::Prohibited) if choice.is_some() => {
+            Err((error, DropReason::Filtered)) => {
                 let why =
                     "the filters of none of the client's resources with this address let it pass";
                 refused(question, why, error)
             }
-            Err(error @ IcmpError::Prohibited) => {
+            Err((error, DropReason::NoResource)) => {
                 let why = "no resource that the client may use has this address";
                 refused(question, why, error)
             }
-            Err(error) => {
+            Err((error, _)) => {
                 let why = "the address isn't one of the Internet's, and no other resource has it";
                 refused(question, why, error)
             }
