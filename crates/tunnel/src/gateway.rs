@@ -1,5 +1,7 @@
 //! The gateway: lets in what is granted, for as long as it is granted.
 
+#[cfg(test)]
+mod figures;
 mod grant;
 mod names;
 mod nat;
