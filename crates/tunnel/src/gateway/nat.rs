@@ -4,6 +4,7 @@ mod ended;
 mod flows;
 mod ports;
 mod session;
+mod sessions;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -19,6 +20,7 @@ pub(super) use flows::{Inside, Kind, Outside, TcpEnd, is_passed_on, source_of};
 use flows::{destination_of, quoted_flow, receiver_of};
 use ports::Ports;
 use session::{End, Session, UNANSWERED_TTL};
+use sessions::Sessions;
 
 /// One client's names and the flows to them.
 #[derive(Debug, Default)]
@@ -28,12 +30,9 @@ pub(super) struct Nat {
     in_order: VecDeque<Vec<IpAddr>>,
     /// How many translations lead to each address.
     reals: HashMap<IpAddr, usize>,
-    by_inside: HashMap<Inside, Session>,
-    by_outside: HashMap<Outside, Inside>,
+    sessions: Sessions,
     /// What is taken towards each address.
     ports: HashMap<(Kind, IpAddr), Ports>,
-    /// When each session is to be looked at, which is not after its end.
-    schedule: BTreeSet<(Instant, Inside)>,
     ended: Ended,
 }
 
@@ -188,21 +187,23 @@ impl Nat {
             .retain(|proxies| proxies.iter().any(|ip| translations.contains_key(ip)));
     }
 
-    /// Where a packet of a client to an address that stands for a name goes. Opens a session.
+    /// Where a packet of a client to an address that stands for a name goes. Opens a session; one that is open goes on, whatever
+    /// has become of the name.
     pub(super) fn outgoing<T: AsRef<[u8]>>(
         &mut self,
         now: Instant,
         packet: &Packet<T>,
     ) -> Result<Outside, Untranslated> {
         let proxy = packet.destination();
-        let translation = self.translations.get(&proxy).ok_or(Untranslated::Unknown)?;
-        let (kind, port) = source_of(packet).ok_or(Untranslated::Protocol)?;
-        let inside = Inside { kind, port, proxy };
-        let real = translation.real;
-        if let Some(outside) = self.go_on(now, &inside, packet) {
+        let flow = source_of(packet).map(|(kind, port)| Inside { kind, port, proxy });
+        if let Some(inside) = &flow
+            && let Some(outside) = self.go_on(now, inside, packet)
+        {
             return Ok(outside);
         }
-        let real = real.ok_or(Untranslated::NoAddress)?;
+        let translation = self.translations.get(&proxy).ok_or(Untranslated::Unknown)?;
+        let inside = flow.ok_or(Untranslated::Protocol)?;
+        let real = translation.real.ok_or(Untranslated::NoAddress)?;
 
         self.open(now, inside, real)
     }
@@ -215,7 +216,7 @@ impl Nat {
         now: Instant,
         packet: &Packet<T>,
     ) -> Option<Result<Outside, Untranslated>> {
-        if self.reals.is_empty() && self.by_outside.is_empty() && self.ended.until.is_empty() {
+        if self.reals.is_empty() && self.sessions.is_empty() && self.ended.until.is_empty() {
             return None;
         }
         let real = packet.destination();
@@ -230,7 +231,7 @@ impl Nat {
         }
         let outside = Outside { kind, port, real };
         let is_shared = self.reals.contains_key(&real)
-            || self.by_outside.contains_key(&outside)
+            || self.sessions.inside_of(&outside).is_some()
             || self.ended.until.contains_key(&outside);
 
         is_shared.then(|| self.open(now, inside, real))
@@ -243,7 +244,7 @@ impl Nat {
         inside: &Inside,
         packet: &Packet<T>,
     ) -> Option<Outside> {
-        let session = self.by_inside.get_mut(inside)?;
+        let session = self.sessions.get_mut(inside)?;
         let begins = packet
             .tcp_flags()
             .is_some_and(|flags| flags.is_syn() && !flags.is_ack());
@@ -268,11 +269,12 @@ impl Nat {
         let port = ports.take(inside.port).ok_or(Untranslated::Exhausted)?;
         let outside = Outside { kind, port, real };
         // Only once there is a port: no flow ends for one that can't begin.
-        if self.by_inside.len() >= MAX_SESSIONS && !self.end_one_early(now) {
+        if self.sessions.len() >= MAX_SESSIONS && !self.end_one_early(now) {
             self.release_port(&outside);
             return Err(Untranslated::Exhausted);
         }
         let session = Session {
+            inside,
             outside,
             sent_at: now,
             received_at: None,
@@ -282,9 +284,7 @@ impl Nat {
         if let Some(translation) = self.translations.get_mut(&inside.proxy) {
             translation.sessions += 1;
         }
-        self.schedule.insert((session.look_at, inside));
-        self.by_inside.insert(inside, session);
-        self.by_outside.insert(outside, inside);
+        self.sessions.insert(session);
         self.ended.until.remove(&outside);
 
         Ok(outside)
@@ -298,7 +298,7 @@ impl Nat {
             port,
             proxy: quoted.source,
         };
-        let outside = self.by_inside.get(&inside)?.outside;
+        let outside = self.sessions.get(&inside)?.outside;
 
         Some(Quoted {
             source: outside.real,
@@ -315,7 +315,7 @@ impl Nat {
 
     /// What a packet from the network is to the client.
     pub(super) fn incoming<T: AsRef<[u8]>>(&self, now: Instant, packet: &Packet<T>) -> Incoming {
-        if self.by_outside.is_empty() && self.ended.until.is_empty() {
+        if self.sessions.is_empty() && self.ended.until.is_empty() {
             return Incoming::Foreign;
         }
         let outside = match packet.is_icmp_error() {
@@ -330,8 +330,8 @@ impl Nat {
             return Incoming::Foreign;
         };
 
-        match self.by_outside.get(&outside) {
-            Some(inside) => Incoming::Of(*inside),
+        match self.sessions.inside_of(&outside) {
+            Some(inside) => Incoming::Of(inside),
             None if self.ended.contains(now, &outside) => Incoming::Ended,
             None => Incoming::Foreign,
         }
@@ -339,7 +339,7 @@ impl Nat {
 
     /// A packet came back.
     pub(super) fn answered(&mut self, now: Instant, inside: &Inside) {
-        if let Some(session) = self.by_inside.get_mut(inside) {
+        if let Some(session) = self.sessions.get_mut(inside) {
             session.received_at = Some(now);
         }
     }
@@ -352,7 +352,7 @@ impl Nat {
         flags: TcpEnd,
         by_client: bool,
     ) {
-        let Some(session) = self.by_inside.get_mut(inside) else {
+        let Some(session) = self.sessions.get_mut(inside) else {
             return;
         };
         let end = &mut session.end;
@@ -362,35 +362,27 @@ impl Nat {
             TcpEnd::Finished => end.resource_is_done = true,
         }
         if let Some(ends_at) = session.ends_early(now) {
-            self.schedule.remove(&(session.look_at, *inside));
-            session.look_at = ends_at;
-            self.schedule.insert((ends_at, *inside));
+            self.sessions.look_at(inside, ends_at);
         }
     }
 
     /// Ends what has not been used for too long.
     pub(super) fn expire(&mut self, now: Instant) {
-        while let Some((at, inside)) = self.schedule.first().copied() {
-            if at > now {
+        while let Some(session) = self.sessions.first() {
+            if session.look_at > now {
                 break;
             }
-            self.schedule.remove(&(at, inside));
-            let Some(session) = self.by_inside.get_mut(&inside) else {
-                continue;
-            };
-            let ends_at = session.ends_at(inside.kind);
-            if ends_at > now {
-                session.look_at = ends_at;
-                self.schedule.insert((ends_at, inside));
-                continue;
+            let (inside, ends_at) = (session.inside, session.ends_at());
+            match ends_at > now {
+                true => self.sessions.look_at(&inside, ends_at),
+                false => self.end_and_remember(now, &inside),
             }
-            self.end_and_remember(now, &inside);
         }
         self.ended.forget(now);
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let session = self.schedule.first().map(|(at, _)| *at);
+        let session = self.sessions.first().map(|session| session.look_at);
 
         session.into_iter().chain(self.ended.poll_timeout()).min()
     }
@@ -428,21 +420,15 @@ impl Nat {
     /// much later. False if there is none.
     fn end_one_early(&mut self, now: Instant) -> bool {
         for _ in 0..MAX_LOOKED_AT {
-            let Some((at, inside)) = self.schedule.first().copied() else {
+            let Some(session) = self.sessions.first() else {
                 return false;
             };
-            let Some(session) = self.by_inside.get_mut(&inside) else {
-                self.schedule.remove(&(at, inside));
-                continue;
-            };
-            let ends_at = session.ends_at(inside.kind);
-            if ends_at <= at {
+            let (inside, ends_at) = (session.inside, session.ends_at());
+            if ends_at <= session.look_at {
                 self.end_and_remember(now, &inside);
                 return true;
             }
-            self.schedule.remove(&(at, inside));
-            session.look_at = ends_at;
-            self.schedule.insert((ends_at, inside));
+            self.sessions.look_at(&inside, ends_at);
         }
 
         false
@@ -458,11 +444,7 @@ impl Nat {
     }
 
     fn end(&mut self, inside: &Inside) -> Option<Outside> {
-        let Session {
-            outside, look_at, ..
-        } = self.by_inside.remove(inside)?;
-        self.schedule.remove(&(look_at, *inside));
-        self.by_outside.remove(&outside);
+        let outside = self.sessions.remove(inside)?.outside;
         if let Some(translation) = self.translations.get_mut(&inside.proxy) {
             // One that is set up anew has fewer.
             translation.sessions = translation.sessions.saturating_sub(1);

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::flows::{Kind, Outside};
+use super::flows::{Inside, Kind, Outside};
 
 /// A flow that is translated.
 #[derive(Debug)]
 pub(super) struct Session {
+    pub(super) inside: Inside,
     pub(super) outside: Outside,
     pub(super) sent_at: Instant,
     pub(super) received_at: Option<Instant>,
@@ -35,11 +36,11 @@ const LINGER: Duration = Duration::from_secs(5);
 
 impl Session {
     /// When it ends unless it is used again.
-    pub(super) fn ends_at(&self, kind: Kind) -> Instant {
+    pub(super) fn ends_at(&self) -> Instant {
         let latest = self
             .received_at
             .map_or(self.sent_at, |received_at| received_at.max(self.sent_at));
-        let ttl = match kind {
+        let ttl = match self.inside.kind {
             Kind::Tcp => TCP_TTL,
             Kind::Udp => UDP_TTL,
             Kind::Echo => ECHO_TTL,

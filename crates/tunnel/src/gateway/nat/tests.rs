@@ -306,7 +306,7 @@ fn tcp_ends_when_it_says_so_or_was_never_answered() {
         assert!(nat.outgoing(now, &syn()).is_ok());
         nat
     };
-    let is_there = |nat: &Nat| nat.by_inside.contains_key(&flow);
+    let is_there = |nat: &Nat| nat.sessions.get(&flow).is_some();
     let now = start();
 
     let mut unanswered = tcp(now);
@@ -510,7 +510,7 @@ fn a_connection_from_the_port_of_one_that_is_over_is_a_new_one() {
     nat.expire(after(now, 100));
     let paused = nat.outgoing(after(now, 100), &segment(40_000, ACK));
     assert_eq!(paused, Ok(again));
-    assert_eq!(nat.by_inside.len(), 1);
+    assert_eq!(nat.sessions.len(), 1);
 }
 
 #[test]
@@ -528,22 +528,17 @@ fn a_client_has_so_many_flows_and_no_more() {
         Err(Untranslated::Exhausted)
     );
     nat.outgoing(now, &from(1, PROXIES[1])).unwrap();
-    assert_eq!(nat.by_inside.len(), super::MAX_SESSIONS);
+    assert_eq!(nat.sessions.len(), super::MAX_SESSIONS);
     assert_eq!(
         nat.outgoing(now, &from(7, PROXIES[2])),
         Err(Untranslated::Exhausted)
     );
-    assert_eq!(
-        nat.by_inside.len(),
-        super::MAX_SESSIONS,
-        "none ended for it"
-    );
+    assert_eq!(nat.sessions.len(), super::MAX_SESSIONS, "none ended for it");
     for port in 1..=1_000 {
         let later = now + Duration::from_millis(port.into());
         nat.outgoing(later, &from(port, PROXIES[1])).unwrap();
-        assert!(nat.by_inside.len() <= super::MAX_SESSIONS);
-        assert_eq!(nat.by_outside.len(), nat.by_inside.len());
-        assert_eq!(nat.schedule.len(), nat.by_inside.len());
+        assert!(nat.sessions.len() <= super::MAX_SESSIONS);
+        nat.sessions.assert_whole();
     }
     // One that was answered outlives those that weren't.
     assert_eq!(
@@ -559,7 +554,7 @@ fn ended_flows_are_forgotten_in_time_and_few_are_kept() {
         nat.outgoing(now, &out(port)).unwrap();
     }
     nat.expire(after(now, 60));
-    assert!(nat.by_inside.is_empty() && nat.ports.is_empty());
+    assert!(nat.sessions.is_empty() && nat.ports.is_empty());
     assert_eq!(nat.ended.until.len(), super::ended::MAX_ENDED);
     assert_eq!(
         nat.incoming(after(now, 659), &back("10.1.2.3", 20_000)),
