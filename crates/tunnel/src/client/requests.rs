@@ -1,12 +1,13 @@
 //! What waits for access, and how often that is asked for (client.md §6).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use connlib_wire::buffer::{Buffer, Pool};
 use connlib_wire::dns::{Name, Query};
 use connlib_wire::id::ResourceId;
-use connlib_wire::ip::IcmpError;
+use connlib_wire::ip::{IcmpError, Packet};
 use connlib_wire::super_packet::SuperPacket;
 
 use crate::dns::Asker;
@@ -311,9 +312,60 @@ pub(super) fn keep(held: &mut VecDeque<Buffer>, packet: &mut SuperPacket<Buffer>
         if held.iter().any(|held| **held == *segment) {
             continue;
         }
+        if let Some(opens) = opening_of(segment) {
+            held.retain(|held| opening_of(held) != Some(opens));
+        }
         if held.len() >= MAX_HELD {
             held.pop_front();
         }
         held.extend(pool.copy(segment));
+    }
+}
+
+/// The connection that a segment opens: where from, where to, and at which sequence number. One that is sent again differs in
+/// nothing but its number as an IP packet, and at most its options (client.md §6).
+fn opening_of(bytes: &[u8]) -> Option<(SocketAddr, SocketAddr, [u8; 4])> {
+    let packet = Packet::parse(bytes).ok()?;
+    let flags = packet.tcp_flags()?;
+    if !flags.is_syn() || flags.is_ack() {
+        return None;
+    }
+    let from = SocketAddr::new(packet.source(), packet.source_port()?);
+    let to = SocketAddr::new(packet.destination(), packet.destination_port()?);
+    let number = packet.transport_bytes().get(4..)?.first_chunk::<4>()?;
+
+    Some((from, to, *number))
+}
+
+#[cfg(test)]
+mod tests {
+    use connlib_wire::ip::syn;
+    use connlib_wire::offload::VirtioHeader;
+
+    use super::*;
+
+    fn opening(pool: &Pool, port: u16, ip_id: u8) -> Vec<u8> {
+        let end = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let mut from = end("100.64.0.1:1");
+        from.set_port(port);
+        let mut bytes = syn(pool, from, end("10.20.0.10:80"))
+            .unwrap()
+            .bytes()
+            .to_vec();
+        bytes[5] = ip_id;
+        bytes
+    }
+
+    #[test]
+    fn of_a_segment_that_opens_a_connection_the_newest_copy_waits() {
+        let pool = Pool::new(2_048, 16);
+        let mut held = VecDeque::new();
+        for (port, ip_id) in [(4_000, 1), (4_001, 1), (4_000, 2), (4_000, 3), (4_001, 2)] {
+            let copy = pool.copy(&opening(&pool, port, ip_id)).unwrap();
+            let mut packet = SuperPacket::parse(VirtioHeader::default(), copy).unwrap();
+            keep(&mut held, &mut packet, &pool);
+        }
+        let held: Vec<_> = held.iter().map(|held| held.to_vec()).collect();
+        assert_eq!(held, [opening(&pool, 4_000, 3), opening(&pool, 4_001, 2)]);
     }
 }

@@ -111,7 +111,7 @@ impl Setups {
         {
             let before = pending.held.len();
             keep(&mut pending.held, packet, pool);
-            self.held += pending.held.len() - before;
+            self.held = self.held + pending.held.len() - before;
         }
 
         gate
