@@ -5,14 +5,14 @@ use std::time::Instant;
 use connlib_link::{PeerConfig, PeerId, Role};
 use connlib_wire::buffer::Buffer;
 use connlib_wire::id::{GatewayId, ResourceId};
-use connlib_wire::ip::{IcmpError, Packet};
+use connlib_wire::ip::{IcmpError, Packet, PortsOrId};
 use connlib_wire::portal::Empty;
 use connlib_wire::portal::client::{
     AuthorizationCreated, AuthorizationCreationFailed, Refusal, RequestAuthorization, ToPortal,
 };
 
-use super::Client;
 use super::reasons::{reason, refusal};
+use super::{Client, is_one_of};
 use crate::PortalState;
 use crate::dns::Failure;
 
@@ -110,6 +110,48 @@ impl Client {
         }
     }
 
+    /// A gateway says that there is no access to what a packet of ours was for: a grant has ended that we still believed in. It is
+    /// asked for anew, and what follows waits for that. False if the gateway serves no such resource, or that was so a moment ago.
+    pub(super) fn renew_access(
+        &mut self,
+        now: Instant,
+        gateway: GatewayId,
+        error: &Packet<&[u8]>,
+    ) -> bool {
+        let Some(quoted) = error.quoted() else {
+            return false;
+        };
+        let port = match quoted.ports_or_id {
+            PortsOrId::Ports { destination, .. } => Some(destination),
+            PortsOrId::EchoId(_) | PortsOrId::Neither => None,
+        };
+        if quoted.destination != error.source() || !is_one_of(quoted.source, self.addresses) {
+            return false;
+        }
+        let resource = self.resource_at((quoted.destination, quoted.transport, port));
+        let is_served = |resource: &ResourceId| self.grants.gateway_of(*resource) == Some(gateway);
+        let Some(resource) = resource.filter(is_served) else {
+            return false;
+        };
+        if !self.requests.renew(now, resource) {
+            return false;
+        }
+        tracing::debug!(%resource, %gateway, "Access has ended");
+        if self.grants.revoke(resource).is_some() {
+            self.deserted.insert(gateway.into());
+        }
+        self.ask(resource);
+        for (_, held) in self.setups.forget_resource(resource) {
+            for packet in held {
+                self.route_again(now, packet);
+            }
+        }
+        self.follow_sites(now);
+        self.revision += 1;
+
+        true
+    }
+
     /// Resources have changed: what waits for one of them may have to go to another, and must not be overtaken by what
     /// follows.
     pub(super) fn route_waiting_again(&mut self, now: Instant) {
@@ -183,3 +225,6 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

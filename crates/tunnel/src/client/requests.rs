@@ -15,6 +15,9 @@ use crate::dns::Asker;
 /// The least time between two requests for one resource (portal-protocol.md §9.2).
 const REPEAT_INTERVAL: Duration = Duration::from_secs(2);
 
+/// The least time between two times that access to one resource is found to have ended.
+const RENEW_INTERVAL: Duration = Duration::from_secs(10);
+
 /// After this much silence nobody waits for an answer any longer.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 
@@ -30,6 +33,8 @@ const MAX_QUESTIONS: usize = 128;
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     by_resource: BTreeMap<ResourceId, Request>,
+    /// When access was last asked for anew that a gateway says there is none.
+    renewed: BTreeMap<ResourceId, Instant>,
 }
 
 #[derive(Debug)]
@@ -112,6 +117,22 @@ impl Requests {
         }
 
         asked
+    }
+
+    /// Asks for access anew that there was. False if that was done lately: whoever lets nothing pass although the portal grants
+    /// it would have it asked for without end.
+    pub(super) fn renew(&mut self, now: Instant, resource: ResourceId) -> bool {
+        let was_lately = self
+            .renewed
+            .get(&resource)
+            .is_some_and(|at| now.saturating_duration_since(*at) < RENEW_INTERVAL);
+        if was_lately || self.by_resource.contains_key(&resource) {
+            return false;
+        }
+        self.renewed.insert(resource, now);
+        self.pending(now, resource);
+
+        true
     }
 
     /// Lets a question wait for access; gives it back with the reason if it may not.
@@ -248,6 +269,8 @@ impl Requests {
                 due.ask.push(*resource);
             }
         }
+        self.renewed
+            .retain(|_, at| now.saturating_duration_since(*at) < RENEW_INTERVAL);
         self.by_resource.retain(|_, request| match request {
             Request::Pending(pending) => pending.gives_up_at() > now,
             Request::Refused { until, .. } => *until > now,

@@ -9,7 +9,7 @@ use connlib_wire::buffer::Buffer;
 use connlib_wire::control::{AssignedIps, Control, DomainStatus, NatStatus};
 use connlib_wire::dns::Name;
 use connlib_wire::id::{GatewayId, ResourceId};
-use connlib_wire::ip::{IcmpError, Packet, PortsOrId, Quoted, icmp_error};
+use connlib_wire::ip::{IcmpError, Packet, PortsOrId, Quoted, Version, icmp_error};
 use connlib_wire::offload::VirtioHeader;
 use connlib_wire::stun::Family;
 use connlib_wire::super_packet::SuperPacket;
@@ -20,7 +20,7 @@ use super::setups::{Gate, Key};
 use super::{Client, is_one_of};
 use crate::drops::DropReason;
 use crate::filter::{ResourceEnd, permits, permits_port};
-use crate::networks::Choice;
+use crate::networks::{Choice, Wanted};
 use crate::{Packets, ranges};
 
 /// Where a packet of the TUN device goes.
@@ -345,23 +345,26 @@ impl Client {
             PortsOrId::Ports { source, .. } => Some(source),
             PortsOrId::EchoId(_) | PortsOrId::Neither => None,
         };
-        let resource = match self.name_server.names.name_at(destination) {
-            Some(name) => {
-                let candidates = self.resources.named(name);
-                let lets_pass = |id: &&ResourceId| {
-                    permits_port(self.resources.filters(**id), quoted.transport, port)
-                };
-                candidates.iter().find(lets_pass).copied()
-            }
-            None => self
-                .resources
-                .choose((destination, quoted.transport, port))
-                .filter(|choice| choice.is_permitted)
-                .map(|choice| choice.resource),
-        };
+        let resource = self.resource_at((destination, quoted.transport, port));
         let gateway = resource.and_then(|resource| self.grants.gateway_of(resource));
 
         gateway.map_or(Way::Nowhere(DropReason::StrayError), Way::To)
+    }
+
+    /// The resource whose filters let something pass between us and an address.
+    pub(super) fn resource_at(&mut self, wanted: Wanted) -> Option<ResourceId> {
+        let (ip, transport, port) = wanted;
+        if let Some(name) = self.name_server.names.name_at(ip) {
+            let candidates = self.resources.named(name);
+            let lets_pass =
+                |id: &&ResourceId| permits_port(self.resources.filters(**id), transport, port);
+            return candidates.iter().find(lets_pass).copied();
+        }
+        let choice = self.resources.choose(wanted);
+
+        choice
+            .filter(|choice| choice.is_permitted)
+            .map(|choice| choice.resource)
     }
 
     /// Where a packet goes whose destination stands for a name: of the resources that the name belongs to, to the first that lets
@@ -399,6 +402,8 @@ impl Client {
     /// Keeps of a train's packets those that may reach the TUN device.
     fn judge(&mut self, now: Instant, packets: &mut Packets) {
         let (mut goodbyes, mut statuses) = (Vec::new(), Vec::new());
+        let mut prohibited = Vec::new();
+        let pool = self.links.pool();
         let (grants, resources, own) = (&self.grants, &mut self.resources, self.addresses);
         let name_server = &mut self.name_server;
         let dropped = &mut self.dropped_from_peers;
@@ -437,12 +442,22 @@ impl Client {
                     }
                     if !is_allowed {
                         dropped.add(DropReason::ForeignSource, 1);
+                    } else if is_prohibition(&packet) {
+                        prohibited.extend(Some(opened.peer).zip(pool.copy(packet.bytes())));
+                        return false;
                     }
                     return is_allowed;
                 }
             }
             false
         });
+        for (peer, error) in prohibited {
+            let is_renewed = Packet::parse(&*error)
+                .is_ok_and(|error| self.renew_access(now, GatewayId(peer.0), &error));
+            if !is_renewed {
+                self.packets.push_back(error);
+            }
+        }
         for (peer, status) in statuses {
             self.handle_status(now, peer, &status);
         }
@@ -453,6 +468,16 @@ impl Client {
             self.revision += 1;
         }
     }
+}
+
+/// Whether a packet says that something is administratively prohibited: to a gateway, that there is no access (gateway.md §4).
+fn is_prohibition<T: AsRef<[u8]>>(packet: &Packet<T>) -> bool {
+    let sign = match packet.version() {
+        Version::V4 => (3, 13),
+        Version::V6 => (1, 1),
+    };
+
+    packet.is_icmp_error() && packet.icmp_type() == Some(sign)
 }
 
 /// The answer to a packet larger than `max_packet`.
