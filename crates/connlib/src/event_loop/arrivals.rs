@@ -17,7 +17,7 @@ use connlib_wire::train::Received;
 
 use super::stats::{DropReason, Stats};
 use super::turns::Turns;
-use lane::{FEW, Lane, QUANTUM, Waiting, held_by};
+use lane::{FEW, Lane, QUANTUM, Waiting, held_by, small_tail};
 
 /// Trains that wait to be opened, by who sent them.
 #[derive(Debug)]
@@ -264,11 +264,8 @@ impl Arrivals {
 
     /// Takes a small datagram off the end of a train of large ones.
     fn cut_tail(&self, received: &mut Received) -> Option<Received> {
-        let (len, stride) = (received.bytes.len(), received.stride);
-        let tail = len.checked_rem(stride)?;
-        if tail == 0 || tail > SMALL || stride <= SMALL || len <= stride {
-            return None;
-        }
+        let tail = small_tail(received)?;
+        let len = received.bytes.len();
         let bytes = self.small.copy(received.bytes.get(len - tail..)?)?;
         received.bytes.truncate(len - tail);
 

@@ -17,6 +17,8 @@ pub(super) struct Lane {
     pub(super) ahead: VecDeque<Waiting>,
     /// The others.
     pub(super) behind: VecDeque<Waiting>,
+    /// How many of those end with a small datagram, which nothing may overtake.
+    tails: usize,
     /// How much of those in front may still go first.
     credit: i64,
     pub(super) deficit: i64,
@@ -55,6 +57,7 @@ impl Lane {
             sender: None,
             ahead: VecDeque::new(),
             behind: VecDeque::new(),
+            tails: 0,
             credit: QUANTUM,
             deficit: 0,
             held: 0,
@@ -88,6 +91,7 @@ impl Lane {
         if size <= SMALL && order == Order::SmallFirst {
             self.ahead.push_back(waiting);
         } else {
+            self.tails += usize::from(small_tail(&waiting.received).is_some());
             self.behind.push_back(waiting);
         }
     }
@@ -95,7 +99,7 @@ impl Lane {
     /// The next train, and whether it goes before an earlier one. Small ones go first for a quantum; if there are still some
     /// then, all go in the order they came, until a large one had its turn.
     pub(super) fn pop(&mut self) -> Option<(Waiting, bool)> {
-        let small_first = self.credit > 0;
+        let small_first = self.credit > 0 && self.tails == 0;
         let (waiting, overtakes) = match (self.ahead.front(), self.behind.front()) {
             (Some(small), Some(large)) if small_first && small.number > large.number => {
                 (self.ahead.pop_front()?, true)
@@ -116,13 +120,16 @@ impl Lane {
     fn pop_earliest(&mut self) -> Option<(Waiting, bool)> {
         let small = self.ahead.front().map(|waiting| waiting.number);
         let large = self.behind.front().map(|waiting| waiting.number);
-        let waiting = match (small, large) {
-            (Some(small), Some(large)) if small < large => self.ahead.pop_front(),
-            (Some(_), None) => self.ahead.pop_front(),
-            _ => self.behind.pop_front(),
+        let is_small = small.is_some_and(|small| large.is_none_or(|large| small < large));
+        let waiting = if is_small {
+            self.ahead.pop_front()?
+        } else {
+            let waiting = self.behind.pop_front()?;
+            self.tails -= usize::from(small_tail(&waiting.received).is_some());
+            waiting
         };
 
-        Some((waiting?, false))
+        Some((waiting, false))
     }
 
     /// Takes the oldest train without using up a turn.
@@ -132,6 +139,14 @@ impl Lane {
 
         Some(taken)
     }
+}
+
+/// The length of the small datagram at the end of a train of large ones.
+pub(super) fn small_tail(received: &Received) -> Option<usize> {
+    let (len, stride) = (received.bytes.len(), received.stride);
+    let tail = len.checked_rem(stride)?;
+
+    (tail > 0 && tail <= SMALL && stride > SMALL && len > stride).then_some(tail)
 }
 
 /// The memory that a train holds, filled or not.

@@ -155,6 +155,17 @@ fn a_small_tail_that_the_kernel_joined_is_no_part_of_the_bulk() {
 }
 
 #[test]
+fn a_small_tail_that_was_left_where_it_is_is_not_overtaken() {
+    let mut rig = Rig::new(Order::SmallFirst);
+    rig.push(A, 1, 1_312, 1_312 * 3 + 96);
+    rig.push(A, 2, 0, 96);
+    rig.bulk(A, 3);
+    rig.push(A, 4, 0, 96);
+
+    assert_eq!(rig.drain(), [1, 2, 4, 3]);
+}
+
+#[test]
 fn beyond_the_bound_the_one_who_holds_most_loses() {
     let mut rig = Rig::new(Order::SmallFirst);
     rig.bulk(B, 500);

@@ -42,6 +42,16 @@ fn place(now: Instant) -> (Place, Arrivals) {
 }
 
 #[test]
+fn a_packet_whose_datagram_may_be_large_is_no_small_one() {
+    let mut overtaking = Overtaking::new(7);
+    let now = start();
+    overtaking.note(now, &packet(1, 64));
+    // 544 bytes in 576; one more takes 592.
+    overtaking.note(now, &packet(1, 545 - 28));
+    assert!(!overtaking.may_leave(now, &packet(1, 64)));
+}
+
+#[test]
 fn a_flow_overtakes_once_it_is_known_for_small_packets_alone() {
     let mut overtaking = Overtaking::new(7);
     let now = start();
