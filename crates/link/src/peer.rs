@@ -408,6 +408,10 @@ impl Peer {
         (waiting, too_old)
     }
 
+    pub(crate) fn forget_waiting(&mut self, mut is_meant: impl FnMut(&[u8]) -> bool) {
+        self.waiting.retain(|(_, packet)| !is_meant(packet));
+    }
+
     /// Whether the link can still come up, or go on.
     pub(crate) fn health(&self, now: Instant) -> Health {
         match &self.reach {

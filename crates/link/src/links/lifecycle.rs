@@ -121,6 +121,13 @@ impl Links {
         waiting.into_iter().map(|(_, packet)| packet).collect()
     }
 
+    /// Forgets of the packets that wait for links those that are meant.
+    pub fn forget_waiting(&mut self, mut is_meant: impl FnMut(&[u8]) -> bool) {
+        for peer in self.peers.values_mut() {
+            peer.forget_waiting(&mut is_meant);
+        }
+    }
+
     /// Forgets a link without a word: the peer said goodbye.
     pub fn remove(&mut self, id: PeerId) {
         self.forget(id);

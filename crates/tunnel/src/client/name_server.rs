@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use connlib_wire::dns::{Data, ExtendedError, Name, Query, Rcode, RecordType, class, respond};
 use connlib_wire::id::ResourceId;
+use connlib_wire::ip::Packet;
 use connlib_wire::portal::client as portal;
 use connlib_wire::portal::resource::IpStack;
 use rand::rngs::StdRng;
@@ -276,13 +277,21 @@ impl Client {
     /// that it must not hear of again, and servers that count no longer are not waited for.
     pub(super) fn ask_anew(&mut self, now: Instant) {
         let has_other_servers = std::mem::take(&mut self.name_server.has_other_servers);
-        let (lookups, resources) = (&mut self.name_server.lookups, &mut self.resources);
+        let NameServer {
+            lookups, inside, ..
+        } = &mut self.name_server;
+        let resources = &mut self.resources;
         lookups.forget_answers();
         let taken = lookups.take_back(|name, site, _| {
             site.is_none() && (has_other_servers || !resources.named(name).is_empty())
         });
         self.exchanges
             .retain(|exchange| lookups.still_wants(exchange.id));
+        if inside.retain(now, |id| lookups.still_wants(id)) {
+            self.links.forget_waiting(|packet| {
+                Packet::parse(packet).is_ok_and(|packet| inside.has_given_up(&packet))
+            });
+        }
         for (asker, query) in taken {
             self.answer_question(now, asker, query);
         }

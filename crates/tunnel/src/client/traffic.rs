@@ -148,9 +148,10 @@ impl Client {
         }
     }
 
-    /// Routes a packet that was sealed for nobody yet once more.
+    /// Routes a packet that was sealed for nobody yet once more, unless it is a question of ours that must leave no more.
     pub(super) fn route_again(&mut self, now: Instant, packet: Buffer) {
         match SuperPacket::parse(VirtioHeader::default(), packet) {
+            Ok(packet) if self.name_server.inside.has_given_up(&packet.packet()) => {}
             Ok(mut packet) => {
                 if let Some(peer) = self.route(now, &mut packet) {
                     self.begin_send(now, peer, packet, 0);

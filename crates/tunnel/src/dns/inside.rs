@@ -167,6 +167,44 @@ impl Inside {
         self.tcp.handle_timeout(now);
     }
 
+    /// Takes back the exchanges whose outcome nobody wants, so that what of them hasn't left yet never does. Whether there were
+    /// any.
+    pub(crate) fn retain(
+        &mut self,
+        now: Instant,
+        mut is_wanted: impl FnMut(ExchangeId) -> bool,
+    ) -> bool {
+        let has_unwanted = |(port, waiting): (&u16, &Waiting)| {
+            let exchange = waiting.exchange?;
+
+            (!is_wanted(exchange)).then_some(*port)
+        };
+        let ports: Vec<u16> = self.udp.iter().filter_map(has_unwanted).collect();
+        for port in &ports {
+            if let Some(waiting) = self.udp.get_mut(port) {
+                waiting.exchange = None;
+            }
+            self.swallow(now, *port);
+        }
+
+        self.tcp.retain(now, is_wanted) || !ports.is_empty()
+    }
+
+    /// Whether a packet is a question of ours that was taken back.
+    pub(crate) fn has_given_up<T: AsRef<[u8]>>(&self, packet: &Packet<T>) -> bool {
+        let (Some(from), Some(to)) = (packet.source_port(), packet.destination_port()) else {
+            return false;
+        };
+        let local = SocketAddr::new(packet.source(), from);
+        let remote = SocketAddr::new(packet.destination(), to);
+        match packet.transport() {
+            Transport::Udp => (self.udp.get(&from))
+                .is_some_and(|waiting| waiting.server == remote && waiting.exchange.is_none()),
+            Transport::Tcp => self.tcp.has_given_up(packet, local, remote),
+            Transport::Icmp | Transport::Other(_) => false,
+        }
+    }
+
     /// Gives everything up: what it went through has changed. Answers that are under way are swallowed still.
     pub(crate) fn reset(&mut self, now: Instant) {
         let ports: Vec<u16> = self.udp.keys().copied().collect();

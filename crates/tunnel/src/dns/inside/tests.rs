@@ -162,6 +162,22 @@ fn an_unreachable_server_is_told_at_once_and_the_error_not_shown() {
 }
 
 #[test]
+fn what_was_taken_back_is_known_wherever_it_waits() {
+    let mut world = World::new();
+    let asked = world.ask(1, 1, SERVER).unwrap();
+    let other = world.ask(2, 1, SERVER).unwrap();
+    assert!(!world.inside.has_given_up(&asked));
+
+    assert!(world.inside.retain(world.now, |id| id == ExchangeId(2)));
+    assert!(world.inside.has_given_up(&asked));
+    assert!(!world.inside.has_given_up(&other));
+    assert!(!world.inside.retain(world.now, |id| id == ExchangeId(2)));
+    let late = world.answer(&asked, None);
+    assert!(world.takes(&late), "it had left after all");
+    assert_eq!(world.outcomes(), []);
+}
+
+#[test]
 fn what_is_over_makes_room_and_what_waits_does_not() {
     let mut world = World::new();
     for number in 0..MAX_PORTS as u64 {

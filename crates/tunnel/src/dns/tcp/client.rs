@@ -168,6 +168,40 @@ impl TcpClient {
         self.work(now);
     }
 
+    /// Takes back the questions whose answers nobody wants: what a connection was given it would send until it is confirmed,
+    /// so it ends. What else is asked on it is asked by a new one. Whether there were any.
+    pub(crate) fn retain(
+        &mut self,
+        now: Instant,
+        mut is_wanted: impl FnMut(ExchangeId) -> bool,
+    ) -> bool {
+        let mut has_unwanted = |connection: &mut Connection| {
+            let before = connection.waiting.len();
+            let waiting = &mut connection.waiting;
+            waiting.retain(|_, waiting| is_wanted(waiting.exchange));
+
+            waiting.len() < before
+        };
+        let servers = (self.connections.iter_mut())
+            .filter_map(|(server, connection)| has_unwanted(connection).then_some(*server));
+        let servers: Vec<_> = servers.collect();
+        for server in &servers {
+            self.ask_by_another(now, *server);
+        }
+
+        !servers.is_empty()
+    }
+
+    /// Whether a packet of ours carries what is to be asked no more: its connection has ended.
+    pub(crate) fn has_given_up<T: AsRef<[u8]>>(
+        &self,
+        packet: &Packet<T>,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> bool {
+        self.ended.contains(&(local, remote)) && !packet.payload().is_empty()
+    }
+
     /// Ends every connection: what they went through has changed.
     pub(crate) fn reset(&mut self, now: Instant) {
         let servers: Vec<_> = self.connections.keys().copied().collect();
@@ -227,17 +261,24 @@ impl TcpClient {
 
     /// A server may close a connection just when it is asked something (RFC 7766 §6.2.4): it is asked by a new one.
     fn closed(&mut self, now: Instant, server: SocketAddr) {
+        let Some(connection) = self.connections.get(&server) else {
+            return;
+        };
+        if connection.is_proven {
+            self.ask_by_another(now, server);
+        } else {
+            self.end(now, server, &unreachable("it closed the connection"));
+        }
+    }
+
+    /// Ends a connection and asks what waits on it by a new one.
+    fn ask_by_another(&mut self, now: Instant, server: SocketAddr) {
         let Some(connection) = self.connections.get_mut(&server) else {
             return;
         };
-        if !connection.is_proven {
-            return self.end(now, server, &unreachable("it closed the connection"));
-        }
-        let (from, waiting) = (
-            connection.local.ip(),
-            std::mem::take(&mut connection.waiting),
-        );
-        self.end(now, server, &unreachable("it closed the connection"));
+        let from = connection.local.ip();
+        let waiting = std::mem::take(&mut connection.waiting);
+        self.end(now, server, &ExchangeError::Interrupted);
         for waiting in waiting.into_values() {
             let within = waiting.until.saturating_duration_since(now);
             self.ask(

@@ -264,6 +264,32 @@ fn a_question_that_meets_a_closing_connection_is_asked_by_a_new_one() {
 }
 
 #[test]
+fn what_nobody_wants_any_longer_is_not_sent_again_and_the_rest_is_asked_anew() {
+    let mut world = World::new(1);
+    world.ask(0, 1, b"\0\x01x");
+    world.run();
+    world.queries.clear();
+
+    // Both are on their way when one is taken back.
+    world.ask(0, 2, b"\0\x01secret");
+    world.ask(0, 3, b"\0\x01y");
+    while let Some(packet) = world.clients[0].poll_packet() {
+        drop(packet);
+    }
+    let now = world.now;
+    assert!(world.clients[0].retain(now, |id| id != ExchangeId(2)));
+    assert!(!world.clients[0].retain(now, |id| id != ExchangeId(2)));
+    world.pass(Duration::from_secs(9));
+    let asked = |(_, query): &(_, Vec<u8>)| query[2..].to_vec();
+    let asked: Vec<_> = world.queries.iter().map(asked).collect();
+    assert_eq!(asked, [b"x".to_vec(), b"y".to_vec()]);
+    world.answer_all(0);
+    let mut answered: Vec<_> = world.outcomes.iter().map(|(id, _)| id.0).collect();
+    answered.sort_unstable();
+    assert_eq!(answered, [1, 3]);
+}
+
+#[test]
 fn a_server_that_is_gone_is_told_in_time() {
     let mut world = World::new(1);
     world.loses = Some(1);
