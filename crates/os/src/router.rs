@@ -64,38 +64,45 @@ pub enum RouterError {
 const PARAMETERS: &str = "/proc/sys/net";
 
 /// What makes the kernel pass packets on.
-const FORWARDING: [&str; 2] = ["ipv4/ip_forward", "ipv6/conf/all/forwarding"];
+const FORWARD_V4: &str = "ipv4/ip_forward";
+const FORWARD_V6: &str = "ipv6/conf/all/forwarding";
 
 /// Long enough for a machine that is just starting.
 const LIMIT: Duration = Duration::from_secs(5);
 
 impl Router {
-    /// Has the kernel pass packets on between interfaces, by IPv6 if the machine has it. What is on already stays as it is, and
-    /// stays on. Interfaces that take their routes from routers' advertisements go on to do so, which they wouldn't by
-    /// themselves (ip-sysctl, `accept_ra`).
+    /// Has the kernel pass IPv4 packets on between interfaces. If it does already, that stays so.
     ///
     /// # Errors
     ///
-    /// [`RouterError::Forwarding`]; what was changed until then is taken back.
-    pub fn forward(&mut self) -> Result<(), RouterError> {
-        let root = Path::new(PARAMETERS);
-        for parameter in FORWARDING {
-            let path = root.join(parameter);
-            let is_v6 = parameter.starts_with("ipv6");
-            if is_v6 && !path.exists() {
-                continue;
-            }
-            let result = match is_v6 && !is(&path, "1") {
-                true => self.keep_advertised_routes(&root.join("ipv6/conf")),
-                false => Ok(()),
-            };
-            if let Err((path, source)) = result.and_then(|()| self.set(path, "1")) {
-                self.restore_parameters();
-                return Err(RouterError::Forwarding { path, source });
-            }
-        }
+    /// [`RouterError::Forwarding`]; nothing has changed then.
+    pub fn forward_v4(&mut self) -> Result<(), RouterError> {
+        let path = Path::new(PARAMETERS).join(FORWARD_V4);
 
-        Ok(())
+        self.set(path, "1").map_err(forwarding)
+    }
+
+    /// The same for IPv6, if the machine has it. Interfaces that take their routes from routers' advertisements go on to do so,
+    /// which they wouldn't by themselves (ip-sysctl, `accept_ra`).
+    ///
+    /// # Errors
+    ///
+    /// [`RouterError::Forwarding`]; what was changed for it is taken back.
+    pub fn forward_v6(&mut self) -> Result<(), RouterError> {
+        let root = Path::new(PARAMETERS);
+        let path = root.join(FORWARD_V6);
+        if !path.exists() || is(&path, "1") {
+            return Ok(());
+        }
+        let before = self.changed.len();
+        let result = self
+            .keep_advertised_routes(&root.join("ipv6/conf"))
+            .and_then(|()| self.set(path, "1"));
+
+        result.map_err(|error| {
+            self.restore_parameters(before);
+            forwarding(error)
+        })
     }
 
     /// Lets packets of a tunnel leave under this machine's addresses, so that answers find back. What an earlier run left behind
@@ -120,7 +127,7 @@ impl Router {
         {
             tracing::debug!(%error, "The rules stay");
         }
-        self.restore_parameters();
+        self.restore_parameters(0);
     }
 
     fn keep_advertised_routes(&mut self, interfaces: &Path) -> Result<(), (PathBuf, io::Error)> {
@@ -151,13 +158,18 @@ impl Router {
         Ok(())
     }
 
-    fn restore_parameters(&mut self) {
-        while let Some((path, before)) = self.changed.pop() {
+    /// Takes back all but the first `kept` changes, the latest first.
+    fn restore_parameters(&mut self, kept: usize) {
+        for (path, before) in self.changed.drain(kept..).rev() {
             if let Err(error) = fs::write(&path, before.trim()) {
                 tracing::debug!(path = %path.display(), %error, "The parameter stays as it is");
             }
         }
     }
+}
+
+fn forwarding((path, source): (PathBuf, io::Error)) -> RouterError {
+    RouterError::Forwarding { path, source }
 }
 
 fn is(path: &Path, value: &str) -> bool {

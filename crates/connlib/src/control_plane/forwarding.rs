@@ -32,14 +32,17 @@ impl Forwarding {
     ///
     /// # Errors
     ///
-    /// The kernel isn't to pass any on, and doesn't let us change that. Rules that can't be set are no error: a site may know the
+    /// The kernel isn't to pass any of IPv4 on, and doesn't let us change that. Without IPv6 there is much left to reach. Rules that can't be set are no error: a site may know the
     /// way to its clients.
     pub(super) async fn set_up(&mut self) -> Result<(), Error> {
         if self.router.is_some() {
             return Ok(());
         }
         let router = self.router.insert(Router::default());
-        router.forward()?;
+        router.forward_v4()?;
+        if let Err(error) = router.forward_v6() {
+            tracing::warn!(%error, "Clients reach nothing by IPv6");
+        }
         if self.masquerade == Masquerade::Off {
             return Ok(());
         }

@@ -200,7 +200,7 @@ const LINK: &str = "tun-test";
 const RESOLVED: &str = "systemd-resolved";
 
 /// Runs one of the functions above in namespaces of these kinds, with a directory that is removed afterwards.
-fn run_inside(namespaces: &[&str], function: &str) {
+pub(crate) fn run_inside(namespaces: &[&str], function: &str) {
     let _alone = PROCESSES.lock().unwrap_or_else(PoisonError::into_inner);
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new("unshare");
@@ -219,6 +219,11 @@ fn run_inside(namespaces: &[&str], function: &str) {
         output.status.success() && text.contains("1 passed"),
         "{text}{errors}"
     );
+}
+
+/// Whether this process is the one that was begun so.
+pub(crate) fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
 }
 
 /// A system bus and systemd-resolved, with `/run` and `/etc` of their own.
@@ -399,7 +404,7 @@ fn is_there(program: &str) -> bool {
         .is_ok()
 }
 
-fn call(program: &str, arguments: &[&str]) -> String {
+pub(crate) fn call(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments:?}: {errors}");

@@ -9,6 +9,7 @@ use connlib_os::namespace::{Namespace, run_in, set_sysctl_net};
 use connlib_os::netlink::RouteSpec;
 use connlib_os::router::{Masquerade, Router};
 
+use crate::resolver::{call, is_inside, run_inside};
 use crate::{configure, nets, runtime};
 
 /// The interface that stands for the tunnel.
@@ -162,7 +163,8 @@ fn packets_are_passed_on_under_the_routers_addresses_and_all_is_taken_back() {
 
     let mut router = world.in_router(async || {
         let mut router = Router::default();
-        router.forward().unwrap();
+        router.forward_v4().unwrap();
+        router.forward_v6().unwrap();
         router
     });
     assert_eq!(world.parameter("ipv6/conf/uplink/accept_ra"), "2");
@@ -201,9 +203,42 @@ fn what_is_switched_on_already_stays_on() {
         .unwrap();
     world.in_router(async || {
         let mut router = Router::default();
-        router.forward().unwrap();
+        router.forward_v4().unwrap();
+        router.forward_v6().unwrap();
         router.tear_down().await;
     });
     assert_eq!(world.parameter("ipv4/ip_forward"), "1");
     assert_eq!(world.parameter("ipv6/conf/all/forwarding"), "0");
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
+fn where_ipv6_is_not_ours_to_switch_on_nothing_of_it_changes_and_ipv4_goes_on() {
+    run_inside(&["--mount", "--net"], "router::with_ipv6_read_only");
+}
+
+/// What the test above runs in namespaces; it is no test of its own.
+#[test]
+#[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
+fn with_ipv6_read_only() {
+    if !is_inside() {
+        return;
+    }
+    let parameter = |path: &str| std::fs::read_to_string(Path::new("/proc/sys/net").join(path));
+    let set = |path: &str| std::fs::write(Path::new("/proc/sys/net").join(path), "1").unwrap();
+    set("ipv6/conf/default/accept_ra");
+    let all = "/proc/sys/net/ipv6/conf/all";
+    call("mount", &["-n", "--bind", all, all]);
+    call("mount", &["-n", "-o", "remount,bind,ro", all]);
+
+    let mut router = Router::default();
+    router.forward_v4().unwrap();
+    let error = router.forward_v6().unwrap_err().to_string();
+    let named = "can't switch on forwarding by /proc/sys/net/ipv6/conf/all/forwarding: Read-only file system";
+    assert!(error.starts_with(named), "{error}");
+    assert_eq!(parameter("ipv4/ip_forward").unwrap(), "1\n");
+    assert_eq!(parameter("ipv6/conf/default/accept_ra").unwrap(), "1\n");
+
+    runtime().block_on(router.tear_down());
+    assert_eq!(parameter("ipv4/ip_forward").unwrap(), "0\n");
 }
