@@ -14,9 +14,6 @@ use crate::watch::Watch;
 /// How long a role may take to describe itself.
 const REPORT_WITHIN: Duration = Duration::from_secs(2);
 
-/// How many requests may wait.
-const REQUESTS: usize = 16;
-
 /// Something asked of a role's control plane.
 #[derive(Debug)]
 pub(crate) enum Request {
@@ -54,7 +51,8 @@ impl Answer {
 /// A running role, seen from outside. The last clone that is dropped stops it.
 #[derive(Clone)]
 pub(crate) struct Handle {
-    requests: mpsc::Sender<Request>,
+    /// As many as the embedding program likes: each is small, and one that was lost could not be told from one that was met.
+    requests: mpsc::UnboundedSender<Request>,
     /// What a client can reach.
     resources: watch::Receiver<Vec<ResourceView>>,
     progress: Progress,
@@ -62,7 +60,7 @@ pub(crate) struct Handle {
 
 /// The other end of a [`Handle`].
 pub(crate) struct Control {
-    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) requests: mpsc::UnboundedReceiver<Request>,
     pub(crate) resources: watch::Sender<Vec<ResourceView>>,
     pub(crate) progress: Progress,
 }
@@ -86,7 +84,7 @@ struct State {
 }
 
 pub(crate) fn pair() -> (Handle, Control) {
-    let (sender, requests) = mpsc::channel(REQUESTS);
+    let (sender, requests) = mpsc::unbounded_channel();
     let (tell_resources, resources) = watch::channel(Vec::new());
     let progress = Progress::default();
     let handle = Handle {
@@ -156,8 +154,8 @@ impl Handle {
     }
 
     fn ask(&self, request: Request) {
-        if let Err(error) = self.requests.try_send(request) {
-            tracing::debug!(%error, "Nobody takes this request");
+        if self.requests.send(request).is_err() {
+            tracing::debug!("The role has ended; nobody takes this request");
         }
     }
 }

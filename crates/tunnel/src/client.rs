@@ -222,6 +222,9 @@ impl Client {
     /// Whether what belongs to no other resource goes to the Internet resource, if there is one. At first it doesn't.
     pub fn want_internet(&mut self, now: Instant, is_wanted: bool) {
         self.last_now = now;
+        if self.resources.wants_internet() == is_wanted {
+            return;
+        }
         if let Some(given_up) = self.resources.want_internet(is_wanted) {
             self.revoke(now, given_up);
         }

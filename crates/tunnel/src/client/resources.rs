@@ -81,6 +81,10 @@ impl Resources {
             })
     }
 
+    pub(super) fn wants_internet(&self) -> bool {
+        self.is_internet_wanted
+    }
+
     /// Whether addresses that belong to no other resource are reached as the Internet; the resource that no longer is.
     pub(super) fn want_internet(&mut self, is_wanted: bool) -> Option<ResourceId> {
         let former = self.internet;
