@@ -4,11 +4,14 @@ mod build;
 pub mod checksum;
 mod fields;
 mod flow;
+pub(crate) mod fragment;
+mod mss;
 mod quoted;
 
 pub use build::{Echo, IcmpError, echo, icmp_error, syn, udp};
 pub use fields::TcpFlags;
 pub use flow::flow_hash;
+pub use fragment::{Datagram, Fragment, make_whole};
 pub use quoted::{PortsOrId, Quoted};
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -24,7 +27,7 @@ pub enum PacketError {
     /// Neither IPv4 nor IPv6.
     #[error("not an IP packet")]
     NotIp,
-    /// A part of a larger packet; nothing reassembles here.
+    /// A part of a larger packet: see [`Fragment`].
     #[error("a fragment")]
     Fragment,
     /// A length field contradicts the number of bytes.
@@ -114,8 +117,12 @@ impl<T: AsRef<[u8]>> Packet<T> {
         Self::parse_any_size(bytes)
     }
 
-    /// [`parse`](Self::parse) for what doesn't enter a tunnel as it is.
-    pub(crate) fn parse_any_size(bytes: T) -> Result<Self, PacketError> {
+    /// [`parse`](Self::parse) for what doesn't enter a tunnel as it is: up to 65,535 bytes, and 40 more of IPv6.
+    ///
+    /// # Errors
+    ///
+    /// As of [`parse`](Self::parse), but [`PacketError::TooLarge`].
+    pub fn parse_any_size(bytes: T) -> Result<Self, PacketError> {
         let raw = bytes.as_ref();
         let (version, number, transport_at) = match raw.first().map(|byte| byte >> 4) {
             Some(4) => v4_headers(raw)?,
@@ -128,6 +135,25 @@ impl<T: AsRef<[u8]>> Packet<T> {
             bytes,
             version,
             transport,
+            transport_at,
+        })
+    }
+
+    /// Takes a packet for a part of one, which no decision is made about any more: behind its headers lies nothing known.
+    pub(crate) fn part(bytes: T) -> Result<Self, PacketError> {
+        let Some(fragment) = Fragment::parse(bytes.as_ref()) else {
+            return Self::parse_any_size(bytes);
+        };
+        let version = match fragment.of.source {
+            IpAddr::V4(_) => Version::V4,
+            IpAddr::V6(_) => Version::V6,
+        };
+        let transport_at = fragment.headers.len();
+
+        Ok(Self {
+            bytes,
+            version,
+            transport: Transport::Other(protocol::FRAGMENT),
             transport_at,
         })
     }

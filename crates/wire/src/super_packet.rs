@@ -9,6 +9,10 @@
 //! segment 1             · · | header | payload 1 |            the header takes the place of payload that was used up
 //! segment 2                         · · | header | payload 2 |
 //! ```
+//!
+//! A packet that is too large for the way, and may be cut by whoever passes it on, falls into fragments in the same manner.
+
+mod fragments;
 
 use std::net::IpAddr;
 
@@ -16,6 +20,7 @@ use crate::ecn::Ecn;
 use crate::ip::checksum::{Sum, pseudo_header};
 use crate::ip::{Packet, PacketError, Quoted, Transport, Version, protocol};
 use crate::offload::VirtioHeader;
+use fragments::Parts;
 
 /// The most segments of one super-packet (io.md §3.3).
 pub const MAX_SEGMENTS: usize = 256;
@@ -31,8 +36,8 @@ const CWR: u8 = 0x80;
 
 /// What one read of a TUN device brings: a packet, or up to 64 KiB of one flow under one header.
 ///
-/// It may be of any size up to 65,535 bytes. Whoever sends its segments compares
-/// [`segment_len`](Self::segment_len) with [`MAX_PACKET`](crate::MAX_PACKET).
+/// It may be of any size up to 65,535 bytes. Whoever sends its segments sees to it that they [fit](Self::fit_into)
+/// [`MAX_PACKET`](crate::MAX_PACKET).
 #[derive(Clone, Debug)]
 pub struct SuperPacket<T> {
     packet: Packet<T>,
@@ -48,6 +53,16 @@ struct Cut {
     size: usize,
     /// The number of segments, at least one.
     segments: usize,
+    kind: Kind,
+}
+
+/// What the segments are. Of one segment it says nothing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    /// Packets of one flow.
+    Packets,
+    /// Parts of one packet.
+    Fragments,
 }
 
 impl<T: AsRef<[u8]> + AsMut<[u8]>> SuperPacket<T> {
@@ -81,11 +96,42 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> SuperPacket<T> {
                     headers: 0,
                     size: packet.bytes().len(),
                     segments: 1,
+                    kind: Kind::Packets,
                 }
             }
         };
 
         Ok(Self { packet, cut })
+    }
+
+    /// Takes a single packet, or a part of one that was routed as a whole: it is sent as it is.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Packet::parse`]; size is none.
+    pub fn part(bytes: T) -> Result<Self, PacketError> {
+        let packet = Packet::part(bytes)?;
+        let cut = Cut {
+            headers: 0,
+            size: packet.bytes().len(),
+            segments: 1,
+            kind: Kind::Packets,
+        };
+
+        Ok(Self { packet, cut })
+    }
+
+    /// Sees to it that no segment is longer than `limit` bytes: a single packet that is falls into fragments, if its sender has
+    /// nothing against that. False if there is no way.
+    pub fn fit_into(&mut self, limit: usize) -> bool {
+        if self.segment_len() <= limit {
+            return true;
+        }
+        let is_single = self.cut.segments == 1 || self.cut.kind == Kind::Fragments;
+        let cut = fragments::cut(&self.packet, limit).filter(|_| is_single);
+        self.cut = cut.unwrap_or(self.cut);
+
+        cut.is_some()
     }
 
     /// The whole as one packet, for routes and filters: addresses, ports, mark. Lengths are the whole's.
@@ -141,6 +187,11 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> SuperPacket<T> {
         self.packet.set_destination_port(port);
     }
 
+    /// [`Packet::clamp_segments`]; whoever begins a connection does so by a single packet.
+    pub fn clamp_segments(&mut self, max_packet: usize) {
+        self.packet.clamp_segments(max_packet);
+    }
+
     /// Sets the id of an echo request or reply; no change for anything else.
     pub fn set_echo_id(&mut self, id: u16) {
         self.packet.set_echo_id(id);
@@ -155,9 +206,10 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> SuperPacket<T> {
     ///
     /// This uses the contents up: headers are built in place. Afterwards only [`into_inner`](Self::into_inner) makes sense.
     pub fn split(&mut self) -> Split<'_> {
-        let base = match self.cut.segments {
-            1 => None,
-            _ => Base::new(&self.packet, self.cut),
+        let base = match self.cut.kind {
+            _ if self.cut.segments == 1 => None,
+            Kind::Packets => Base::new(&self.packet, self.cut).map(Headers::Packets),
+            Kind::Fragments => Parts::new(&self.packet, self.cut).map(Headers::Fragments),
         };
 
         Split {
@@ -179,9 +231,16 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> SuperPacket<T> {
 pub struct Split<'a> {
     bytes: &'a mut [u8],
     /// What segments are made from; `None` for a packet that is complete already.
-    base: Option<Base>,
+    base: Option<Headers>,
     cut: Cut,
     next: usize,
+}
+
+/// What the headers of segments are made from, kept aside because segments are built over it.
+#[derive(Debug)]
+enum Headers {
+    Packets(Base),
+    Fragments(Parts),
 }
 
 impl Split<'_> {
@@ -201,14 +260,17 @@ impl Split<'_> {
         };
         let segment = self.bytes.get_mut(start..end)?;
         if let Some(base) = &self.base {
-            base.write(segment, index, self.cut)?;
+            match base {
+                Headers::Packets(base) => base.write(segment, index, self.cut)?,
+                Headers::Fragments(parts) => parts.write(segment, index, self.cut)?,
+            }
         }
 
         Some(segment)
     }
 }
 
-/// The headers of a super-packet, kept aside because the segments are built over them.
+/// The headers of a super-packet.
 #[derive(Debug)]
 struct Base {
     /// Both headers, with their checksums zero.
@@ -360,6 +422,7 @@ fn cut<T: AsRef<[u8]>>(
         headers,
         size,
         segments,
+        kind: Kind::Packets,
     })
 }
 
