@@ -1,7 +1,7 @@
 //! Hostile hosts: they read what others send, and send in anybody's name.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _};
@@ -62,7 +62,13 @@ impl World {
         if heard.is_empty() {
             return;
         }
+        // Who listens inside of a NAT has addresses that nobody outside knows: to send from one is to send from elsewhere.
+        let is_inside = |(from, ..): &(SocketAddr, _, _)| match from.ip() {
+            IpAddr::V4(ip) => ip.is_private(),
+            IpAddr::V6(_) => false,
+        };
         match attack {
+            Attack::Replay if heard.iter().any(is_inside) => self.watch.copied(self.now),
             Attack::Replay => self.watch.replayed(self.now),
             Attack::ReplayElsewhere => self.watch.copied(self.now),
             Attack::Garbage | Attack::Stun | Attack::Handshakes => {}

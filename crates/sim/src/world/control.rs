@@ -99,9 +99,12 @@ impl World {
     pub(super) fn portal_opens(&mut self, channel: ChannelId, hello: &Hello) {
         let clock = (self.now, self.unix().as_secs());
         let is_open = self.portal.open(clock, channel, &self.scenario, hello);
+        let after = self.scenario.portal.latency;
+        let host = self.hosts.get(channel.host);
         if !is_open {
-            let after = self.scenario.portal.latency;
             self.post(after, Happening::HostRefused(channel));
+        } else if host.is_some_and(|host| channel.epoch <= host.channel.closed) {
+            self.post(after, Happening::PortalLoses(channel));
         }
         self.drain_portal();
     }
@@ -300,8 +303,9 @@ impl World {
 
     /// The other end notices: the operating system closes what a program leaves behind.
     pub(super) fn portal_notices(&mut self, host: usize) {
-        if let Some(entry) = self.hosts.get(host) {
+        if let Some(entry) = self.hosts.get_mut(host) {
             let epoch = entry.channel.epoch;
+            entry.channel.closed = epoch;
             let after = self.scenario.portal.latency;
             self.post(after, Happening::PortalLoses(ChannelId { host, epoch }));
         }

@@ -61,6 +61,9 @@ pub(super) enum Role {
 pub(super) struct Channel {
     /// The number of the latest attempt; whatever belongs to others is void.
     pub(super) epoch: u64,
+    /// The number of the latest attempt that the host has closed, as its system does for a program that ends: however late the
+    /// portal hears of it, it hears that, too.
+    pub(super) closed: u64,
     pub(super) state: ChannelState,
     /// Whether the portal can't be reached.
     pub(super) is_cut: bool,
