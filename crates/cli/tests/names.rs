@@ -25,6 +25,8 @@ mod program;
 mod deaf;
 #[path = "names/delay.rs"]
 mod delay;
+#[path = "names/fragments.rs"]
+mod fragments;
 #[path = "names/load.rs"]
 mod load;
 #[path = "names/privacy.rs"]

@@ -1,6 +1,7 @@
 //! The client: packets ask for access, grants let them through.
 
 mod access;
+mod arriving;
 mod grants;
 mod name_server;
 mod names;
@@ -33,6 +34,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use crate::candidates::{Candidates, Change};
 use crate::dns::{Exchange, Server};
 use crate::drops::Drops;
+use crate::reassembly::Reassembly;
 use crate::status::{ResourceStatus, Status};
 use crate::{PortalState, Reason, Settings, ranges};
 use grants::Grants;
@@ -106,6 +108,8 @@ pub struct Client {
     exchanges: VecDeque<Exchange>,
     /// Counts what may have changed where packets go.
     revision: u64,
+    /// Of packets that come in parts.
+    parts: Reassembly,
     dropped_from_tun: Drops,
     dropped_from_peers: Drops,
     last_now: Instant,
@@ -140,6 +144,7 @@ impl Client {
             events: VecDeque::new(),
             exchanges: VecDeque::new(),
             revision: 0,
+            parts: Reassembly::new(),
             dropped_from_tun: Drops::default(),
             dropped_from_peers: Drops::default(),
             last_now: now,

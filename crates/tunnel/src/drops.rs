@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum DropReason {
-    /// It is no packet, or a part of one.
+    /// It is no packet.
     Malformed,
+    /// It is a part of a packet whose other parts never came, or contradict it.
+    Incomplete,
     /// It doesn't come from whom it says.
     ForeignSource,
     /// It is for many, or for whoever sent it.
@@ -45,6 +47,7 @@ impl DropReason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
+            Self::Incomplete => "incomplete",
             Self::ForeignSource => "foreign-source",
             Self::NotForOthers => "not-for-others",
             Self::NoResource => "no-resource",
@@ -63,7 +66,9 @@ impl DropReason {
 
 impl Drops {
     pub(crate) fn add(&mut self, reason: DropReason, packets: u64) {
-        *self.counts.entry(reason).or_default() += packets;
+        if packets > 0 {
+            *self.counts.entry(reason).or_default() += packets;
+        }
     }
 
     pub(crate) fn total(&self) -> u64 {

@@ -1,5 +1,6 @@
 //! The gateway: lets in what is granted, for as long as it is granted.
 
+mod arriving;
 #[cfg(test)]
 mod figures;
 mod grant;
@@ -30,6 +31,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use crate::candidates::{Candidates, Change};
 use crate::dns::Exchange;
 use crate::drops::Drops;
+use crate::reassembly::Reassembly;
 use crate::{Calendar, PortalState, Reason, Settings, Status, ranges};
 use names::Names;
 use peers::Peers;
@@ -72,6 +74,8 @@ pub struct Gateway {
     exchanges: VecDeque<Exchange>,
     /// Counts what may have changed where packets go.
     revision: u64,
+    /// Of packets that come in parts.
+    parts: Reassembly,
     dropped_from_tun: Drops,
     dropped_from_peers: Drops,
     last_now: Instant,
@@ -102,6 +106,7 @@ impl Gateway {
             events: VecDeque::new(),
             exchanges: VecDeque::new(),
             revision: 0,
+            parts: Reassembly::new(),
             dropped_from_tun: Drops::default(),
             dropped_from_peers: Drops::default(),
             last_now: now,

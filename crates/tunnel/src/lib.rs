@@ -26,6 +26,7 @@ mod filter;
 pub mod gateway;
 mod networks;
 mod ranges;
+mod reassembly;
 mod status;
 pub mod why;
 

@@ -10,6 +10,7 @@ use connlib_link::{Event, Job, Links, NotSent, Packets, PeerId, Stats, UpsertErr
 use connlib_tunnel::PortalState;
 use connlib_wire::buffer::Buffer;
 use connlib_wire::ip::{IcmpError, Packet, icmp_error};
+use connlib_wire::offload::VirtioHeader;
 use connlib_wire::stun::Family;
 use connlib_wire::super_packet::SuperPacket;
 use connlib_wire::train::{Received, Route, Transmit};
@@ -112,7 +113,14 @@ impl event_loop::Core for Core {
         self.revision
     }
 
-    fn count_malformed(&mut self) {}
+    fn admit(
+        &mut self,
+        _: Instant,
+        header: VirtioHeader,
+        bytes: Buffer,
+    ) -> Option<SuperPacket<Buffer>> {
+        SuperPacket::parse(header, bytes).ok()
+    }
 
     fn begin_send(&mut self, now: Instant, peer: PeerId, packet: SuperPacket<Buffer>, skip: usize) {
         self.last_now = now;

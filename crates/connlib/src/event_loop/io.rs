@@ -13,6 +13,7 @@ pub use connlib_tunnel::Told;
 use connlib_tunnel::dns::{Exchange, ExchangeError, ExchangeId, Resolvers};
 use connlib_tunnel::why::{Explanation, Question};
 use connlib_wire::buffer::Buffer;
+use connlib_wire::offload::VirtioHeader;
 use connlib_wire::stun::Family;
 use connlib_wire::super_packet::SuperPacket;
 use connlib_wire::train::{Received, Route, Transmit};
@@ -43,10 +44,15 @@ pub trait Core {
 
     fn handle_message(&mut self, now: Instant, message: Self::FromPortal);
     fn handle_portal_state(&mut self, now: Instant, state: PortalState);
+    fn admit(
+        &mut self,
+        now: Instant,
+        header: VirtioHeader,
+        bytes: Buffer,
+    ) -> Option<SuperPacket<Buffer>>;
     fn route(&mut self, now: Instant, packet: &mut SuperPacket<Buffer>) -> Option<Self::Lane>;
     fn revision(&self) -> u64;
     fn family(&self, lane: Self::Lane) -> Option<Family>;
-    fn count_malformed(&mut self);
     fn begin_send(
         &mut self,
         now: Instant,

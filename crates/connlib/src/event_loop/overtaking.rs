@@ -2,8 +2,9 @@
 //!
 //! Only after it was opened can a small packet's flow be known. It leaves at once if its flow is known for small packets and
 //! had no large one for a while; all others wait until what came before them is opened too. So a flow that sends large
-//! packets and small ones keeps its order. One exception is left, while trains wait: a flow known for small packets alone that
-//! sends its first large one, and a small one behind it. The small one may come first then.
+//! packets and small ones keeps its order. Two exceptions are left, both while trains wait: a flow known for small packets alone
+//! that sends its first large one, and a small one behind it; and packets of such a flow that come in parts. The small one may
+//! come first then.
 
 use std::collections::VecDeque;
 use std::ops::Range;

@@ -9,6 +9,7 @@ use connlib_tunnel::gateway::{self, Gateway};
 use connlib_tunnel::why::{Explanation, Question};
 use connlib_tunnel::{Job, Packets, PeerId, PortalState, Status};
 use connlib_wire::buffer::Buffer;
+use connlib_wire::offload::VirtioHeader;
 use connlib_wire::portal;
 use connlib_wire::stun::Family;
 use connlib_wire::super_packet::SuperPacket;
@@ -73,6 +74,15 @@ macro_rules! core {
                 self.handle_portal_state(now, state);
             }
 
+            fn admit(
+                &mut self,
+                now: Instant,
+                header: VirtioHeader,
+                bytes: Buffer,
+            ) -> Option<SuperPacket<Buffer>> {
+                self.admit(now, header, bytes)
+            }
+
             fn route(&mut self, now: Instant, packet: &mut SuperPacket<Buffer>) -> Option<PeerId> {
                 self.route(now, packet)
             }
@@ -83,10 +93,6 @@ macro_rules! core {
 
             fn family(&self, peer: PeerId) -> Option<Family> {
                 self.family(peer)
-            }
-
-            fn count_malformed(&mut self) {
-                self.count_malformed();
             }
 
             fn begin_send(

@@ -5,7 +5,6 @@ use std::time::Instant;
 use connlib_os::tun::Tun;
 use connlib_wire::ip::flow_hash;
 use connlib_wire::stun::Family;
-use connlib_wire::super_packet::SuperPacket;
 
 use super::budget::Budget;
 use super::egress::{Egress, Report};
@@ -116,8 +115,7 @@ impl<C: Core> EventLoop<C> {
                     Read::Nothing => break 'reading,
                 };
                 budget.spend(1, bytes.len());
-                let Ok(mut packet) = SuperPacket::parse(header, bytes) else {
-                    self.core.count_malformed();
+                let Some(mut packet) = self.core.admit(now, header, bytes) else {
                     continue;
                 };
                 let Some(lane) = self.core.route(now, &mut packet) else {

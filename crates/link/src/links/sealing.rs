@@ -6,7 +6,6 @@ use connlib_wire::MAX_PACKET;
 use connlib_wire::buffer::Buffer;
 use connlib_wire::channel::ChannelNumber;
 use connlib_wire::ecn::Ecn;
-use connlib_wire::offload::VirtioHeader;
 use connlib_wire::super_packet::SuperPacket;
 use connlib_wire::train::Route;
 
@@ -79,7 +78,7 @@ impl Links {
         Ok(())
     }
 
-    /// Seals a packet here and now: what is rare, and what has no loop to run jobs.
+    /// Seals a packet, or a part of one, here and now: what is rare, and what has no loop to run jobs.
     ///
     /// # Errors
     ///
@@ -90,8 +89,7 @@ impl Links {
             return Err(NotSent::TooLarge);
         }
         let copy = self.pool.copy(packet).ok_or(NotSent::TooLarge)?;
-        let packet =
-            SuperPacket::parse(VirtioHeader::default(), copy).map_err(|_| NotSent::NotIp)?;
+        let packet = SuperPacket::part(copy).map_err(|_| NotSent::NotIp)?;
         self.begin_seal(now, id, packet, 0)?;
         self.run_jobs();
 

@@ -1,6 +1,5 @@
 //! Packets on their way through the client, both ways. What is looked up is looked up once per super-packet or run.
 
-use std::net::IpAddr;
 use std::time::Instant;
 
 use connlib_link::{Job, NotSent, PeerId};
@@ -9,7 +8,7 @@ use connlib_wire::buffer::Buffer;
 use connlib_wire::control::{AssignedIps, Control, DomainStatus, NatStatus};
 use connlib_wire::dns::Name;
 use connlib_wire::id::{GatewayId, ResourceId};
-use connlib_wire::ip::{IcmpError, Packet, PortsOrId, Quoted, Version, icmp_error};
+use connlib_wire::ip::{IcmpError, Packet, PortsOrId, Quoted, icmp_error};
 use connlib_wire::offload::VirtioHeader;
 use connlib_wire::stun::Family;
 use connlib_wire::super_packet::SuperPacket;
@@ -37,15 +36,38 @@ pub(super) enum Way {
 }
 
 impl Client {
+    /// What one read of the TUN device brings as a packet to be [routed](Self::route). `None` for a part of a packet whose others are
+    /// missing, and for what is none.
+    pub fn admit(
+        &mut self,
+        now: Instant,
+        header: VirtioHeader,
+        bytes: Buffer,
+    ) -> Option<SuperPacket<Buffer>> {
+        let admitted = self.parts.admit(now, header, bytes);
+        self.dropped_from_tun
+            .add(DropReason::Incomplete, self.parts.take_lost());
+        match admitted {
+            Ok(packet) => packet,
+            Err(_) => {
+                self.dropped_from_tun.add(DropReason::Malformed, 1);
+                None
+            }
+        }
+    }
+
     /// Finds the gateway for a packet of the TUN device. `None`: it was dealt with here; it waits for access, was answered, or
     /// goes nowhere.
     pub fn route(&mut self, now: Instant, packet: &mut SuperPacket<Buffer>) -> Option<PeerId> {
         self.last_now = now;
+        // What doesn't fit, and may not be cut, is refused below.
+        packet.fit_into(MAX_PACKET);
         let way = self.way(&packet.packet(), packet.segment_len());
         let reason = match way {
             Way::To(gateway) => {
                 let max_packet = self.links.max_packet(gateway.into());
-                if packet.segment_len() <= max_packet {
+                if packet.fit_into(max_packet) {
+                    packet.clamp_segments(max_packet);
                     return Some(gateway.into());
                 }
                 self.answer(now, &packet.packet(), too_big(max_packet));
@@ -53,10 +75,11 @@ impl Client {
             }
             Way::Named(key) => {
                 let max_packet = self.links.max_packet(key.gateway.into());
-                if packet.segment_len() > max_packet {
+                if !packet.fit_into(max_packet) {
                     self.answer(now, &packet.packet(), too_big(max_packet));
                     DropReason::TooBig
                 } else {
+                    packet.clamp_segments(max_packet);
                     match self.setups.gate(now, &key, packet, self.links.pool()) {
                         Gate::Pass => return Some(key.gateway.into()),
                         Gate::Held => return None,
@@ -124,7 +147,7 @@ impl Client {
     }
 
     /// Takes a gateway's answer to that.
-    fn handle_status(&mut self, now: Instant, peer: PeerId, status: &DomainStatus) {
+    pub(super) fn handle_status(&mut self, now: Instant, peer: PeerId, status: &DomainStatus) {
         let Ok(name) = Name::parse(&status.domain) else {
             return;
         };
@@ -150,14 +173,14 @@ impl Client {
 
     /// Routes a packet that was sealed for nobody yet once more, unless it is a question of ours that must leave no more.
     pub(super) fn route_again(&mut self, now: Instant, packet: Buffer) {
-        match SuperPacket::parse(VirtioHeader::default(), packet) {
-            Ok(packet) if self.name_server.inside.has_given_up(&packet.packet()) => {}
-            Ok(mut packet) => {
-                if let Some(peer) = self.route(now, &mut packet) {
-                    self.begin_send(now, peer, packet, 0);
-                }
-            }
-            Err(_) => self.count_malformed(),
+        let admitted = self.admit(now, VirtioHeader::default(), packet);
+        let is_wanted = |packet: &SuperPacket<Buffer>| {
+            !(self.name_server.inside).has_given_up(&packet.packet())
+        };
+        if let Some(mut packet) = admitted.filter(is_wanted)
+            && let Some(peer) = self.route(now, &mut packet)
+        {
+            self.begin_send(now, peer, packet, 0);
         }
     }
 
@@ -222,19 +245,14 @@ impl Client {
     /// Lets memory go that a load has left behind.
     pub fn trim(&mut self) {
         self.links.trim();
+        self.parts.trim(self.last_now);
     }
 
     /// Takes one packet of the TUN device and seals it here and now, for drivers that have no use for jobs.
     pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) {
-        let copy = self.links.pool().copy(packet);
-        let parsed = copy.and_then(|copy| SuperPacket::parse(VirtioHeader::default(), copy).ok());
-        match parsed {
-            Some(mut packet) => {
-                if let Some(peer) = self.route(now, &mut packet) {
-                    self.begin_send(now, peer, packet, 0);
-                }
-            }
-            None => self.count_malformed(),
+        match self.links.pool().copy(packet) {
+            Some(copy) => self.route_again(now, copy),
+            None => self.dropped_from_tun.add(DropReason::TooBig, 1),
         }
         self.links.run_jobs();
         self.settle(now);
@@ -257,11 +275,6 @@ impl Client {
     /// By which IP version a peer's datagrams leave, if there is a way to it.
     pub fn family(&self, peer: PeerId) -> Option<Family> {
         self.links.family(peer)
-    }
-
-    /// Counts a packet of the TUN device that is none.
-    pub fn count_malformed(&mut self) {
-        self.dropped_from_tun.add(DropReason::Malformed, 1);
     }
 
     pub(super) fn encapsulate(&mut self, now: Instant, gateway: GatewayId, packet: &[u8]) {
@@ -399,86 +412,6 @@ impl Client {
             None => Way::Ask(resource),
         }
     }
-
-    /// Keeps of a train's packets those that may reach the TUN device.
-    fn judge(&mut self, now: Instant, packets: &mut Packets) {
-        let (mut goodbyes, mut statuses) = (Vec::new(), Vec::new());
-        let mut prohibited = Vec::new();
-        let pool = self.links.pool();
-        let (grants, resources, own) = (&self.grants, &mut self.resources, self.addresses);
-        let name_server = &mut self.name_server;
-        let dropped = &mut self.dropped_from_peers;
-        // Packets of one flow follow each other.
-        let mut latest: Option<((PeerId, IpAddr, IpAddr), bool)> = None;
-        packets.retain(|opened| {
-            let Ok(mut packet) = Packet::parse(opened.bytes) else {
-                dropped.add(DropReason::Malformed, 1);
-                return false;
-            };
-            match Control::parse(&packet) {
-                Some(Ok(Control::Goodbye)) => goodbyes.push(opened.peer),
-                Some(Ok(Control::DomainStatus(status))) => statuses.push((opened.peer, status)),
-                // Not for a client, or of a kind that this version doesn't know.
-                Some(Ok(_) | Err(_)) => {}
-                None => {
-                    let ends = (opened.peer, packet.source(), packet.destination());
-                    let is_allowed = match latest {
-                        Some((judged, is_allowed)) if judged == ends => is_allowed,
-                        _ => {
-                            let (peer, source, destination) = ends;
-                            let name = name_server.names.name_at(source);
-                            is_one_of(destination, own)
-                                && grants.allows_from(peer, (source, name), resources)
-                        }
-                    };
-                    latest = Some((ends, is_allowed));
-                    // An answer to a question of our own.
-                    if is_allowed && name_server.inside.handle_packet(now, &packet) {
-                        return false;
-                    }
-                    let ecn = packet.ecn();
-                    let merged = ecn.merged_with_outer(opened.outer_ecn);
-                    if merged != ecn {
-                        packet.set_ecn(merged);
-                    }
-                    if !is_allowed {
-                        dropped.add(DropReason::ForeignSource, 1);
-                    } else if is_prohibition(&packet) {
-                        prohibited.extend(Some(opened.peer).zip(pool.copy(packet.bytes())));
-                        return false;
-                    }
-                    return is_allowed;
-                }
-            }
-            false
-        });
-        for (peer, error) in prohibited {
-            let is_renewed = Packet::parse(&*error)
-                .is_ok_and(|error| self.renew_access(now, GatewayId(peer.0), &error));
-            if !is_renewed {
-                self.packets.push_back(error);
-            }
-        }
-        for (peer, status) in statuses {
-            self.handle_status(now, peer, &status);
-        }
-        for peer in goodbyes {
-            tracing::debug!(%peer, "The gateway said goodbye");
-            self.links.remove(peer);
-            self.forget_gateway(peer);
-            self.revision += 1;
-        }
-    }
-}
-
-/// Whether a packet says that something is administratively prohibited: to a gateway, that there is no access (gateway.md §4).
-fn is_prohibition<T: AsRef<[u8]>>(packet: &Packet<T>) -> bool {
-    let sign = match packet.version() {
-        Version::V4 => (3, 13),
-        Version::V6 => (1, 1),
-    };
-
-    packet.is_icmp_error() && packet.icmp_type() == Some(sign)
 }
 
 /// The answer to a packet larger than `max_packet`.

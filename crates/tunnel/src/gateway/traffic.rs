@@ -1,38 +1,54 @@
 //! Packets on their way through the gateway, both ways. What is looked up is looked up once per super-packet or run.
 
-use std::net::IpAddr;
 use std::time::Instant;
 
 use connlib_link::{Job, NotSent, PeerId};
 use connlib_wire::buffer::Buffer;
-use connlib_wire::control::Control;
 use connlib_wire::id::ClientId;
-use connlib_wire::ip::{IcmpError, Packet, PortsOrId, Quoted, Transport, icmp_error};
+use connlib_wire::ip::{IcmpError, PortsOrId, Quoted, icmp_error};
 use connlib_wire::offload::VirtioHeader;
 use connlib_wire::stun::Family;
 use connlib_wire::super_packet::SuperPacket;
 use connlib_wire::train::{Arrival, Received, Route};
 
 use super::Gateway;
-use super::nat::{Incoming, Inside, Kind, Nat, Outside, TcpEnd, source_of};
-use super::peers::{Peers, Verdict};
+use super::nat::{Incoming, Kind, TcpEnd};
 use crate::Packets;
 use crate::drops::DropReason;
 
-/// All that a verdict depends on, while time stands still.
-type Flow = (PeerId, IpAddr, IpAddr, Transport, Option<u16>, Option<u16>);
-
 impl Gateway {
+    /// What one read of the TUN device brings as a packet to be [routed](Self::route). `None` for a part of a packet whose others are
+    /// missing, and for what is none.
+    pub fn admit(
+        &mut self,
+        now: Instant,
+        header: VirtioHeader,
+        bytes: Buffer,
+    ) -> Option<SuperPacket<Buffer>> {
+        let admitted = self.parts.admit(now, header, bytes);
+        self.dropped_from_tun
+            .add(DropReason::Incomplete, self.parts.take_lost());
+        match admitted {
+            Ok(packet) => packet,
+            Err(_) => {
+                self.dropped_from_tun.add(DropReason::Malformed, 1);
+                None
+            }
+        }
+    }
+
     /// Finds the client for a packet of the TUN device. `None`: it was dealt with here; nobody may have it, or it was answered.
     pub fn route(&mut self, now: Instant, packet: &mut SuperPacket<Buffer>) -> Option<PeerId> {
         self.last_now = now;
-        let view = packet.packet();
-        let reason = match self.peers.judge_inbound(now, &view, self.addresses) {
+        let judged = (self.peers).judge_inbound(now, &packet.packet(), self.addresses);
+        let reason = match judged {
             Ok(client) => {
                 let max_packet = self.links.max_packet(client.into());
-                if packet.segment_len() <= max_packet {
+                if packet.fit_into(max_packet) {
+                    packet.clamp_segments(max_packet);
                     return Some(client.into());
                 }
+                let view = packet.packet();
                 if let Some(answer) = icmp_error(self.links.pool(), &view, too_big(max_packet)) {
                     self.packets.push_back(answer.into_inner());
                 }
@@ -109,19 +125,22 @@ impl Gateway {
     /// Lets memory go that a load has left behind.
     pub fn trim(&mut self) {
         self.links.trim();
+        self.parts.trim(self.last_now);
     }
 
     /// Takes one packet of the TUN device and seals it here and now, for drivers that have no use for jobs.
     pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) {
-        let copy = self.links.pool().copy(packet);
-        let parsed = copy.and_then(|copy| SuperPacket::parse(VirtioHeader::default(), copy).ok());
-        match parsed {
-            Some(mut packet) => {
-                if let Some(peer) = self.route(now, &mut packet) {
-                    self.begin_send(now, peer, packet, 0);
-                }
+        let admitted = match self.links.pool().copy(packet) {
+            Some(copy) => self.admit(now, VirtioHeader::default(), copy),
+            None => {
+                self.dropped_from_tun.add(DropReason::TooBig, 1);
+                None
             }
-            None => self.count_malformed(),
+        };
+        if let Some(mut packet) = admitted
+            && let Some(peer) = self.route(now, &mut packet)
+        {
+            self.begin_send(now, peer, packet, 0);
         }
         self.links.run_jobs();
         self.settle(now);
@@ -144,11 +163,6 @@ impl Gateway {
     /// By which IP version a peer's datagrams leave, if there is a way to it.
     pub fn family(&self, peer: PeerId) -> Option<Family> {
         self.links.family(peer)
-    }
-
-    /// Counts a packet of the TUN device that is none.
-    pub fn count_malformed(&mut self) {
-        self.dropped_from_tun.add(DropReason::Malformed, 1);
     }
 
     /// Gives a packet of a translated flow the address and the port that its client knows. False if the flow has ended meanwhile.
@@ -203,82 +217,6 @@ impl Gateway {
         true
     }
 
-    /// Keeps of a train's packets those that their senders may send, and answers others.
-    fn judge(&mut self, now: Instant, packets: &mut Packets) {
-        let (mut goodbyes, mut assigned) = (Vec::new(), Vec::new());
-        let mut refused = Vec::new();
-        let (peers, names, own) = (&mut self.peers, &mut self.names, self.addresses);
-        let pool = self.links.pool();
-        // Packets of one flow follow each other. ICMP is judged one by one: some of it is never passed.
-        let mut latest: Option<(Flow, Verdict)> = None;
-        packets.retain(|opened| {
-            let Ok(mut packet) = Packet::parse(opened.bytes) else {
-                return false;
-            };
-            let client = ClientId(opened.peer.0);
-            match Control::parse(&packet) {
-                Some(Ok(Control::Goodbye)) => goodbyes.push(opened.peer),
-                Some(Ok(Control::AssignedIps(event))) => assigned.push((opened.peer, event)),
-                // Not for a gateway, or of a kind that this version doesn't know.
-                Some(Ok(_) | Err(_)) => {}
-                None => {
-                    let flow = (
-                        opened.peer,
-                        packet.source(),
-                        packet.destination(),
-                        packet.transport(),
-                        packet.source_port(),
-                        packet.destination_port(),
-                    );
-                    let verdict = match latest {
-                        Some((judged, verdict))
-                            if judged == flow && packet.transport() != Transport::Icmp =>
-                        {
-                            verdict
-                        }
-                        _ => peers.judge_outbound(now, client, &packet, own),
-                    };
-                    latest = Some((flow, verdict));
-                    match verdict {
-                        Verdict::Pass | Verdict::Translate(_) | Verdict::TranslateError(_) => {
-                            let ecn = packet.ecn();
-                            let merged = ecn.merged_with_outer(opened.outer_ecn);
-                            if merged != ecn {
-                                packet.set_ecn(merged);
-                            }
-                            translate(now, peers, client, &mut packet, verdict);
-                            return true;
-                        }
-                        Verdict::NameServer => names.handle_packet(now, &packet),
-                        Verdict::Refuse(error, reason) => {
-                            let answer = icmp_error(pool, &packet, error);
-                            refused.push((opened.peer, reason, answer));
-                        }
-                        Verdict::Drop(reason) => refused.push((opened.peer, reason, None)),
-                    }
-                }
-            }
-            false
-        });
-        for (peer, reason, answer) in refused {
-            self.dropped_from_peers.add(reason, 1);
-            if let Some(answer) = answer {
-                self.send(now, peer, answer.bytes());
-            }
-        }
-        for (peer, event) in assigned {
-            self.handle_assigned(now, peer, event);
-        }
-        for peer in goodbyes {
-            tracing::debug!(client = %peer, "The client said goodbye");
-            self.links.remove(peer);
-            self.peers.remove(ClientId(peer.0));
-            self.candidates.forget(peer);
-            self.revision += 1;
-        }
-        self.serve_names(now);
-    }
-
     /// Sends a packet that was made here.
     pub(super) fn send(&mut self, now: Instant, peer: PeerId, packet: &[u8]) {
         match self.links.encapsulate(now, peer, packet) {
@@ -286,52 +224,6 @@ impl Gateway {
             Err(why) => tracing::trace!(client = %peer, %why, "Packet not sent"),
         }
     }
-}
-
-/// Makes of a client's packet what the network is to see.
-fn translate(
-    now: Instant,
-    peers: &mut Peers,
-    client: ClientId,
-    packet: &mut Packet<&mut [u8]>,
-    verdict: Verdict,
-) {
-    match verdict {
-        Verdict::Translate(outside) => {
-            let nat = peers.nat(client);
-            if nat.is_some_and(|nat| translate_outbound(now, nat, packet, outside)) {
-                peers.reschedule(client);
-            }
-        }
-        Verdict::TranslateError(quoted) => {
-            packet.rewrite_quoted(&quoted);
-            packet.set_destination(quoted.source);
-        }
-        Verdict::Pass | Verdict::NameServer | Verdict::Refuse(..) | Verdict::Drop(_) => {}
-    }
-}
-
-/// Gives a client's packet the address and the port that it has in the network. Returns whether it says that its flow ends.
-fn translate_outbound(
-    now: Instant,
-    nat: &mut Nat,
-    packet: &mut Packet<&mut [u8]>,
-    to: Outside,
-) -> bool {
-    let end = TcpEnd::of(packet);
-    if let Some(end) = end
-        && let Some((kind, port)) = source_of(packet)
-    {
-        let proxy = packet.destination();
-        nat.note_end(now, &Inside { kind, port, proxy }, end, true);
-    }
-    packet.set_destination(to.real);
-    match to.kind {
-        Kind::Tcp | Kind::Udp => packet.set_source_port(to.port),
-        Kind::Echo => packet.set_echo_id(to.port),
-    }
-
-    end.is_some()
 }
 
 /// The answer to a packet larger than `max_packet`.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use connlib_tunnel::PortalState;
 use connlib_wire::buffer::{Buffer, Pool};
+use connlib_wire::offload::VirtioHeader;
 use connlib_wire::stun::Family;
 use connlib_wire::super_packet::SuperPacket;
 use connlib_wire::train::{Received, Route, Transmit};
@@ -157,8 +158,16 @@ impl Core for TestCore {
         self.revision
     }
 
-    fn count_malformed(&mut self) {
-        self.malformed += 1;
+    fn admit(
+        &mut self,
+        _: Instant,
+        header: VirtioHeader,
+        bytes: Buffer,
+    ) -> Option<SuperPacket<Buffer>> {
+        let packet = SuperPacket::parse(header, bytes).ok();
+        self.malformed += usize::from(packet.is_none());
+
+        packet
     }
 
     fn begin_send(&mut self, now: Instant, lane: Lane, packet: SuperPacket<Buffer>, skip: usize) {

@@ -1,0 +1,160 @@
+//! What comes out of the tunnel at the client: who may send us what, and what is not for the TUN device.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Instant;
+
+use connlib_link::{Links, PeerId};
+use connlib_wire::buffer::Buffer;
+use connlib_wire::control::{Control, DomainStatus};
+use connlib_wire::ecn::Ecn;
+use connlib_wire::id::GatewayId;
+use connlib_wire::ip::{Fragment, Packet, Version};
+
+use super::grants::Grants;
+use super::name_server::NameServer;
+use super::resources::Resources;
+use super::{Client, is_one_of};
+use crate::Packets;
+use crate::drops::{DropReason, Drops};
+use crate::reassembly::cut_into;
+
+impl Client {
+    /// Keeps of a train's packets those that may reach the TUN device.
+    pub(super) fn judge(&mut self, now: Instant, packets: &mut Packets) {
+        let mut judge = Judge {
+            now,
+            links: &self.links,
+            grants: &self.grants,
+            resources: &mut self.resources,
+            name_server: &mut self.name_server,
+            own: self.addresses,
+            latest: None,
+            goodbyes: Vec::new(),
+            statuses: Vec::new(),
+            prohibited: Vec::new(),
+            dropped: &mut self.dropped_from_peers,
+        };
+        let parts = &mut self.parts;
+        let mut wholes = Vec::new();
+        packets.retain(|opened| match Packet::parse(&mut *opened.bytes) {
+            Ok(packet) => judge.keeps(opened.peer, opened.outer_ecn, packet),
+            Err(_) => {
+                match Fragment::parse(opened.bytes) {
+                    Some(part) => {
+                        let ecn = part.ecn.merged_with_outer(opened.outer_ecn);
+                        let whole = parts.take(now, Some(opened.peer), &part, ecn);
+                        wholes.extend(whole.map(|whole| (opened.peer, whole)));
+                    }
+                    None => judge.dropped.add(DropReason::Malformed, 1),
+                }
+                false
+            }
+        });
+        for (peer, mut whole) in wholes {
+            let packet = Packet::parse_any_size(&mut *whole);
+            if packet.is_ok_and(|packet| judge.keeps(peer, Ecn::NotEct, packet)) {
+                cut_into(&mut self.packets, self.links.pool(), whole);
+            }
+        }
+        judge.dropped.add(DropReason::Incomplete, parts.take_lost());
+
+        let Judge {
+            goodbyes,
+            statuses,
+            prohibited,
+            ..
+        } = judge;
+        for (peer, error) in prohibited {
+            let is_renewed = Packet::parse(&*error)
+                .is_ok_and(|error| self.renew_access(now, GatewayId(peer.0), &error));
+            if !is_renewed {
+                self.packets.push_back(error);
+            }
+        }
+        for (peer, status) in statuses {
+            self.handle_status(now, peer, &status);
+        }
+        for peer in goodbyes {
+            tracing::debug!(%peer, "The gateway said goodbye");
+            self.links.remove(peer);
+            self.forget_gateway(peer);
+            self.revision += 1;
+        }
+    }
+}
+
+/// All that decides about one train.
+struct Judge<'a> {
+    now: Instant,
+    links: &'a Links,
+    grants: &'a Grants,
+    resources: &'a mut Resources,
+    name_server: &'a mut NameServer,
+    own: Option<(Ipv4Addr, Ipv6Addr)>,
+    /// Packets of one flow follow each other.
+    latest: Option<((PeerId, IpAddr, IpAddr), bool)>,
+    goodbyes: Vec<PeerId>,
+    statuses: Vec<(PeerId, DomainStatus)>,
+    prohibited: Vec<(PeerId, Buffer)>,
+    dropped: &'a mut Drops,
+}
+
+impl Judge<'_> {
+    /// Whether a packet of `peer` may reach the TUN device; its mark is merged with the outer one.
+    fn keeps(&mut self, peer: PeerId, outer_ecn: Ecn, mut packet: Packet<&mut [u8]>) -> bool {
+        match Control::parse(&packet) {
+            Some(Ok(Control::Goodbye)) => self.goodbyes.push(peer),
+            Some(Ok(Control::DomainStatus(status))) => self.statuses.push((peer, status)),
+            // Not for a client, or of a kind that this version doesn't know.
+            Some(Ok(_) | Err(_)) => {}
+            None => return self.keeps_data(peer, outer_ecn, &mut packet),
+        }
+
+        false
+    }
+
+    fn keeps_data(&mut self, peer: PeerId, outer_ecn: Ecn, packet: &mut Packet<&mut [u8]>) -> bool {
+        let ends = (peer, packet.source(), packet.destination());
+        let is_allowed = match self.latest {
+            Some((judged, is_allowed)) if judged == ends => is_allowed,
+            _ => {
+                let (peer, source, destination) = ends;
+                let name = self.name_server.names.name_at(source);
+                is_one_of(destination, self.own)
+                    && (self.grants).allows_from(peer, (source, name), self.resources)
+            }
+        };
+        self.latest = Some((ends, is_allowed));
+        if !is_allowed {
+            self.dropped.add(DropReason::ForeignSource, 1);
+            return false;
+        }
+        // An answer to a question of our own.
+        if self.name_server.inside.handle_packet(self.now, packet) {
+            return false;
+        }
+        let ecn = packet.ecn();
+        let merged = ecn.merged_with_outer(outer_ecn);
+        if merged != ecn {
+            packet.set_ecn(merged);
+        }
+        if is_prohibition(packet) {
+            let copy = self.links.pool().copy(packet.bytes());
+            self.prohibited.extend(copy.map(|copy| (peer, copy)));
+            return false;
+        }
+        packet.clamp_segments(self.links.max_packet(peer));
+
+        true
+    }
+}
+
+/// Whether a packet says that something is administratively prohibited: to a gateway, that there is no access (gateway.md §4).
+fn is_prohibition<T: AsRef<[u8]>>(packet: &Packet<T>) -> bool {
+    let sign = match packet.version() {
+        Version::V4 => (3, 13),
+        Version::V6 => (1, 1),
+    };
+
+    packet.is_icmp_error() && packet.icmp_type() == Some(sign)
+}
