@@ -54,8 +54,9 @@ pub struct Limit {
 /// The time from the first packet to the first reply, besides round trips, in a world that loses nothing.
 pub const FIRST_REPLY: Limit = Limit::of(250, 600);
 
-/// The same in a world that loses up to a fifth.
-pub const FIRST_REPLY_LOSSY: Limit = Limit::of(10_000, 12_000);
+/// The same in a world that loses up to a fifth: a gateway that says nothing is given five seconds, and two in a row can have lost
+/// all that they said.
+pub const FIRST_REPLY_LOSSY: Limit = Limit::of(10_000, 16_000);
 
 /// From the relayed path to the direct one.
 pub const UPGRADE: Limit = Limit::of(500, 2_500);
