@@ -399,6 +399,7 @@ impl Client {
     }
 
     fn resources_changed(&mut self) {
+        self.requests.forget_refusals();
         self.ask_anew(self.last_now);
         self.route_waiting_again(self.last_now);
         for why in self.resources.take_complaints() {

@@ -12,8 +12,13 @@ use connlib_wire::super_packet::SuperPacket;
 
 use crate::dns::Asker;
 
-/// The least time between two requests for one resource (portal-protocol.md §9.2).
+/// The least time between two requests for one resource (portal-protocol.md §9.2). It doubles with each that nobody answers.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// For how long a refusal counts at most; each in a row counts for twice as long as the one before. A policy is seldom changed, and
+/// that is told; that a gateway is back is not.
+const MAX_PROHIBITED: Duration = Duration::from_secs(30);
+const MAX_UNREACHABLE: Duration = Duration::from_secs(4);
 
 /// The least time between two times that access to one resource is found to have ended.
 const RENEW_INTERVAL: Duration = Duration::from_secs(10);
@@ -40,13 +45,25 @@ pub(super) struct Requests {
 #[derive(Debug)]
 enum Request {
     Pending(Pending),
-    Refused { until: Instant, error: IcmpError },
+    Refused(Refusal),
+}
+
+/// That access was refused. It is remembered for as long again as it has counted, so that the next one counts for longer.
+#[derive(Clone, Copy, Debug)]
+struct Refusal {
+    until: Instant,
+    counts_for: Duration,
+    error: IcmpError,
 }
 
 #[derive(Debug)]
 struct Pending {
     first_asked_at: Instant,
     ask_again_at: Instant,
+    /// How long after the latest request that is.
+    interval: Duration,
+    /// For how long the refusal before it counted.
+    refused_for: Duration,
     needs_relay: bool,
     held: VecDeque<Buffer>,
     /// The names that are about to be used.
@@ -167,8 +184,8 @@ impl Requests {
     /// Why access was refused a moment ago, if it was.
     pub(super) fn refusal(&self, now: Instant, resource: ResourceId) -> Option<IcmpError> {
         match self.by_resource.get(&resource) {
-            Some(Request::Refused { until, error }) if *until > now => Some(*error),
-            Some(Request::Refused { .. } | Request::Pending(_)) | None => None,
+            Some(Request::Refused(refusal)) if refusal.until > now => Some(refusal.error),
+            Some(Request::Refused(_) | Request::Pending(_)) | None => None,
         }
     }
 
@@ -201,12 +218,31 @@ impl Requests {
 
     /// Access is refused: what waited goes nowhere, nor does anything else for a moment.
     pub(super) fn refused(&mut self, now: Instant, resource: ResourceId, error: IcmpError) -> Held {
+        let refused_for = match self.by_resource.get(&resource) {
+            Some(Request::Pending(pending)) => pending.refused_for,
+            Some(Request::Refused(refusal)) => refusal.counts_for,
+            None => Duration::ZERO,
+        };
+        let most = match error {
+            IcmpError::Prohibited => MAX_PROHIBITED,
+            IcmpError::Unreachable | IcmpError::TooBig { .. } | _ => MAX_UNREACHABLE,
+        };
+        let counts_for = (refused_for * 2).clamp(REPEAT_INTERVAL, most);
         let held = self.forget(resource);
-        let until = now + REPEAT_INTERVAL;
-        self.by_resource
-            .insert(resource, Request::Refused { until, error });
+        let refusal = Refusal {
+            until: now + counts_for,
+            counts_for,
+            error,
+        };
+        self.by_resource.insert(resource, Request::Refused(refusal));
 
         held
+    }
+
+    /// Resources have changed: what was refused may be granted now.
+    pub(super) fn forget_refusals(&mut self) {
+        let is_pending = |request: &Request| matches!(request, Request::Pending(_));
+        self.by_resource.retain(|_, request| is_pending(request));
     }
 
     pub(super) fn forget(&mut self, resource: ResourceId) -> Held {
@@ -220,7 +256,7 @@ impl Requests {
                     .map(|question| (question.asker, question.query))
                     .collect(),
             },
-            Some(Request::Refused { .. }) | None => Held::default(),
+            Some(Request::Refused(_)) | None => Held::default(),
         }
     }
 
@@ -237,7 +273,7 @@ impl Requests {
             if let Request::Pending(pending) = request
                 && std::mem::take(&mut pending.needs_relay)
             {
-                pending.ask_again_at = now;
+                pending.ask_at_once(now);
             }
         }
     }
@@ -246,7 +282,7 @@ impl Requests {
     pub(super) fn ask_again(&mut self, now: Instant) {
         for request in self.by_resource.values_mut() {
             if let Request::Pending(pending) = request {
-                pending.ask_again_at = now;
+                pending.ask_at_once(now);
             }
         }
     }
@@ -265,7 +301,8 @@ impl Requests {
             due.unanswered
                 .extend(late.map(|question| (question.asker, question.query)));
             if !is_over && pending.ask_again_at <= now {
-                pending.ask_again_at = now + REPEAT_INTERVAL;
+                pending.ask_again_at = now + pending.interval;
+                pending.interval *= 2;
                 due.ask.push(*resource);
             }
         }
@@ -273,7 +310,7 @@ impl Requests {
             .retain(|_, at| now.saturating_duration_since(*at) < RENEW_INTERVAL);
         self.by_resource.retain(|_, request| match request {
             Request::Pending(pending) => pending.gives_up_at() > now,
-            Request::Refused { until, .. } => *until > now,
+            Request::Refused(refusal) => refusal.is_remembered_until() > now,
         });
 
         due
@@ -286,7 +323,7 @@ impl Requests {
                 let own = pending.ask_again_at.min(pending.gives_up_at());
                 questions.min().map_or(own, |first| first.min(own))
             }
-            Request::Refused { until, .. } => *until,
+            Request::Refused(refusal) => refusal.is_remembered_until(),
         });
 
         deadlines.min()
@@ -294,17 +331,20 @@ impl Requests {
 
     /// The request for a resource that is under way, and what a wish for it comes to.
     fn pending(&mut self, now: Instant, resource: ResourceId) -> (Asked, Option<&mut Pending>) {
-        let is_known = match self.by_resource.get(&resource) {
-            Some(Request::Refused { until, error }) if *until > now => {
-                return (Asked::Refused(*error), None);
+        let (is_known, refused_for) = match self.by_resource.get(&resource) {
+            Some(Request::Refused(refusal)) if refusal.until > now => {
+                return (Asked::Refused(refusal.error), None);
             }
-            Some(Request::Pending(_)) => true,
-            Some(Request::Refused { .. }) | None => false,
+            Some(Request::Refused(refusal)) => (false, refusal.counts_for),
+            Some(Request::Pending(_)) => (true, Duration::ZERO),
+            None => (false, Duration::ZERO),
         };
         if !is_known {
             let pending = Pending {
                 first_asked_at: now,
                 ask_again_at: now + REPEAT_INTERVAL,
+                interval: REPEAT_INTERVAL * 2,
+                refused_for,
                 needs_relay: false,
                 held: VecDeque::new(),
                 names: BTreeSet::new(),
@@ -316,12 +356,23 @@ impl Requests {
 
         match self.by_resource.get_mut(&resource) {
             Some(Request::Pending(pending)) => (asked, Some(pending)),
-            Some(Request::Refused { .. }) | None => (asked, None),
+            Some(Request::Refused(_)) | None => (asked, None),
         }
     }
 }
 
+impl Refusal {
+    fn is_remembered_until(&self) -> Instant {
+        self.until + self.counts_for
+    }
+}
+
 impl Pending {
+    fn ask_at_once(&mut self, now: Instant) {
+        self.ask_again_at = now;
+        self.interval = REPEAT_INTERVAL;
+    }
+
     fn gives_up_at(&self) -> Instant {
         self.first_asked_at + GIVE_UP_AFTER
     }
@@ -361,34 +412,4 @@ fn opening_of(bytes: &[u8]) -> Option<(SocketAddr, SocketAddr, [u8; 4])> {
 }
 
 #[cfg(test)]
-mod tests {
-    use connlib_wire::ip::syn;
-    use connlib_wire::offload::VirtioHeader;
-
-    use super::*;
-
-    fn opening(pool: &Pool, port: u16, ip_id: u8) -> Vec<u8> {
-        let end = |text: &str| text.parse::<SocketAddr>().unwrap();
-        let mut from = end("100.64.0.1:1");
-        from.set_port(port);
-        let mut bytes = syn(pool, from, end("10.20.0.10:80"))
-            .unwrap()
-            .bytes()
-            .to_vec();
-        bytes[5] = ip_id;
-        bytes
-    }
-
-    #[test]
-    fn of_a_segment_that_opens_a_connection_the_newest_copy_waits() {
-        let pool = Pool::new(2_048, 16);
-        let mut held = VecDeque::new();
-        for (port, ip_id) in [(4_000, 1), (4_001, 1), (4_000, 2), (4_000, 3), (4_001, 2)] {
-            let copy = pool.copy(&opening(&pool, port, ip_id)).unwrap();
-            let mut packet = SuperPacket::parse(VirtioHeader::default(), copy).unwrap();
-            keep(&mut held, &mut packet, &pool);
-        }
-        let held: Vec<_> = held.iter().map(|held| held.to_vec()).collect();
-        assert_eq!(held, [opening(&pool, 4_000, 3), opening(&pool, 4_001, 2)]);
-    }
-}
+mod tests;
