@@ -220,6 +220,50 @@ fn flows_go_on_to_where_they_went_when_a_name_moves() {
     );
 }
 
+#[test]
+fn a_connection_that_is_idle_for_two_hours_stays_where_it_is_while_its_name_moves() {
+    const SYN: u8 = 0x02;
+    const ACK: u8 = 0x10;
+    let (begun, mut nat) = (start(), nat(&["10.1.2.3"]));
+    let inside = Inside {
+        kind: Kind::Tcp,
+        ..udp_from(40_000)
+    };
+    let first = nat.outgoing(begun, &segment(40_000, SYN)).unwrap();
+    nat.answered(begun, &inside);
+    nat.outgoing(begun, &segment(40_000, ACK)).unwrap();
+
+    // Its name is looked up each five minutes, and is somewhere else each time; others come and go.
+    for minutes in (5..=120).step_by(5) {
+        let now = after(begun, minutes * 60);
+        let elsewhere = format!("10.9.9.{minutes}");
+        set_up(&mut nat, "db.corp.example", &PROXIES, &[&elsewhere]);
+        let other = nat.outgoing(now, &segment(50_000 + minutes as u16, SYN));
+        assert_eq!(other.unwrap().real, ip(&elsewhere));
+        nat.expire(now);
+    }
+    let now = after(begun, 7_200);
+    assert_eq!(nat.outgoing(now, &segment(40_000, ACK)), Ok(first));
+    assert_eq!(first.real, ip("10.1.2.3"));
+    let mut answer = segment(443, ACK).into_inner();
+    answer[12..16].copy_from_slice(&[10, 1, 2, 3]);
+    answer[16..20].copy_from_slice(&[100, 64, 0, 7]);
+    answer[22..24].copy_from_slice(&first.port.to_be_bytes());
+    let answer = Packet::parse(answer).unwrap();
+    assert_eq!(nat.incoming(now, &answer), Incoming::Of(inside));
+}
+
+#[test]
+fn a_socket_has_one_port_towards_everybody() {
+    let (now, mut nat) = (start(), nat(&["10.1.2.3", "10.1.2.4"]));
+    for proxy in [PROXIES[0], PROXIES[1]] {
+        for port in [3_478, 5_349, 60_000] {
+            let packet = udp(&format!("{CLIENT}:40000"), &format!("{proxy}:{port}"));
+            assert_eq!(nat.outgoing(now, &packet).unwrap().port, 40_000);
+        }
+    }
+}
+
 /// Scenario 8.
 #[test]
 fn addresses_that_stand_for_another_name_make_all_before_void() {

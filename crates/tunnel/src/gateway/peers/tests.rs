@@ -462,3 +462,51 @@ fn what_becomes_of_a_clients_packets_is_told_as_it_is_decided() {
         assert_eq!(named, resource.map(|n| id(n).to_string()), "{packet}");
     }
 }
+
+proptest::proptest! {
+    /// P6: what a client sends comes from its own addresses or goes nowhere, and it gets nothing that is for others. No grant
+    /// changes that, not even one of everything.
+    #[test]
+    fn p6_a_client_is_nobody_but_itself(
+        is_v6: bool,
+        near_source: bool,
+        near_destination: bool,
+        source: u128,
+        destination: u128,
+        grants_all: bool,
+    ) {
+        // Half of the addresses differ from the client's own by little.
+        let address = |is_near: bool, random: u128| -> IpAddr {
+            let [v4, v6] = CLIENT.map(ip);
+            match (is_v6, v4, v6) {
+                (false, IpAddr::V4(v4), _) => {
+                    let random = if is_near { random as u32 & 3 } else { random as u32 };
+                    Ipv4Addr::from(u32::from(v4) ^ random).into()
+                }
+                (_, _, IpAddr::V6(v6)) => {
+                    let random = if is_near { random & 3 } else { random };
+                    Ipv6Addr::from(u128::from(v6) ^ random).into()
+                }
+                _ => unreachable!("they are of these versions"),
+            }
+        };
+        let (source, destination) = (address(near_source, source), address(near_destination, destination));
+        let mut world = World::new();
+        let everything = ["0.0.0.0/0", "::/0"];
+        for (n, all) in everything.iter().enumerate().filter(|_| grants_all) {
+            world.grant(network(n as u128, all, &[]), None);
+        }
+        world.grant(network(7, "10.0.0.0/8", &[]), None);
+        let own = CLIENT.map(ip);
+        let packet = datagram(&end(&source.to_string(), 1), &end(&destination.to_string(), 2));
+
+        let verdict = world.out(&packet);
+        let passes = matches!(
+            verdict,
+            Verdict::Pass | Verdict::Translate(_) | Verdict::TranslateError(_) | Verdict::NameServer
+        );
+        proptest::prop_assert!(!passes || own.contains(&source), "{verdict:?}");
+        let comes_in = world.passes(&end(&source.to_string(), 1), &end(&destination.to_string(), 2));
+        proptest::prop_assert!(!comes_in || own.contains(&destination));
+    }
+}
