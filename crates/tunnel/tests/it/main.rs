@@ -13,6 +13,7 @@ mod client;
 mod gateway;
 mod names;
 mod names_regressions;
+mod properties;
 mod why;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
