@@ -8,7 +8,7 @@ pub(crate) mod fragment;
 mod mss;
 mod quoted;
 
-pub use build::{Echo, IcmpError, echo, icmp_error, syn, udp};
+pub use build::{ERROR_HOP_LIMIT, Echo, IcmpError, echo, icmp_error, syn, udp};
 pub use fields::TcpFlags;
 pub use flow::flow_hash;
 pub use fragment::{Datagram, Fragment, make_whole};

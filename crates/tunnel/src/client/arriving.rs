@@ -8,7 +8,7 @@ use connlib_wire::buffer::Buffer;
 use connlib_wire::control::{Control, DomainStatus};
 use connlib_wire::ecn::Ecn;
 use connlib_wire::id::GatewayId;
-use connlib_wire::ip::{Fragment, Packet, Version};
+use connlib_wire::ip::{ERROR_HOP_LIMIT, Fragment, Packet, Version};
 
 use super::grants::Grants;
 use super::name_server::NameServer;
@@ -149,12 +149,42 @@ impl Judge<'_> {
     }
 }
 
-/// Whether a packet says that something is administratively prohibited: to a gateway, that there is no access (gateway.md §4).
+/// Whether a packet says that something is administratively prohibited, and a gateway says so itself: there is no access
+/// (gateway.md §4). What a host or a router behind it prohibits is for the program to know.
 fn is_prohibition<T: AsRef<[u8]>>(packet: &Packet<T>) -> bool {
     let sign = match packet.version() {
         Version::V4 => (3, 13),
         Version::V6 => (1, 1),
     };
 
-    packet.is_icmp_error() && packet.icmp_type() == Some(sign)
+    packet.icmp_type() == Some(sign) && packet.hop_limit() == ERROR_HOP_LIMIT
+}
+
+#[cfg(test)]
+mod tests {
+    use connlib_wire::buffer::Pool;
+    use connlib_wire::ip::{IcmpError, icmp_error, udp};
+
+    use super::*;
+
+    #[test]
+    fn only_a_gateway_itself_says_that_there_is_no_access() {
+        let pool = Pool::new(2_048, 2);
+        for (from, to) in [
+            ("100.64.0.1:1", "10.20.0.10:2"),
+            ("[fd00:2021:1111::1]:1", "[fd00:20::10]:2"),
+        ] {
+            let sent = udp(&pool, from.parse().unwrap(), to.parse().unwrap(), b"x").unwrap();
+            let error = |error| icmp_error(&pool, &sent, error).unwrap().into_inner();
+            let prohibited = error(IcmpError::Prohibited);
+            assert!(is_prohibition(&Packet::parse(&*prohibited).unwrap()));
+            let unreachable = error(IcmpError::Unreachable);
+            assert!(!is_prohibition(&Packet::parse(&*unreachable).unwrap()));
+
+            let mut of_a_host = prohibited.to_vec();
+            of_a_host[if sent.version() == Version::V4 { 8 } else { 7 }] = 63;
+            let of_a_host = Packet::parse(of_a_host).unwrap();
+            assert!(of_a_host.is_icmp_error() && !is_prohibition(&of_a_host));
+        }
+    }
 }

@@ -280,7 +280,9 @@ impl World {
                     self.say("relays_presence", &presence);
                     continue;
                 }
-                _ => continue,
+                ToPortal::NewIceCandidates(_) | ToPortal::InvalidateIceCandidates(_) | _ => {
+                    continue;
+                }
             };
             let resource = request.resource_id.to_string();
             // 4, 6
@@ -386,7 +388,9 @@ impl World {
         }
         let of_internet = self.has_internet() && !host.starts_with("10.") && host != "172.16.0.1";
 
-        (networks.into_iter().max().map(|(_, at)| at)).or(of_internet.then_some(INTERNET))
+        let network = networks.into_iter().max().map(|(_, at)| at);
+
+        network.or_else(|| of_internet.then_some(INTERNET))
     }
 }
 

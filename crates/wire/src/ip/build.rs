@@ -10,8 +10,9 @@ use crate::buffer::{Buffer, Pool};
 /// The hop limit of ordinary packets.
 const HOP_LIMIT: u8 = 64;
 
-/// The hop limit of ICMP errors (gateway.md §1).
-const ERROR_HOP_LIMIT: u8 = 20;
+/// The hop limit of ICMP errors that a client or a gateway makes itself (gateway.md §1). Those of hosts have another one: systems
+/// begin with 64 or more, and few networks are forty hops wide.
+pub const ERROR_HOP_LIMIT: u8 = 20;
 
 /// What an ICMP error reports (gateway.md §10.1).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
