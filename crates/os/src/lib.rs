@@ -27,6 +27,8 @@ pub mod namespace;
 #[cfg(all(target_os = "linux", feature = "netlink"))]
 pub mod netlink;
 pub mod network;
+#[cfg(all(target_os = "linux", feature = "netlink"))]
+mod parameters;
 #[cfg(target_os = "linux")]
 pub mod poll;
 #[cfg(target_os = "linux")]
@@ -35,6 +37,8 @@ pub mod process;
 pub mod random;
 #[cfg(target_os = "linux")]
 pub mod resolver;
+#[cfg(all(target_os = "linux", feature = "netlink"))]
+pub mod reverse_path;
 #[cfg(all(target_os = "linux", feature = "netlink"))]
 pub mod router;
 #[cfg(target_os = "linux")]

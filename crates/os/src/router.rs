@@ -12,11 +12,12 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use crate::parameters::{self, Parameters};
+
 /// What was switched on for a tunnel, to be taken back.
 #[derive(Debug, Default)]
 pub struct Router {
-    /// Parameters that were changed, with what they were before; the latest last.
-    changed: Vec<(PathBuf, String)>,
+    parameters: Parameters,
     /// How to take back the rules, if there are any.
     nft: Option<(PathBuf, String)>,
 }
@@ -60,9 +61,6 @@ pub enum RouterError {
     },
 }
 
-/// Where the kernel's parameters of networks are.
-const PARAMETERS: &str = "/proc/sys/net";
-
 /// What makes the kernel pass packets on.
 const FORWARD_V4: &str = "ipv4/ip_forward";
 const FORWARD_V6: &str = "ipv6/conf/all/forwarding";
@@ -77,9 +75,9 @@ impl Router {
     ///
     /// [`RouterError::Forwarding`]; nothing has changed then.
     pub fn forward_v4(&mut self) -> Result<(), RouterError> {
-        let path = Path::new(PARAMETERS).join(FORWARD_V4);
+        let path = parameters::path(FORWARD_V4);
 
-        self.set(path, "1").map_err(forwarding)
+        self.parameters.set(path, "1").map_err(forwarding)
     }
 
     /// The same for IPv6, if the machine has it. Interfaces that take their routes from routers' advertisements go on to do so,
@@ -89,18 +87,17 @@ impl Router {
     ///
     /// [`RouterError::Forwarding`]; what was changed for it is taken back.
     pub fn forward_v6(&mut self) -> Result<(), RouterError> {
-        let root = Path::new(PARAMETERS);
-        let path = root.join(FORWARD_V6);
-        if !path.exists() || is(&path, "1") {
+        let path = parameters::path(FORWARD_V6);
+        if !path.exists() || parameters::is(&path, "1") {
             return Ok(());
         }
-        let before = self.changed.len();
+        let before = self.parameters.changed();
         let result = self
-            .keep_advertised_routes(&root.join("ipv6/conf"))
-            .and_then(|()| self.set(path, "1"));
+            .keep_advertised_routes(&parameters::path("ipv6/conf"))
+            .and_then(|()| self.parameters.set(path, "1"));
 
         result.map_err(|error| {
-            self.restore_parameters(before);
+            self.parameters.restore_to(before);
             forwarding(error)
         })
     }
@@ -112,7 +109,7 @@ impl Router {
     ///
     /// [`RouterError::Missing`] or [`RouterError::Refused`]; nothing has changed then.
     pub async fn masquerade(&mut self, wanted: &Masquerade) -> Result<(), RouterError> {
-        let has_v6 = Path::new(PARAMETERS).join("ipv6").exists();
+        let has_v6 = parameters::path("ipv6").exists();
         let (table, script) = rules(wanted, has_v6);
         run(&wanted.nft, &script).await?;
         self.nft = Some((wanted.nft.clone(), format!("delete table {table}\n")));
@@ -127,53 +124,24 @@ impl Router {
         {
             tracing::debug!(%error, "The rules stay");
         }
-        self.restore_parameters(0);
+        self.parameters.restore_to(0);
     }
 
     fn keep_advertised_routes(&mut self, interfaces: &Path) -> Result<(), (PathBuf, io::Error)> {
         let entries = fs::read_dir(interfaces).map_err(|source| (interfaces.into(), source))?;
         for entry in entries.flatten() {
             let path = entry.path().join("accept_ra");
-            if entry.file_name() != "all" && is(&path, "1") {
-                self.set(path, "2")?;
+            if entry.file_name() != "all" && parameters::is(&path, "1") {
+                self.parameters.set(path, "2")?;
             }
         }
 
         Ok(())
-    }
-
-    fn set(&mut self, path: PathBuf, value: &str) -> Result<(), (PathBuf, io::Error)> {
-        let before = match fs::read_to_string(&path) {
-            Ok(before) => before,
-            Err(source) => return Err((path, source)),
-        };
-        if before.trim() == value {
-            return Ok(());
-        }
-        if let Err(source) = fs::write(&path, value) {
-            return Err((path, source));
-        }
-        self.changed.push((path, before));
-
-        Ok(())
-    }
-
-    /// Takes back all but the first `kept` changes, the latest first.
-    fn restore_parameters(&mut self, kept: usize) {
-        for (path, before) in self.changed.drain(kept..).rev() {
-            if let Err(error) = fs::write(&path, before.trim()) {
-                tracing::debug!(path = %path.display(), %error, "The parameter stays as it is");
-            }
-        }
     }
 }
 
 fn forwarding((path, source): (PathBuf, io::Error)) -> RouterError {
     RouterError::Forwarding { path, source }
-}
-
-fn is(path: &Path, value: &str) -> bool {
-    fs::read_to_string(path).is_ok_and(|text| text.trim() == value)
 }
 
 /// The table's name, and a script that puts it in the place of the one that there may be.

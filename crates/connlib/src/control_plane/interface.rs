@@ -1,6 +1,7 @@
 //! The TUN device in the kernel: its addresses, what leads into it, and what does not (client.md §12.1–12.2).
 
 use connlib_os::netlink::{MAIN_TABLE, Netlink, QueueLimits, RuleSpec};
+use connlib_os::reverse_path::ReversePath;
 use connlib_wire::MAX_PACKET;
 
 use super::MARK;
@@ -42,6 +43,7 @@ pub(super) struct Interface {
     name: String,
     limits: QueueLimits,
     netlink: Option<Netlink>,
+    reverse_path: ReversePath,
 }
 
 impl Interface {
@@ -50,6 +52,7 @@ impl Interface {
             name,
             limits,
             netlink: None,
+            reverse_path: ReversePath::default(),
         }
     }
 
@@ -88,13 +91,32 @@ impl Interface {
                 false => drop(netlink.add_rule(rule).await?),
             }
         }
+        if defaults.is_empty() {
+            self.reverse_path.restore();
+        } else {
+            self.loosen();
+        }
         tracing::debug!(?families, routes = wanted.routes.len(), "Interface set up");
 
         Ok(())
     }
 
+    /// Lets answers to our own datagrams in, although everybody else's would come through the tunnel.
+    fn loosen(&mut self) {
+        match self.reverse_path.loosen() {
+            Ok(true) => tracing::info!(
+                "Strict filters of where packets come from (rp_filter) are loose while the Internet is reached through the tunnel"
+            ),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%error, "Gateways and portal may not be heard while the Internet is reached through the tunnel");
+            }
+        }
+    }
+
     /// Takes back what outlives the device. Nothing here can be helped if it fails, so it is only told.
     pub(super) async fn tear_down(&mut self) {
+        self.reverse_path.restore();
         let Some(netlink) = &mut self.netlink else {
             return;
         };
