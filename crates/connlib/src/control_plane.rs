@@ -13,7 +13,6 @@ mod surroundings;
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use connlib_os::clock::Clock;
@@ -22,7 +21,6 @@ use connlib_tunnel::client::NameRecord;
 use connlib_tunnel::dns::Resolvers;
 use connlib_tunnel::{PortalState, Status};
 use serde::Serialize;
-use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
 use crate::client::DnsControl;
@@ -32,6 +30,7 @@ use crate::event_loop::{Command, Core, Output, Stats};
 use crate::exchanges::Exchanges;
 use crate::gateway::Masquerade;
 use crate::handle::{Answer, Control, Handle, Request, pair};
+use crate::process::{host_name, run_to_end, runtime, seed};
 use crate::status::StatusSocket;
 use crate::uplink::{
     CHANNEL_SIZE, FromUplink, Introduction, PortalUrl, ToUplink, Uplink, UplinkConfig,
@@ -56,9 +55,6 @@ const TUN_NAME: &str = "tun-firezone";
 
 /// How long a proper end of the portal's connection may take.
 const PART_WITHIN: Duration = Duration::from_secs(1);
-
-/// How long threads that can't be interrupted are waited for at the end (client.md §13).
-const END_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a client or gateway is told before it starts.
 #[derive(Default)]
@@ -494,62 +490,5 @@ impl<R: Role> ControlPlane<R> {
         if let Err(error) = self.uplink.try_send(message) {
             tracing::debug!(%error, "The portal is not told");
         }
-    }
-}
-
-/// A runtime of one thread: the caller's.
-pub(crate) fn runtime() -> Result<Runtime, Error> {
-    Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::resource("a runtime"))
-}
-
-/// Runs a future to its end. What it has begun that blocks a thread is not waited for much longer: libc may look for a name for
-/// a minute.
-pub(crate) fn run_to_end<T>(runtime: Runtime, future: impl Future<Output = T>) -> T {
-    let result = runtime.block_on(future);
-    runtime.shutdown_timeout(END_WITHIN);
-
-    result
-}
-
-/// Fresh entropy.
-pub(crate) fn seed() -> Result<[u8; 32], Error> {
-    connlib_os::random::seed().map_err(|source| {
-        Error::Os(crate::error::OsRefused::Resource {
-            what: "randomness",
-            source: Arc::new(source),
-        })
-    })
-}
-
-/// What this machine is called.
-pub(crate) fn host_name() -> Option<String> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    let name = name.trim();
-
-    (!name.is_empty()).then(|| name.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_thread_that_is_stuck_does_not_keep_a_role_from_ending() {
-        let (let_go, stuck) = std::sync::mpsc::channel::<()>();
-        let (ended, end) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            let work = async {
-                drop(tokio::task::spawn_blocking(move || stuck.recv()));
-                tokio::task::yield_now().await;
-            };
-            run_to_end(runtime().unwrap(), work);
-            ended.send(()).unwrap();
-        });
-
-        assert!(end.recv_timeout(END_WITHIN * 10).is_ok());
-        drop(let_go);
     }
 }

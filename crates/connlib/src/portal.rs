@@ -8,9 +8,9 @@ pub use connlib_portal::server::{Database, TlsFiles};
 use connlib_portal::server::{Server, ServerConfig};
 pub use connlib_portal::topology;
 
-use crate::control_plane::runtime;
 use crate::error::Error;
 use crate::handle::{Handle, Request, pair};
+use crate::process::runtime;
 
 /// A running portal. Clones share it; dropping the last one stops it.
 #[derive(Clone, Debug)]

@@ -15,10 +15,10 @@ use connlib_wire::secret::Secret;
 use serde_json::value::to_raw_value;
 use tokio::sync::mpsc;
 
-use crate::control_plane::{host_name, run_to_end, runtime, seed};
 use crate::data_plane::{RelayHandle, RelaySockets, spawn_relay};
 use crate::error::{Error, Misconfigured};
 use crate::handle::{Answer, Control, Handle, Request, pair};
+use crate::process::{host_name, run_to_end, runtime, seed};
 use crate::status::StatusSocket;
 use crate::uplink::{
     CHANNEL_SIZE, FromUplink, Introduction, OfRelay, PortalUrl, ToUplink, Uplink, UplinkConfig,
