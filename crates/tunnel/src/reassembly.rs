@@ -6,13 +6,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use connlib_link::PeerId;
+use connlib_link::{Opened, PeerId};
 use connlib_wire::MAX_PACKET;
 use connlib_wire::buffer::{Buffer, Pool};
 use connlib_wire::ecn::Ecn;
-use connlib_wire::ip::{Datagram, Fragment, Packet, PacketError, make_whole};
+use connlib_wire::ip::{Datagram, Fragment, Packet, make_whole};
 use connlib_wire::offload::VirtioHeader;
 use connlib_wire::super_packet::SuperPacket;
+
+use crate::drops::{DropReason, Drops};
 
 /// Puts packets together, whose parts come in any order.
 #[derive(Debug)]
@@ -66,29 +68,50 @@ impl Reassembly {
         }
     }
 
-    /// What one read of the TUN device brings as a packet to be routed; `None` for a part of one whose others are missing.
-    ///
-    /// # Errors
-    ///
-    /// It is no packet.
+    /// What one read of the TUN device brings as a packet to be routed. `None` for a part of one whose others are missing, and for
+    /// what is no packet.
     pub(crate) fn admit(
         &mut self,
         now: Instant,
         header: VirtioHeader,
         bytes: Buffer,
-    ) -> Result<Option<SuperPacket<Buffer>>, PacketError> {
-        let Some(part) = Fragment::parse(&bytes) else {
-            return SuperPacket::parse(header, bytes).map(Some);
+        dropped: &mut Drops,
+    ) -> Option<SuperPacket<Buffer>> {
+        let packet = match Fragment::parse(&bytes) {
+            None => SuperPacket::parse(header, bytes),
+            Some(part) => {
+                let whole = self.take(now, None, &part, part.ecn);
+                dropped.add(DropReason::Incomplete, self.take_lost());
+                SuperPacket::parse(VirtioHeader::default(), whole?)
+            }
         };
-        let Some(whole) = self.take(now, None, &part, part.ecn) else {
-            return Ok(None);
-        };
+        if packet.is_err() {
+            dropped.add(DropReason::Malformed, 1);
+        }
 
-        SuperPacket::parse(VirtioHeader::default(), whole).map(Some)
+        packet.ok()
+    }
+
+    /// Takes what a peer has sent that is no whole packet. Returns the whole if this was the last part missing.
+    pub(crate) fn take_opened(
+        &mut self,
+        now: Instant,
+        opened: &Opened<'_>,
+        dropped: &mut Drops,
+    ) -> Option<(PeerId, Buffer)> {
+        let Some(part) = Fragment::parse(opened.bytes) else {
+            dropped.add(DropReason::Malformed, 1);
+            return None;
+        };
+        let ecn = part.ecn.merged_with_outer(opened.outer_ecn);
+        let whole = self.take(now, Some(opened.peer), &part, ecn);
+        dropped.add(DropReason::Incomplete, self.take_lost());
+
+        whole.map(|whole| (opened.peer, whole))
     }
 
     /// Takes a part of a packet with the congestion mark that it has come with. Returns the whole if it was the last one missing.
-    pub(crate) fn take(
+    fn take(
         &mut self,
         now: Instant,
         from: Option<PeerId>,
@@ -137,7 +160,7 @@ impl Reassembly {
     }
 
     /// How many parts have come to nothing since this was asked last.
-    pub(crate) fn take_lost(&mut self) -> u64 {
+    fn take_lost(&mut self) -> u64 {
         std::mem::take(&mut self.lost)
     }
 

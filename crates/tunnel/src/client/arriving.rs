@@ -8,7 +8,7 @@ use connlib_wire::buffer::Buffer;
 use connlib_wire::control::{Control, DomainStatus};
 use connlib_wire::ecn::Ecn;
 use connlib_wire::id::GatewayId;
-use connlib_wire::ip::{ERROR_HOP_LIMIT, Fragment, Packet, Version};
+use connlib_wire::ip::{ERROR_HOP_LIMIT, Packet, Version};
 
 use super::grants::Grants;
 use super::name_server::NameServer;
@@ -39,14 +39,7 @@ impl Client {
         packets.retain(|opened| match Packet::parse(&mut *opened.bytes) {
             Ok(packet) => judge.keeps(opened.peer, opened.outer_ecn, packet),
             Err(_) => {
-                match Fragment::parse(opened.bytes) {
-                    Some(part) => {
-                        let ecn = part.ecn.merged_with_outer(opened.outer_ecn);
-                        let whole = parts.take(now, Some(opened.peer), &part, ecn);
-                        wholes.extend(whole.map(|whole| (opened.peer, whole)));
-                    }
-                    None => judge.dropped.add(DropReason::Malformed, 1),
-                }
+                wholes.extend(parts.take_opened(now, &opened, judge.dropped));
                 false
             }
         });
@@ -56,8 +49,6 @@ impl Client {
                 cut_into(&mut self.packets, self.links.pool(), whole);
             }
         }
-        judge.dropped.add(DropReason::Incomplete, parts.take_lost());
-
         let Judge {
             goodbyes,
             statuses,

@@ -44,16 +44,8 @@ impl Client {
         header: VirtioHeader,
         bytes: Buffer,
     ) -> Option<SuperPacket<Buffer>> {
-        let admitted = self.parts.admit(now, header, bytes);
-        self.dropped_from_tun
-            .add(DropReason::Incomplete, self.parts.take_lost());
-        match admitted {
-            Ok(packet) => packet,
-            Err(_) => {
-                self.dropped_from_tun.add(DropReason::Malformed, 1);
-                None
-            }
-        }
+        self.parts
+            .admit(now, header, bytes, &mut self.dropped_from_tun)
     }
 
     /// Finds the gateway for a packet of the TUN device. `None`: it was dealt with here; it waits for access, was answered, or

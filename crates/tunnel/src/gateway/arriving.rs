@@ -8,7 +8,7 @@ use connlib_wire::buffer::Buffer;
 use connlib_wire::control::{AssignedIps, Control};
 use connlib_wire::ecn::Ecn;
 use connlib_wire::id::ClientId;
-use connlib_wire::ip::{Fragment, Packet, Transport, icmp_error};
+use connlib_wire::ip::{Packet, Transport, icmp_error};
 
 use super::Gateway;
 use super::names::Names;
@@ -35,19 +35,12 @@ impl Gateway {
             assigned: Vec::new(),
             refused: Vec::new(),
         };
-        let parts = &mut self.parts;
+        let (parts, dropped) = (&mut self.parts, &mut self.dropped_from_peers);
         let mut wholes = Vec::new();
         packets.retain(|opened| match Packet::parse(&mut *opened.bytes) {
             Ok(packet) => judge.keeps(opened.peer, opened.outer_ecn, packet),
             Err(_) => {
-                match Fragment::parse(opened.bytes) {
-                    Some(part) => {
-                        let ecn = part.ecn.merged_with_outer(opened.outer_ecn);
-                        let whole = parts.take(now, Some(opened.peer), &part, ecn);
-                        wholes.extend(whole.map(|whole| (opened.peer, whole)));
-                    }
-                    None => judge.refuse(opened.peer, DropReason::Malformed, None),
-                }
+                wholes.extend(parts.take_opened(now, &opened, dropped));
                 false
             }
         });
@@ -64,7 +57,6 @@ impl Gateway {
             refused,
             ..
         } = judge;
-        (self.dropped_from_peers).add(DropReason::Incomplete, self.parts.take_lost());
         for (peer, reason, answer) in refused {
             self.dropped_from_peers.add(reason, 1);
             if let Some(answer) = answer {

@@ -25,16 +25,8 @@ impl Gateway {
         header: VirtioHeader,
         bytes: Buffer,
     ) -> Option<SuperPacket<Buffer>> {
-        let admitted = self.parts.admit(now, header, bytes);
-        self.dropped_from_tun
-            .add(DropReason::Incomplete, self.parts.take_lost());
-        match admitted {
-            Ok(packet) => packet,
-            Err(_) => {
-                self.dropped_from_tun.add(DropReason::Malformed, 1);
-                None
-            }
-        }
+        self.parts
+            .admit(now, header, bytes, &mut self.dropped_from_tun)
     }
 
     /// Finds the client for a packet of the TUN device. `None`: it was dealt with here; nobody may have it, or it was answered.

@@ -582,7 +582,10 @@ fn a_client_has_so_many_flows_and_no_more() {
         let later = now + Duration::from_millis(port.into());
         nat.outgoing(later, &from(port, PROXIES[1])).unwrap();
         assert!(nat.sessions.len() <= super::MAX_SESSIONS);
-        nat.sessions.assert_whole();
+        // It looks at each.
+        if port.is_multiple_of(250) {
+            nat.sessions.assert_whole();
+        }
     }
     // One that was answered outlives those that weren't.
     assert_eq!(

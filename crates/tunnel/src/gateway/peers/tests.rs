@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use connlib_wire::buffer::{Buffer, Pool};
-use connlib_wire::ip::{icmp_error, udp};
+use connlib_wire::ip::{IcmpError, Packet, PortsOrId, icmp_error, udp};
 use connlib_wire::portal::resource::{Filter, PortRange};
 use uuid::Uuid;
 
 use super::*;
+use crate::drops::DropReason;
 use crate::why::Verdict as Verdicts;
 
 const ID: ClientId = ClientId(Uuid::from_u128(1));

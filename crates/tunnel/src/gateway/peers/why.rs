@@ -7,7 +7,8 @@ use connlib_wire::dns::Name;
 use connlib_wire::id::{ClientId, ResourceId};
 use connlib_wire::ip::IcmpError;
 
-use super::{Grant, Peer, Peers, is_own};
+use super::judging::is_own;
+use super::{Grant, Peer, Peers};
 use crate::drops::DropReason;
 use crate::filter::permits_port;
 use crate::ranges;
