@@ -81,4 +81,27 @@ mod tests {
             "the source port is 9"
         );
     }
+
+    #[test]
+    fn what_can_not_be_met_lets_nothing_pass() {
+        let reversed = PortRange {
+            port_range_start: 60,
+            port_range_end: 53,
+        };
+        for filters in [
+            [Filter::Unknown].as_slice(),
+            &[Filter::Udp(reversed), Filter::Tcp(reversed)],
+        ] {
+            for transport in [
+                Transport::Udp,
+                Transport::Tcp,
+                Transport::Icmp,
+                Transport::Other(132),
+            ] {
+                for port in [None, Some(0), Some(53), Some(56), Some(60), Some(u16::MAX)] {
+                    assert!(!permits_port(filters, transport, port), "{filters:?}");
+                }
+            }
+        }
+    }
 }

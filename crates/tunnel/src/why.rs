@@ -267,7 +267,7 @@ fn described(filter: &Filter) -> String {
         Filter::Tcp(range) => ("tcp", Some(range)),
         Filter::Udp(range) => ("udp", Some(range)),
         Filter::Icmp => ("icmp", None),
-        _ => ("another protocol", None),
+        Filter::Unknown | _ => ("another protocol", None),
     };
     match range.map(|range| (range.port_range_start, range.port_range_end)) {
         Some((0, u16::MAX)) | None => word.to_owned(),

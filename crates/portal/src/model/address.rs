@@ -144,7 +144,8 @@ pub fn filter_text(filter: &Filter) -> String {
     let (protocol, ports) = match filter {
         Filter::Tcp(ports) => ("tcp", ports),
         Filter::Udp(ports) => ("udp", ports),
-        Filter::Icmp | _ => return "icmp".to_owned(),
+        Filter::Icmp => return "icmp".to_owned(),
+        Filter::Unknown | _ => return "unknown".to_owned(),
     };
     let PortRange {
         port_range_start,

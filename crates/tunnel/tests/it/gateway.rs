@@ -29,12 +29,17 @@ fn joined() -> (Gateway, Instant) {
 
 /// Grants access to 10.20.0.0/16, until some seconds from now.
 fn authorize(gateway: &mut Gateway, now: Instant, resource: &str, until: Option<u64>) {
-    let credentials =
-        |name: &str| format!(r#"{{"username":"{name}","password":"password of {name}"}}"#);
     let until = until.map_or_else(
         || "null".to_owned(),
         |secs| (UNIX.as_secs() + secs).to_string(),
     );
+    authorize_until(gateway, now, resource, &until);
+}
+
+/// The same until a Unix time, as it is written.
+fn authorize_until(gateway: &mut Gateway, now: Instant, resource: &str, until: &str) {
+    let credentials =
+        |name: &str| format!(r#"{{"username":"{name}","password":"password of {name}"}}"#);
     let payload = format!(
         r#"{{"ref":"r1","resource":{{"type":"cidr","id":"{resource}","name":"lan","address":"10.20.0.0/16","filters":[]}},
             "client":{{"id":"{CLIENT}","public_key":"{KEY}","preshared_key":"{KEY}","ipv4":"100.64.0.1","ipv6":"fd00:2021:1111::1"}},
@@ -168,4 +173,50 @@ fn the_interface_is_told_once() {
     ));
     init(&mut gateway, now, "");
     assert!(gateway.poll_event().is_none());
+}
+
+#[test]
+fn grants_of_any_time_end_when_they_say_or_in_a_year() {
+    for (at, lasts) in [
+        (0, false),
+        (UNIX.as_secs() - 1, false),
+        (UNIX.as_secs(), false),
+        (UNIX.as_secs() + 60, true),
+        (u64::from(u32::MAX), true),
+        (i64::MAX as u64, true),
+        (u64::MAX, true),
+    ] {
+        let (mut gateway, now) = joined();
+        let ahead = i128::from(at) - i128::from(UNIX.as_secs());
+        authorize_until(&mut gateway, now, LAN, &at.to_string());
+        gateway.handle_timeout(now);
+        assert_eq!(clients(&gateway, now), usize::from(lasts), "{at}");
+        if lasts && ahead > 60 {
+            gateway.handle_timeout(now + Duration::from_secs(60));
+            assert_eq!(clients(&gateway, now), 1, "{at}");
+        }
+        // No deadline is later than can be counted.
+        let _ = gateway.poll_timeout();
+    }
+}
+
+#[test]
+fn what_is_said_of_unknown_grants_and_resources_changes_nothing() {
+    let (mut gateway, now) = joined();
+    authorize(&mut gateway, now, LAN, None);
+    let other = "4f2a1b0c-5d6e-4f70-8192-a3b4c5d6e7f8";
+    for (client, resource) in [(CLIENT, other), (other, LAN), (other, other)] {
+        let rejected = format!(r#"{{"client_id":"{client}","resource_id":"{resource}"}}"#);
+        say(&mut gateway, now, "reject_access", &rejected);
+    }
+    let updated = format!(
+        r#"{{"type":"cidr","id":"{other}","name":"n","address":"10.0.0.0/8","filters":[]}}"#
+    );
+    say(&mut gateway, now, "resource_updated", &updated);
+    // The same id, of another type: its filters don't become the network's.
+    let updated = format!(r#"{{"type":"internet","id":"{LAN}"}}"#);
+    say(&mut gateway, now, "resource_updated", &updated);
+    gateway.handle_timeout(now);
+    let resources = gateway.status(now).resources;
+    assert_eq!((resources.len(), clients(&gateway, now)), (1, 1));
 }

@@ -1,9 +1,8 @@
 //! Resources, as clients and as gateways are told of them (portal-protocol.md §4).
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::skip_malformed;
 use crate::id::{ResourceId, SiteId};
 
 /// What a client may reach.
@@ -64,7 +63,7 @@ pub struct DnsResource {
     #[serde(default, deserialize_with = "null_is_default")]
     pub ip_stack: IpStack,
     /// What may pass; empty for everything.
-    #[serde(default, deserialize_with = "skip_malformed")]
+    #[serde(default, deserialize_with = "filters")]
     pub filters: Vec<Filter>,
     /// Where its gateways are.
     #[serde(flatten)]
@@ -84,7 +83,7 @@ pub struct CidrResource {
     #[serde(default)]
     pub address_description: Option<String>,
     /// What may pass; empty for everything.
-    #[serde(default, deserialize_with = "skip_malformed")]
+    #[serde(default, deserialize_with = "filters")]
     pub filters: Vec<Filter>,
     /// Where its gateways are.
     #[serde(flatten)]
@@ -118,7 +117,7 @@ pub enum GatewayResource {
         /// The pattern.
         address: String,
         /// What may pass; empty for everything.
-        #[serde(default, deserialize_with = "skip_malformed")]
+        #[serde(default, deserialize_with = "filters")]
         filters: Vec<Filter>,
     },
     /// A network.
@@ -130,7 +129,7 @@ pub enum GatewayResource {
         /// The network.
         address: IpNet,
         /// What may pass; empty for everything.
-        #[serde(default, deserialize_with = "skip_malformed")]
+        #[serde(default, deserialize_with = "filters")]
         filters: Vec<Filter>,
     },
     /// Everything else.
@@ -174,7 +173,7 @@ impl Serialize for Sites {
 }
 
 impl<'de> Deserialize<'de> for Sites {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Wire {
             sites: Option<Vec<Site>>,
@@ -201,6 +200,23 @@ pub enum Filter {
     Tcp(PortRange),
     /// UDP to a range of ports, both ends included.
     Udp(PortRange),
+    /// Something that this version doesn't know: it lets nothing pass. It is there so that a list of such doesn't look like one
+    /// that lets everything pass.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Reads filters one by one: what is malformed is unknown.
+fn filters<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Filter>, D::Error> {
+    let entries = Vec::<serde_json::Value>::deserialize(deserializer)?;
+    let filters = entries.into_iter().map(|entry| {
+        serde_json::from_value(entry).unwrap_or_else(|error| {
+            tracing::info!(%error, "A filter that this version doesn't understand lets nothing pass");
+            Filter::Unknown
+        })
+    });
+
+    Ok(filters.collect())
 }
 
 /// Ports, both ends included.
@@ -229,7 +245,7 @@ pub enum IpStack {
 
 fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
-    D: serde::Deserializer<'de>,
+    D: Deserializer<'de>,
     T: Default + Deserialize<'de>,
 {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())

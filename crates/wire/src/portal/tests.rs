@@ -190,7 +190,8 @@ fn one_bad_entry_of_init_costs_that_entry() {
         port_range_start: 0,
         port_range_end: 65_535,
     };
-    assert_eq!(lan.filters, [Filter::Tcp(all_ports)]);
+    // What isn't known must not be taken for nothing, which would let everything pass.
+    assert_eq!(lan.filters, [Filter::Tcp(all_ports), Filter::Unknown]);
 }
 
 #[test]
@@ -212,6 +213,36 @@ proptest::proptest! {
         if let Ok(payload) = RawValue::from_string(text) {
             drop(client::FromPortal::parse(&event, &payload));
             drop(gateway::FromPortal::parse(&event, &payload));
+        }
+    }
+}
+
+#[test]
+fn filters_that_nobody_understands_do_not_open_a_resource() {
+    for malformed in [
+        r#"{"protocol":"sctp"}"#,
+        r#"{"protocol":"tcp","port_range_start":70000}"#,
+        r#"{"protocol":"udp","port_range_end":-1}"#,
+        r#"{"port_range_start":1}"#,
+        "null",
+        "7",
+    ] {
+        let filters = format!("[{malformed}]");
+        for resource in [
+            format!(
+                r#"{{"type":"cidr","id":"0d6f2a10-9c3b-4e51-b7a2-5f1c8e9d0a11","name":"n","address":"10.0.0.0/8","filters":{filters}}}"#
+            ),
+            format!(
+                r#"{{"type":"dns","id":"0d6f2a10-9c3b-4e51-b7a2-5f1c8e9d0a11","name":"n","address":"*.corp.test","filters":{filters}}}"#
+            ),
+        ] {
+            let parsed: resource::GatewayResource = serde_json::from_str(&resource).unwrap();
+            let (resource::GatewayResource::Cidr { filters, .. }
+            | resource::GatewayResource::Dns { filters, .. }) = parsed
+            else {
+                panic!("another type");
+            };
+            assert_eq!(filters, [Filter::Unknown], "{malformed}");
         }
     }
 }
