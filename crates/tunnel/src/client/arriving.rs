@@ -8,7 +8,7 @@ use connlib_wire::buffer::Buffer;
 use connlib_wire::control::{Control, DomainStatus};
 use connlib_wire::ecn::Ecn;
 use connlib_wire::id::GatewayId;
-use connlib_wire::ip::{ERROR_HOP_LIMIT, Packet, Version};
+use connlib_wire::ip::{ERROR_HOP_LIMIT, Packet, TcpFlags, Version};
 
 use super::grants::Grants;
 use super::name_server::NameServer;
@@ -134,7 +134,9 @@ impl Judge<'_> {
             self.prohibited.extend(copy.map(|copy| (peer, copy)));
             return false;
         }
-        packet.clamp_segments(self.links.max_packet(peer));
+        if packet.tcp_flags().is_some_and(TcpFlags::is_syn) {
+            packet.clamp_segments(self.links.max_packet(peer));
+        }
 
         true
     }

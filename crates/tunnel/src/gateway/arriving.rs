@@ -8,7 +8,7 @@ use connlib_wire::buffer::Buffer;
 use connlib_wire::control::{AssignedIps, Control};
 use connlib_wire::ecn::Ecn;
 use connlib_wire::id::ClientId;
-use connlib_wire::ip::{Packet, Transport, icmp_error};
+use connlib_wire::ip::{Packet, TcpFlags, Transport, icmp_error};
 
 use super::Gateway;
 use super::names::Names;
@@ -115,7 +115,9 @@ impl Judge<'_> {
                 if merged != ecn {
                     packet.set_ecn(merged);
                 }
-                packet.clamp_segments(self.links.max_packet(peer));
+                if packet.tcp_flags().is_some_and(TcpFlags::is_syn) {
+                    packet.clamp_segments(self.links.max_packet(peer));
+                }
                 translate(self.now, self.peers, client, packet, verdict);
                 return true;
             }
