@@ -113,6 +113,18 @@ fn errors_about_ipv6_fit_the_tunnel() {
 }
 
 #[test]
+fn a_packet_that_would_be_too_large_is_not_made() {
+    let [from, to] = ["100.64.0.7:1", "10.0.0.1:2"].map(|end| end.parse().unwrap());
+    let most = MAX_PACKET - 28;
+    assert!(udp(&pool(), from, to, &vec![7; most]).is_some());
+    for more in [most + 1, 2 * MAX_PACKET, 65_535, 70_000] {
+        assert!(udp(&pool(), from, to, &vec![7; more]).is_none());
+    }
+    // Whatever the pool's buffers hold.
+    assert!(udp(&Pool::new(64, 1), from, to, &[7; 100]).is_none());
+}
+
+#[test]
 fn what_is_not_one_whole_packet_is_refused() {
     use PacketError::{Fragment, Length, NotIp, TooLarge, WrongIcmp};
     let refused = |bytes: &[u8]| Packet::parse(bytes).err();
