@@ -1,18 +1,21 @@
 //! Who uses the network: programs on clients, and hosts behind gateways that answer them.
 
+mod packets;
 mod payload;
 mod running;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use connlib_wire::buffer::Pool;
-use connlib_wire::ip::{self, Packet, PortsOrId};
+use connlib_wire::ip::Packet;
 
 use crate::names::Resolver;
 use crate::report::Outcome;
-use crate::scenario::{Flow, FlowKind, Target};
+use crate::scenario::{Flow, FlowKind, Service, Target};
+pub(crate) use packets::Refusal;
+use packets::{Way, ends, packet_of, quoted_ends, refusal};
 use payload::Stamp;
 
 /// How long the host behind the gateway takes.
@@ -33,8 +36,6 @@ const PIECE: u32 = 1_100;
 /// How late a packet is at least that has waited for something.
 const WAITED: Duration = Duration::from_millis(500);
 
-const ECHO_PORT: u16 = 7;
-const FETCH_PORT: u16 = 9;
 const FIRST_OWN_PORT: u16 = 5_000;
 
 /// All programs of a world.
@@ -50,8 +51,8 @@ pub(crate) struct Running {
     pub(crate) to: Option<IpAddr>,
     /// Where its requests came out, of which gateway, and when first and last.
     pub(crate) arrivals: Vec<Arrival>,
-    /// When it was told that it goes nowhere.
-    pub(crate) refused_at: Vec<Instant>,
+    /// When it was told that it goes nowhere, and why.
+    pub(crate) refused: Vec<(Instant, Refusal)>,
     own_port: u16,
     /// Of a ping: its requests, in order.
     pub(crate) probes: Vec<Probe>,
@@ -101,6 +102,10 @@ pub(crate) struct Request {
     pub(crate) to: IpAddr,
     /// From which port.
     pub(crate) port: u16,
+    /// What it uses.
+    pub(crate) service: Service,
+    /// When it was sent, if it was sent once.
+    pub(crate) sent_at: Option<Instant>,
     /// The answer.
     pub(crate) reply: Vec<u8>,
 }
@@ -117,7 +122,7 @@ impl Apps {
                 Target::Name { .. } => None,
             },
             arrivals: Vec::new(),
-            refused_at: Vec::new(),
+            refused: Vec::new(),
             own_port: flow.port.unwrap_or_else(|| own_port(number)),
             flow,
             probes: Vec::new(),
@@ -204,7 +209,7 @@ impl Apps {
         else {
             return (Vec::new(), None);
         };
-        let (stamps, size, port, again) = match running.flow.kind {
+        let (stamps, size, again) = match running.flow.kind {
             FlowKind::Ping { count, every, size } => {
                 let number = u32::try_from(running.probes.len()).unwrap_or(u32::MAX);
                 if number >= count {
@@ -216,22 +221,23 @@ impl Apps {
                     replied_at: None,
                 });
                 let again = (number + 1 < count).then_some(every);
-                (vec![(number, 0)], usize::from(size), ECHO_PORT, again)
+                (vec![(number, 0)], usize::from(size), again)
             }
             FlowKind::Fetch { .. } => {
                 let again = (running.missing > 0).then_some(LOOK_EVERY);
-                (running.ask(now), payload::LEN, FETCH_PORT, again)
+                (running.ask(now), payload::LEN, again)
             }
             FlowKind::Lookup(_) => return (Vec::new(), None),
         };
-        let own = running.own_port;
+        let ends = ((source, running.own_port), (to, running.flow.service));
         let packets = stamps.into_iter().filter_map(|(number, attempt)| {
             let stamp = Stamp {
                 flow,
                 number,
                 attempt,
             };
-            packet(&self.pool, (source, own), (to, port), &stamp.request(size))
+            let payload = stamp.request(size);
+            packet_of(&self.pool, Way::Request, ends, number, &payload)
         });
 
         (packets.collect(), again)
@@ -253,13 +259,12 @@ impl Apps {
         let strange = || format!("a packet from {source} to {to} that nobody sent left a gateway");
         let stamp = Stamp::read(packet.payload()).ok_or_else(strange)?;
         let keeps_order = keeps_order && !self.mixes(now, stamp);
-        let Some(port) = packet.source_port() else {
-            return Err(strange());
-        };
+        let (port, service) = ends(&packet, Way::Request).ok_or_else(strange)?;
         // What goes to a name has another address here, and perhaps another port; the addresses are judged elsewhere.
         let running = self.flows.get(stamp.flow).ok_or_else(strange)?;
         let is_its = port == running.own_port || self.is_taken(running);
-        if running.name().is_none() && (running.to != Some(to) || !is_its) {
+        let is_there = running.name().is_some() || (running.to == Some(to) && is_its);
+        if !is_there || running.flow.service != service {
             return Err(strange());
         }
         let running = self.flows.get_mut(stamp.flow).ok_or_else(strange)?;
@@ -267,13 +272,16 @@ impl Apps {
         if let Some(probe) = running.probe(stamp.number) {
             probe.arrived_at.get_or_insert(now);
         }
-        let (served, payload) = match running.flow.kind {
-            FlowKind::Ping { .. } => (ECHO_PORT, packet.payload().to_vec()),
-            FlowKind::Fetch { .. } => (FETCH_PORT, stamp.piece(PIECE as usize)),
+        let payload = match running.flow.kind {
+            FlowKind::Ping { .. } => packet.payload().to_vec(),
+            FlowKind::Fetch { .. } => stamp.piece(PIECE as usize),
             FlowKind::Lookup(_) => return Err(strange()),
         };
         let host = running.flow.host;
-        let reply = packet_of(&self.pool, (to, served), (source, port), &payload)?;
+        let sent_at = running.probe(stamp.number).map(|probe| probe.sent_at);
+        let ends = ((source, port), (to, service));
+        let reply = packet_of(&self.pool, Way::Reply, ends, stamp.number, &payload)
+            .ok_or("a reply that doesn't fit")?;
 
         Ok(Request {
             flow: stamp.flow,
@@ -281,6 +289,8 @@ impl Apps {
             source,
             to,
             port,
+            service,
+            sent_at,
             reply,
         })
     }
@@ -290,7 +300,9 @@ impl Apps {
     fn is_taken(&self, running: &Running) -> bool {
         self.flows.iter().any(|other| {
             let is_it = |it: &Arrival| (Some(it.ip), it.port) == (running.to, running.own_port);
-            let is_named = other.name().is_some() && other.flow.host == running.flow.host;
+            let is_named = other.name().is_some()
+                && other.flow.host == running.flow.host
+                && other.flow.service.protocol == running.flow.service.protocol;
             is_named && other.arrivals.iter().any(is_it)
         })
     }
@@ -300,13 +312,13 @@ impl Apps {
         let Some(quoted) = error.quoted() else {
             return;
         };
-        let PortsOrId::Ports { source, .. } = quoted.ports_or_id else {
+        let Some((own, service)) = quoted_ends(&quoted) else {
             return;
         };
-        let ends = (source, Some(quoted.destination));
+        let ends = (service, own, Some(quoted.destination));
         for running in &mut self.flows {
             if running.flow.host == host && running.source() == ends {
-                running.refused_at.push(now);
+                running.refused.push((now, refusal(error)));
             }
         }
     }
@@ -356,7 +368,8 @@ impl Apps {
         let stamp = Stamp::read(packet.payload()).ok_or_else(strange)?;
         let keeps_order = keeps_order && !self.mixes(now, stamp);
         let running = self.flows.get_mut(stamp.flow).ok_or_else(strange)?;
-        let is_own = packet.destination_port() == Some(running.own_port);
+        let own_ends = (running.own_port, running.flow.service);
+        let is_own = ends(&packet, Way::Reply) == Some(own_ends);
         if running.flow.host != host || running.to != Some(source) || !is_own {
             return Err(strange());
         }
@@ -394,29 +407,4 @@ fn checked<'a>(place: &str, bytes: &'a [u8]) -> Result<Packet<&'a [u8]>, String>
         true => Ok(packet),
         false => Err(format!("a packet on {place} has a wrong checksum")),
     }
-}
-
-fn packet(
-    pool: &Pool,
-    source: (IpAddr, u16),
-    destination: (IpAddr, u16),
-    payload: &[u8],
-) -> Option<Vec<u8>> {
-    let packet = ip::udp(
-        pool,
-        SocketAddr::from(source),
-        SocketAddr::from(destination),
-        payload,
-    )?;
-
-    Some(packet.bytes().to_vec())
-}
-
-fn packet_of(
-    pool: &Pool,
-    source: (IpAddr, u16),
-    destination: (IpAddr, u16),
-    payload: &[u8],
-) -> Result<Vec<u8>, String> {
-    packet(pool, source, destination, payload).ok_or_else(|| "a reply that doesn't fit".to_owned())
 }

@@ -102,11 +102,19 @@ impl fmt::Display for Campaign {
             questions,
             outside,
             at_sites,
+            prohibited,
+            unreachable,
+            overlapping,
+            internet,
         } = self.judged;
         writeln!(
             f,
             "names: {probes} requests, {first_replies} first replies, {fresh} fresh, {refusals} refusals, {questions} questions; \
              known: {outside} outside, {at_sites} at sites"
+        )?;
+        writeln!(
+            f,
+            "decisions: {overlapping} among several, {internet} to the Internet, {prohibited} prohibited, {unreachable} unreachable"
         )?;
         writeln!(
             f,

@@ -8,6 +8,7 @@
 mod access;
 mod answers;
 mod asks;
+mod decisions;
 mod disturb;
 mod excuses;
 mod expectations;
@@ -18,15 +19,17 @@ mod names;
 mod pattern;
 mod reach;
 mod refusals;
+mod routes;
 mod sentinels;
 mod view;
 mod watch;
 
-pub(crate) use access::{Access, Arriving, Destination};
+pub(crate) use access::{Access, Arriving, Destination, Version};
 pub(crate) use answers::Truth;
 pub(crate) use judge::{Evidence, judge};
 pub(crate) use names::Names;
 pub(crate) use reach::Reach;
+pub(crate) use routes::Way;
 pub(crate) use sentinels::is_sentinel;
 pub(crate) use view::stands_for_a_name;
 pub(crate) use watch::{Disturbance, Watch};

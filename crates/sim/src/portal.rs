@@ -19,7 +19,7 @@ use rand::{Rng as _, SeedableRng as _};
 use uuid::{Builder, Uuid};
 
 use crate::scenario::{Role, Scenario};
-use admin::{address, network};
+use admin::{address, filters, network};
 
 /// Which channel of a host is meant; each attempt to connect has a number of its own.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -105,7 +105,7 @@ impl Portal {
                 name: resource.name.clone(),
                 address: address(&resource.address),
                 sites: sites.get(&resource.site).copied().into_iter().collect(),
-                filters: Vec::new(),
+                filters: filters(&resource.filters),
             }));
         }
         let mut tokens = Vec::new();
@@ -308,6 +308,11 @@ impl Portal {
     /// The resource's id, as statuses show it.
     pub(crate) fn resource(&self, number: usize) -> Option<ResourceId> {
         self.resources.get(number).copied()
+    }
+
+    /// All of them, by number.
+    pub(crate) fn resources(&self) -> Vec<ResourceId> {
+        self.resources.clone()
     }
 
     fn socket_of(&self, channel: ChannelId) -> Option<SocketId> {

@@ -41,6 +41,14 @@ pub struct Judged {
     pub outside: u64,
     /// Those that a site's servers knew the answer to.
     pub at_sites: u64,
+    /// Requests that no filter let pass, which their client had to refuse.
+    pub prohibited: u64,
+    /// Requests that led nowhere, which their client had to refuse.
+    pub unreachable: u64,
+    /// Requests that must have been answered, and that several resources might have been for.
+    pub overlapping: u64,
+    /// Requests that must have been answered by way of the Internet resource.
+    pub internet: u64,
 }
 
 impl Judged {
@@ -53,6 +61,10 @@ impl Judged {
         self.questions += other.questions;
         self.outside += other.outside;
         self.at_sites += other.at_sites;
+        self.prohibited += other.prohibited;
+        self.unreachable += other.unreachable;
+        self.overlapping += other.overlapping;
+        self.internet += other.internet;
     }
 }
 

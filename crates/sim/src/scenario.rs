@@ -4,10 +4,12 @@
 //! them give the same kind of value, and its [`Display`](std::fmt::Display) is the text that the last one reads.
 
 mod draw;
+mod draw_access;
 mod draw_events;
 mod draw_faults;
 mod draw_names;
 mod events;
+mod filters;
 mod lines;
 mod names;
 mod parse;
@@ -24,6 +26,8 @@ use std::time::Duration;
 
 pub use draw::Choices;
 pub use events::{Attack, Event, Expectation, Flow, FlowKind, Gone, PathWanted, Said};
+pub(crate) use filters::permit;
+pub use filters::{Filter, Protocol, Service};
 pub use names::{
     Address, Lookup, Manners, NameEntry, NameServer, RecordKind, ServerAt, Stack, Target, Upstream,
     Via,
@@ -222,6 +226,8 @@ pub struct Resource {
     pub name: String,
     /// What it stands for.
     pub address: Address,
+    /// What may pass; everything if nothing is named.
+    pub filters: Vec<Filter>,
     /// The site whose gateways lead to it.
     pub site: String,
     /// The clients that may reach it at first, by number.

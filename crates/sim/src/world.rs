@@ -1,5 +1,6 @@
 //! The world itself: a heap of happenings, and hosts that take turns.
 
+mod access;
 mod agenda;
 mod attacks;
 mod control;
@@ -107,7 +108,7 @@ impl World {
             servers: Servers::new(&scenario, start),
             resolver: Resolver::new(),
             site_streams: BTreeMap::new(),
-            access: Access::new(&scenario, start),
+            access: Access::new(&scenario, start, portal.resources()),
             names: Names::default(),
             watch: Watch::new(&scenario, start),
             overheard: attacks::Overheard::new(is_attacked),

@@ -61,7 +61,11 @@ fn judges_enough(campaign: &Campaign) {
         ("requests", judged.probes, 2_000),
         ("questions", judged.questions, 6_500),
         ("known outside", judged.outside, 2_100),
-        ("known at sites", judged.at_sites, 115),
+        ("known at sites", judged.at_sites, 90),
+        ("overlapping", judged.overlapping, 4_000),
+        ("to the Internet", judged.internet, 500),
+        ("prohibited", judged.prohibited, 3_000),
+        ("unreachable", judged.unreachable, 1_500),
         // These come in bursts, or are rare.
         ("refusals", judged.refusals, 60),
         ("fresh", judged.fresh, 1),

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::payload::Stamp;
 use super::{ASK_AGAIN, PIECE, Probe, Running, WINDOW};
 use crate::oracle::stands_for_a_name;
-use crate::scenario::FlowKind;
+use crate::scenario::{FlowKind, Protocol, Service};
 
 impl Running {
     /// The name that it talks to by an address that stands for it.
@@ -17,8 +17,13 @@ impl Running {
     }
 
     /// Where its packets come from and go to, as far as programs of one host can tell.
-    pub(crate) fn source(&self) -> (u16, Option<IpAddr>) {
-        (self.own_port, self.to)
+    pub(crate) fn source(&self) -> (Service, u16, Option<IpAddr>) {
+        (self.flow.service, self.own_port, self.to)
+    }
+
+    /// What a gateway tells its flow from others to names by.
+    pub(crate) fn inside(&self) -> (Protocol, u16, Option<IpAddr>) {
+        (self.flow.service.protocol, self.own_port, self.to)
     }
 
     /// The pieces that are asked for at `now`.

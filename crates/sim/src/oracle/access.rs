@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use connlib_wire::id::ResourceId;
+
 use crate::limits::REVOKED;
-use crate::scenario::{Address, Role, Scenario};
+use crate::scenario::{Address, Filter, Role, Scenario, Service, permit};
 
 use super::pattern;
+use super::routes::is_internet;
 
 /// How much later than its wall-clock second an end may be noticed.
 const END_SLACK: Duration = Duration::from_millis(1_200);
@@ -18,7 +21,18 @@ pub(crate) struct Access {
     /// The changes of each, oldest first.
     changes: BTreeMap<(usize, usize), Vec<(Instant, bool)>>,
     /// What each resource stands for, and where it is, oldest first.
-    resources: Vec<Vec<(Instant, Address, String)>>,
+    resources: Vec<Vec<Version>>,
+    /// What the portal calls them.
+    ids: Vec<ResourceId>,
+}
+
+/// What a resource stands for, where it is, and what may pass to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Version {
+    pub(crate) since: Instant,
+    pub(crate) address: Address,
+    pub(crate) filters: Vec<Filter>,
+    pub(crate) site: String,
 }
 
 /// What a packet is for.
@@ -35,18 +49,25 @@ pub(crate) struct Arriving<'a> {
     /// The client that it is from.
     pub(crate) client: usize,
     pub(crate) to: Destination<'a>,
+    /// What it uses there.
+    pub(crate) service: Service,
 }
 
 impl Access {
-    pub(crate) fn new(scenario: &Scenario, start: Instant) -> Self {
+    pub(crate) fn new(scenario: &Scenario, start: Instant, ids: Vec<ResourceId>) -> Self {
         let mut access = Self {
             start,
             changes: BTreeMap::new(),
             resources: Vec::new(),
+            ids,
         };
         for resource in &scenario.resources {
-            let first = (start, resource.address.clone(), resource.site.clone());
-            access.resources.push(vec![first]);
+            access.resources.push(vec![Version {
+                since: start,
+                address: resource.address.clone(),
+                filters: resource.filters.clone(),
+                site: resource.site.clone(),
+            }]);
         }
         for (number, resource) in scenario.resources.iter().enumerate() {
             for client in &resource.clients {
@@ -66,10 +87,15 @@ impl Access {
     }
 
     /// A resource stands for something else.
-    pub(crate) fn change(&mut self, now: Instant, resource: usize, address: Address, site: String) {
+    pub(crate) fn change(&mut self, resource: usize, version: Version) {
         if let Some(versions) = self.resources.get_mut(resource) {
-            versions.push((now, address, site));
+            versions.push(version);
         }
+    }
+
+    /// Which resource the portal calls so.
+    pub(crate) fn number(&self, id: ResourceId) -> Option<usize> {
+        self.ids.iter().position(|other| *other == id)
     }
 
     /// Whether `client` may reach `resource` at `at`, and since when that is so.
@@ -78,7 +104,7 @@ impl Access {
         let last = changes.and_then(|changes| changes.iter().rev().find(|(since, _)| *since <= at));
         let changed_at = self
             .version(at, resource)
-            .map_or(self.start, |(since, ..)| *since);
+            .map_or(self.start, |version| version.since);
 
         last.map_or((false, self.start), |(since, is_allowed)| {
             (*is_allowed, changed_at.max(*since))
@@ -86,14 +112,10 @@ impl Access {
     }
 
     /// What a resource stands for at `at`, and where it is.
-    pub(crate) fn version(
-        &self,
-        at: Instant,
-        resource: usize,
-    ) -> Option<&(Instant, Address, String)> {
+    pub(crate) fn version(&self, at: Instant, resource: usize) -> Option<&Version> {
         let versions = self.resources.get(resource)?.iter();
 
-        versions.rev().find(|(since, ..)| *since <= at)
+        versions.rev().find(|version| version.since <= at)
     }
 
     /// The resources that a packet of a client may be part of at `at`: networks that contain it; of those with patterns, the
@@ -102,14 +124,27 @@ impl Access {
         let numbers = 0..self.resources.len();
         let covering = numbers.filter(|resource| self.covers(at, *resource, to));
         let mut covering: Vec<usize> = match to {
-            Destination::Ip(_) => covering.collect(),
+            Destination::Ip(_) => {
+                let is_network = |it: &usize| {
+                    let version = self.version(at, *it);
+                    version.is_some_and(|it| it.address != Address::Internet)
+                };
+                let covering: Vec<usize> = covering.collect();
+                let networks = covering.iter().copied().filter(is_network);
+                let networks: Vec<usize> = networks.collect();
+                if networks.is_empty() {
+                    covering
+                } else {
+                    networks
+                }
+            }
             Destination::Name(_) => covering
                 .filter(|resource| self.state(at, client, *resource).0)
                 .collect(),
         };
-        let pattern = |resource: usize| match self.version(at, resource) {
-            Some((_, Address::Names { pattern, .. }, _)) => pattern.as_str(),
-            Some((_, Address::Network(_), _)) | None => "",
+        let pattern = |resource: usize| match self.version(at, resource).map(|it| &it.address) {
+            Some(Address::Names { pattern, .. }) => pattern.as_str(),
+            Some(Address::Network(_) | Address::Internet) | None => "",
         };
         if let Destination::Name(_) = to {
             covering.sort_by(|one, two| pattern::compare(pattern(*one), pattern(*two)));
@@ -121,15 +156,35 @@ impl Access {
         covering
     }
 
+    /// The resources that stand for the Internet.
+    pub(crate) fn internet(&self, at: Instant) -> Vec<usize> {
+        let is_it = |it: &usize| {
+            let version = self.version(at, *it);
+            version.is_some_and(|it| it.address == Address::Internet)
+        };
+
+        (0..self.resources.len()).filter(is_it).collect()
+    }
+
+    /// All resources that stand for a destination.
+    pub(crate) fn candidates(&self, at: Instant, to: Destination<'_>) -> Vec<usize> {
+        let numbers = 0..self.resources.len();
+
+        numbers.filter(|it| self.covers(at, *it, to)).collect()
+    }
+
     fn covers(&self, at: Instant, resource: usize, to: Destination<'_>) -> bool {
         let version = self.version(at, resource);
 
-        match (version.map(|(_, address, _)| address), to) {
+        match (version.map(|version| &version.address), to) {
             (Some(Address::Network(network)), Destination::Ip(ip)) => network.contains(&ip),
             (Some(Address::Names { pattern, .. }), Destination::Name(name)) => {
                 pattern::matches(pattern, name)
             }
-            (Some(Address::Network(_) | Address::Names { .. }) | None, _) => false,
+            (Some(Address::Internet), Destination::Ip(ip)) => is_internet(ip),
+            (Some(Address::Network(_) | Address::Names { .. } | Address::Internet) | None, _) => {
+                false
+            }
         }
     }
 
@@ -151,14 +206,17 @@ impl Access {
         let versions = |resource: usize| self.resources.get(resource).into_iter().flatten();
         let served: Vec<usize> = (0..self.resources.len())
             .filter(|resource| {
-                versions(*resource).any(|(since, _, of)| {
-                    *since <= now && of == site && self.covers(*since, *resource, to)
+                versions(*resource).any(|version| {
+                    version.since <= now
+                        && version.site == *site
+                        && self.covers(version.since, *resource, to)
+                        && permit(&version.filters, arriving.service)
                 })
             })
             .collect();
         if served.is_empty() {
             return Err(format!(
-                "`{flow}` came out of {name}, which doesn't serve {to:?}"
+                "`{flow}` came out of {name}, which doesn't let it pass to {to:?}"
             ));
         }
         if let Some(Role::Client {
@@ -180,9 +238,11 @@ impl Access {
         };
         let is_let_in = served.iter().any(|resource| {
             let (is_allowed, since) = self.state(now, arriving.client, *resource);
-            let is_here = self
-                .version(now, *resource)
-                .is_some_and(|(_, _, of)| of == site && self.covers(now, *resource, to));
+            let is_here = self.version(now, *resource).is_some_and(|version| {
+                version.site == *site
+                    && self.covers(now, *resource, to)
+                    && permit(&version.filters, arriving.service)
+            });
             let is_allowed = is_allowed && is_here;
             let told_at = joined_at.map(|joined_at| joined_at.max(since) + slack);
             is_allowed || told_at.is_none_or(|told_at| now <= told_at)

@@ -115,7 +115,9 @@ impl Court<'_> {
             .any(|told| pattern::matches(&told.pattern, &ask.name));
         let is_inside = |at: &ServerAt| {
             let found = self.servers.find(at);
-            found.is_some_and(|it| self.servers.get(it).is_some_and(|it| it.site.is_some()))
+            let is_at_site =
+                found.is_some_and(|it| self.servers.get(it).is_some_and(|it| it.site.is_some()));
+            is_at_site || view.may_pass_internet(at, (from, until + LAG))
         };
         let mut servers = during(&view.servers, from, until + LAG).flatten();
 
@@ -180,7 +182,8 @@ impl Court<'_> {
         let is_good = |at: &ServerAt| {
             let found = self.servers.find(at);
             let server = found.and_then(|it| self.servers.get(it));
-            let is_inside = server.is_some_and(|server| server.site.is_some());
+            let is_at_site = server.is_some_and(|server| server.site.is_some());
+            let is_inside = is_at_site || view.may_pass_internet(at, (since, answered_at));
             let is_reached = match at {
                 ServerAt::Ip(ip) if is_inside => {
                     // A question that the tunnel isn't there for yet has less time for the rest.
@@ -218,7 +221,7 @@ impl Court<'_> {
         let meant = self.access.meant(ask.asked_at, ask.host, to);
         let versions = meant.iter().filter_map(|it| self.access.version(at, *it));
 
-        versions.map(|(_, _, site)| site).collect()
+        versions.map(|version| &version.site).collect()
     }
 
     /// Whether a question gets through the tunnel all the time.

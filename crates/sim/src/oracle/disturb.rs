@@ -118,6 +118,11 @@ impl Watch {
                 let over_at = now + (portal.latency + portal.jitter) * 2;
                 self.push_for(*resource, Kind::Allowed, None, now, over_at);
             }
+            Event::Internet { host, .. } => {
+                for resource in access.internet(now) {
+                    self.push_for(resource, Kind::Allowed, Some(*host), now, now);
+                }
+            }
             Event::Reset { host } => {
                 let kind = match is_client(host) {
                     true => Kind::ClientRoam,

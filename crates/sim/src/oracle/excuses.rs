@@ -3,38 +3,51 @@
 use std::time::{Duration, Instant};
 
 use super::judge::Court;
-use super::{Destination, Disturbance, Reach};
+use super::{Destination, Disturbance, Reach, Way};
 use crate::apps::{Probe, Running};
 use crate::limits::{FIRST_REPLY_LOSSY, Kind, NAME_KNOWN, RESUME};
 use crate::scenario::{Address, Place, Role};
 
 impl Court<'_> {
-    pub(super) fn is_granted(&self, running: &Running, sent_at: Instant, done_at: Instant) -> bool {
+    /// The resource that packets of a flow belong to at `at`, if nothing else could be meant.
+    pub(super) fn chosen(&self, running: &Running, at: Instant) -> Option<usize> {
+        match self.names.ways(running, (at, at))[..] {
+            [Way::To(id)] => self.access.number(id),
+            _ => None,
+        }
+    }
+
+    /// Counts a request that must be answered by what its client chose for it.
+    pub(super) fn count_choice(&self, running: &Running, probe: &Probe) {
+        let (client, at) = (running.flow.host, probe.sent_at);
         let Some(to) = self.destination(running) else {
+            return;
+        };
+        let let_in = |resource: &usize| self.access.state(at, client, *resource).0;
+        let candidates = self.access.candidates(at, to);
+        let is_overlapping = candidates.into_iter().filter(let_in).count() > 1;
+        let chosen = self.chosen(running, at);
+        let version = chosen.and_then(|resource| self.access.version(at, resource));
+        let is_internet = version.is_some_and(|it| it.address == Address::Internet);
+        self.count(|judged| {
+            judged.overlapping += u64::from(is_overlapping);
+            judged.internet += u64::from(is_internet);
+        });
+    }
+
+    /// Whether packets of a flow belong to one resource all the time, and their client was let in before.
+    pub(super) fn is_granted(&self, running: &Running, sent_at: Instant, done_at: Instant) -> bool {
+        let client = running.flow.host;
+        let [Way::To(id)] = self.names.ways(running, (sent_at, done_at))[..] else {
             return false;
         };
-        let client = running.flow.host;
-        let mut meant = self.access.meant(sent_at, client, to);
-        if let Destination::Ip(_) = to {
-            let prefix = |resource: &usize| match self.access.version(sent_at, *resource) {
-                Some((_, Address::Network(network), _)) => network.prefix_len(),
-                Some((_, Address::Names { .. }, _)) | None => 0,
-            };
-            meant.sort_by_key(prefix);
-            meant = meant.split_off(meant.len().saturating_sub(1));
-        }
-        let is_same = match to {
-            Destination::Ip(_) => true,
-            Destination::Name(_) => meant == self.access.meant(done_at, client, to),
+        let Some(resource) = self.access.number(id) else {
+            return false;
         };
+        let (before, _) = self.access.state(sent_at, client, resource);
+        let (after, since) = self.access.state(done_at, client, resource);
 
-        !meant.is_empty()
-            && is_same
-            && meant.iter().all(|resource| {
-                let (before, _) = self.access.state(sent_at, client, *resource);
-                let (after, since) = self.access.state(done_at, client, *resource);
-                before && after && since <= sent_at
-            })
+        before && after && since <= sent_at
     }
 
     pub(super) fn is_reachable(&self, running: &Running, at: Instant) -> bool {
@@ -134,7 +147,8 @@ impl Court<'_> {
     ) -> bool {
         let (client, to) = (running.flow.host, self.destination(running));
         if running.name().is_none() {
-            return self.is_disturbed_for((client, to), sent_at, done_at);
+            let was_up = |before: Instant| self.was_served(running, before);
+            return self.is_hit((client, to, Duration::ZERO), (sent_at, done_at), was_up);
         }
         let grace = NAME_KNOWN.holds + self.servers.longest();
         let was_up = |before: Instant| was_up(running, before);
@@ -234,6 +248,17 @@ impl Court<'_> {
         let portal = self.scenario.portal;
 
         RESUME.goal + (portal.latency + portal.jitter) * 12 + self.round_trip * 3
+    }
+
+    /// Whether the client of a flow had a reply from the resource that the flow's packets belong to.
+    pub(super) fn was_served(&self, running: &Running, before: Instant) -> bool {
+        let Some(wanted) = self.chosen(running, before) else {
+            return false;
+        };
+        let flows = self.apps.flows().iter();
+        let mut own = flows.filter(|it| it.flow.host == running.flow.host);
+
+        own.any(|it| was_up(it, before) && self.chosen(it, before) == Some(wanted))
     }
 
     /// Whether a client had a reply from anywhere, or from what a destination's resources are: each needs an access of its own.

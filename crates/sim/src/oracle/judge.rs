@@ -13,7 +13,7 @@ use crate::report::Judged;
 use crate::scenario::{Drive, Event, FlowKind, Scenario};
 
 /// What every round trip may take besides the links: devices that stand, jobs that are late.
-const SLACK: Duration = Duration::from_millis(120);
+pub(super) const SLACK: Duration = Duration::from_millis(120);
 
 /// How long after a disturbance another one can be told from it.
 const UNSETTLED_AFTER: Duration = Duration::from_secs(30);
@@ -60,7 +60,7 @@ pub(crate) fn judge(evidence: Evidence<'_>) -> Verdict {
 }
 
 /// What loops that are called late may add.
-fn lateness(drive: Drive) -> Duration {
+pub(super) fn lateness(drive: Drive) -> Duration {
     match drive {
         Drive::Exact | Drive::EveryMilli => Duration::ZERO,
         Drive::Late => SLACK * 3,
@@ -118,6 +118,7 @@ impl<'a> Court<'a> {
                 self.probes(running)?;
                 self.stays(running)?;
                 self.refusals(running)?;
+                self.decisions(running)?;
                 self.recoveries(running, measured)
             }
             FlowKind::Fetch { bytes } => {
@@ -138,6 +139,7 @@ impl<'a> Court<'a> {
             if running.name().is_some() {
                 self.count(|judged| judged.probes += 1);
             }
+            self.count_choice(running, probe);
             if let Some(replied_at) = probe.replied_at {
                 lost_in_a_row = 0;
                 self.is_in_time(running, number, (probe, replied_at))?;
@@ -190,9 +192,7 @@ impl<'a> Court<'a> {
         match running.name() {
             Some(_) if was_up(running, sent_at) => Duration::ZERO,
             Some(_) => self.first_holds() + self.named_holds(running),
-            None if self.was_answered(running.flow.host, self.destination(running), sent_at) => {
-                Duration::ZERO
-            }
+            None if self.was_served(running, sent_at) => Duration::ZERO,
             None => self.first_holds(),
         }
     }

@@ -10,10 +10,11 @@ use super::names::{LAG, during};
 use super::view::View;
 
 impl View {
-    /// What the client must say from here on: by name, and of equal names by id. Whether it can be reached is another matter.
+    /// What the client must say from here on: the Internet first, then by name, and of equal names by id. Whether it can be reached is another matter.
     pub(super) fn list(&mut self, now: Instant) {
         let mut list: Vec<ResourceView> = self.resources.values().filter_map(shown).collect();
-        list.sort_by(|one, other| (&one.name, one.id).cmp(&(&other.name, other.id)));
+        let place = |it: &ResourceView| (it.address.is_some(), it.name.clone(), it.id);
+        list.sort_by_key(place);
         if self.lists.last().is_none_or(|(_, last)| *last != list) {
             self.lists.push((now, list));
         }
@@ -39,7 +40,15 @@ fn shown(resource: &Resource) -> Option<ResourceView> {
             sites: resource.sites.0.clone(),
             reach: Reachability::Unknown,
         }),
-        Resource::Internet(_) | _ => None,
+        Resource::Internet(resource) => Some(ResourceView {
+            id,
+            name,
+            address: None,
+            description: None,
+            sites: resource.sites.0.clone(),
+            reach: Reachability::Unknown,
+        }),
+        _ => None,
     }
 }
 

@@ -30,6 +30,9 @@ const ROUTES: [&str; 6] = [
     "fd00:2021:1111:8000:100:100:111:0/120",
 ];
 
+/// What leads into it as well while the Internet resource is used.
+const EVERYTHING: [&str; 2] = ["0.0.0.0/0", "::/0"];
+
 /// The least time between two requests for one resource (client.md §6).
 const REQUESTS_EVERY: Duration = Duration::from_secs(2);
 
@@ -78,6 +81,8 @@ impl Names {
             given: former.given,
             records: former.records.clone(),
             expected: former.expected,
+            known: former.known,
+            wants_internet: former.wants_internet,
             ..View::default()
         };
         self.views.insert(host, view);
@@ -185,7 +190,7 @@ impl Names {
     }
 
     /// Computes what a client's device must look like.
-    fn update(&mut self, now: Instant, host: usize) {
+    pub(super) fn update(&mut self, now: Instant, host: usize) {
         let system = self.systems.get(&host).and_then(|list| list.last());
         let system = system
             .map(|(_, servers)| servers.clone())
@@ -193,6 +198,7 @@ impl Names {
         let Some(view) = self.views.get_mut(&host) else {
             return;
         };
+        view.know(now);
         let Some(interface) = &view.interface else {
             return;
         };
@@ -205,7 +211,10 @@ impl Names {
         if view.servers.last().is_none_or(|(_, last)| *last != servers) {
             view.servers.push((now, servers));
         }
-        let fixed = ROUTES.iter().filter_map(|route| route.parse().ok());
+        let has_internet = (view.known.last()).is_some_and(|(_, known)| known.has_internet());
+        let everything = EVERYTHING.iter().filter(|_| has_internet);
+        let fixed = ROUTES.iter().chain(everything);
+        let fixed = fixed.filter_map(|route| route.parse().ok());
         let networks = view
             .resources
             .values()

@@ -4,21 +4,28 @@ use std::time::Instant;
 
 use super::answers::gateways;
 use super::judge::{Court, Objection};
-use crate::apps::Running;
+use crate::apps::{Refusal, Running};
 
 impl Court<'_> {
     /// A flow to a name without an address of its family is refused at once (gateway.md §8.4); one that must come through never.
     pub(super) fn refusals(&self, running: &Running) -> Result<(), Objection> {
-        if self.is_lossy || self.is_disorderly() || running.name().is_none() {
+        if self.is_lossy || self.is_disorderly() {
             return Ok(());
         }
         let holds = self.first_holds() + self.named_holds(running) + self.round_trip;
-        for at in &running.refused_at {
+        for (at, why) in &running.refused {
+            if *why == Refusal::Other {
+                continue;
+            }
             let since = at.checked_sub(holds).unwrap_or(self.start).max(self.start);
             if self.is_served(running, (since, *at)) && self.resolves(running, *at) {
-                let what = format!("`{}` is refused, and could come through", running.flow.name);
+                let name = &running.flow.name;
+                let what = format!("`{name}` is refused ({why:?}), and could come through");
                 return Err((self.elapsed(*at), what));
             }
+        }
+        if running.name().is_none() {
+            return Ok(());
         }
         for probe in &running.probes {
             let (from, until) = (probe.sent_at, probe.sent_at + holds);
@@ -29,8 +36,11 @@ impl Court<'_> {
                 continue;
             }
             self.count(|judged| judged.refusals += 1);
-            let mut refusals = running.refused_at.iter();
-            if !refusals.any(|at| (from..=until).contains(at)) {
+            let mut refusals = running.refused.iter();
+            let is_told = |(at, why): &(Instant, Refusal)| {
+                *why == Refusal::Unreachable && (from..=until).contains(at)
+            };
+            if !refusals.any(is_told) {
                 let name = &running.flow.name;
                 let what = format!("`{name}` leads nowhere, and isn't told so within {holds:?}");
                 return Err((self.elapsed(from), what));

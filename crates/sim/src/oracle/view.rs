@@ -10,6 +10,7 @@ use connlib_wire::portal::client as portal;
 use connlib_wire::portal::resource::{IpStack, Resource};
 use ipnet::{Ipv4Net, Ipv6Net};
 
+use super::routes::Known;
 use super::sentinels::{Sentinels, is_sentinel};
 use crate::scenario::{ServerAt, Stack};
 
@@ -27,6 +28,10 @@ pub(super) struct View {
     pub(super) told: Vec<(Instant, Vec<Told>)>,
     /// All resources.
     pub(super) resources: BTreeMap<ResourceId, Resource>,
+    /// Whether a person wants it to use the Internet resource.
+    pub(super) wants_internet: bool,
+    /// What it decided by, oldest first.
+    pub(super) known: Vec<(Instant, Known)>,
     pub(super) interface: Option<portal::Interface>,
     pub(super) sentinels: Sentinels,
     /// Whom it may ask, oldest list first.

@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use connlib_portal::model::{Address, Edit, Network, Policy, PolicyId, Resource};
+use connlib_portal::model::{Address, Edit, GrantKey, Network, Policy, PolicyId, Resource};
 use connlib_wire::id::ResourceId;
-use connlib_wire::portal::resource::IpStack;
+use connlib_wire::portal::resource::{self, IpStack, PortRange};
 use uuid::Uuid;
 
 use super::{Portal, group, id};
-use crate::scenario::{self, Scenario, Stack, Upstream};
+use crate::scenario::{self, Filter, Protocol, Scenario, Stack, Upstream};
 
 impl Portal {
     /// An admin lets a client into a resource, or no longer.
@@ -39,7 +39,7 @@ impl Portal {
         clock: (Instant, u64),
         number: usize,
         (name, stands_for): (&str, &scenario::Address),
-        site: &str,
+        (passes, site): (&[Filter], &str),
     ) {
         let Some(id) = self.resource(number) else {
             return;
@@ -50,10 +50,15 @@ impl Portal {
             name: name.to_owned(),
             address: address(stands_for),
             sites: self.sites.get(site).copied().into_iter().collect(),
-            filters: Vec::new(),
+            filters: filters(passes),
         };
+        // Where only its filters are others, grants stand, and gateways are told of them.
+        let former = self.stored.resources().get(&id);
+        let is_same = former
+            .is_some_and(|it| (&it.address, &it.sites) == (&resource.address, &resource.sites));
         let grants = self.stored.grants().keys().copied();
-        let void = grants.filter(|key| key.resource == id).map(Edit::DropGrant);
+        let is_void = |key: &GrantKey| key.resource == id && !is_same;
+        let void = grants.filter(is_void).map(Edit::DropGrant);
         let edits: Vec<Edit> = [Edit::PutResource(resource)]
             .into_iter()
             .chain(void)
@@ -95,6 +100,7 @@ impl Portal {
 pub(super) fn address(address: &scenario::Address) -> Address {
     match address {
         scenario::Address::Network(network) => Address::Cidr(*network),
+        scenario::Address::Internet => Address::Internet,
         scenario::Address::Names { pattern, stack } => Address::Dns {
             pattern: pattern.clone(),
             ip_stack: match stack {
@@ -104,6 +110,22 @@ pub(super) fn address(address: &scenario::Address) -> Address {
             },
         },
     }
+}
+
+pub(super) fn filters(filters: &[Filter]) -> Vec<resource::Filter> {
+    let filters = filters.iter().map(|filter| {
+        let ports = PortRange {
+            port_range_start: filter.first,
+            port_range_end: filter.last,
+        };
+        match filter.protocol {
+            Protocol::Tcp => resource::Filter::Tcp(ports),
+            Protocol::Udp => resource::Filter::Udp(ports),
+            Protocol::Icmp => resource::Filter::Icmp,
+        }
+    });
+
+    filters.collect()
 }
 
 /// What the portal's core knows of name servers.

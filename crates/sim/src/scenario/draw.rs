@@ -7,6 +7,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
+use super::draw_access::access;
 use super::draw_faults::faults;
 use super::draw_names::names;
 use super::events::{Flow, FlowKind};
@@ -117,8 +118,9 @@ pub(super) fn scenario(seed: u64, choices: &mut Choices<'_>) -> Scenario {
     resources(&mut scenario, choices);
     flows(&mut scenario, choices);
     disturb(&mut scenario, choices);
-    // Last, so that whatever else is drawn is drawn as it would be without.
+    // These last, so that whatever else is drawn is drawn as it would be without.
     names(&mut scenario, choices);
+    access(&mut scenario, choices);
     scenario.events.sort_by_key(|(at, _)| *at);
 
     scenario
@@ -319,6 +321,7 @@ fn resources(scenario: &mut Scenario, choices: &mut Choices<'_>) {
             scenario.resources.push(Resource {
                 name: name.to_owned(),
                 address: Address::Network(network),
+                filters: Vec::new(),
                 site: site.to_owned(),
                 clients: clients.filter(|_| !choices.percent(4)).collect(),
             });
@@ -356,6 +359,7 @@ fn flows(scenario: &mut Scenario, choices: &mut Choices<'_>) {
                 host,
                 to: Target::Ip(to),
                 port: None,
+                service: kind.default_service(),
                 kind,
             };
             let at = FLOWS_AT + choices.millis(0..500);

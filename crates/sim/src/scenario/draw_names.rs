@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::draw::{FLOWS_AT, QUIET};
 use super::events::{Flow, FlowKind};
+use super::filters::Service;
 use super::names::{
     Address, Lookup, Manners, NameEntry, NameServer, RecordKind, ServerAt, Stack, Target, Upstream,
     Via,
@@ -100,13 +101,13 @@ pub(super) fn names(scenario: &mut Scenario, choices: &mut Choices<'_>) {
     scenario.lasts += ANSWERED_WITHIN;
 }
 
-fn has_site(scenario: &Scenario, site: &str) -> bool {
+pub(super) fn has_site(scenario: &Scenario, site: &str) -> bool {
     let mut hosts = scenario.hosts.iter();
 
     hosts.any(|host| matches!(&host.role, Role::Gateway { site: other } if other == site))
 }
 
-fn clients(scenario: &Scenario) -> Vec<usize> {
+pub(super) fn clients(scenario: &Scenario) -> Vec<usize> {
     let hosts = scenario.hosts.iter().enumerate();
     let clients = hosts.filter(|(_, host)| matches!(host.role, Role::Client { .. }));
 
@@ -129,6 +130,7 @@ fn resources(scenario: &mut Scenario, choices: &mut Choices<'_>, has_b: bool) {
                 pattern: pattern.to_owned(),
                 stack: stack(choices),
             },
+            filters: Vec::new(),
             site: site.to_owned(),
             clients: clients.filter(|_| !choices.percent(4)).collect(),
         };
@@ -325,6 +327,7 @@ fn flows(scenario: &mut Scenario, choices: &mut Choices<'_>, host: usize) {
             },
             // The same for several: gateways must tell them apart.
             port: port.map(|port| port + u16::from(choices.percent(20))),
+            service: Service::udp(7),
             kind: match choices.percent(8) {
                 true => FlowKind::Fetch {
                     bytes: u32::try_from(choices.range(1_000..30_000)).unwrap_or_default(),
@@ -335,6 +338,10 @@ fn flows(scenario: &mut Scenario, choices: &mut Choices<'_>, host: usize) {
                     size: u16::try_from(choices.range(12..600)).unwrap_or_default(),
                 },
             },
+        };
+        let flow = Flow {
+            service: flow.kind.default_service(),
+            ..flow
         };
         scenario.events.push((at, Event::Flow(flow)));
     }
@@ -356,6 +363,7 @@ fn flows(scenario: &mut Scenario, choices: &mut Choices<'_>, host: usize) {
                 is_cached: false,
             },
             port: None,
+            service: Service::udp(7),
             kind: FlowKind::Lookup(Lookup {
                 record,
                 via: if choices.percent(30) {
@@ -415,6 +423,7 @@ fn event(scenario: &Scenario, choices: &mut Choices<'_>) -> Option<Event> {
                     pattern,
                     stack: stack(choices),
                 },
+                filters: Vec::new(),
                 site: site.to_owned(),
             }
         }

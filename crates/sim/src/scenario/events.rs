@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::filters::{Filter, Service};
 use super::names::{Address, Lookup, Manners, NameEntry, Target, Upstream};
 use super::{Link, Place};
 
@@ -116,8 +117,17 @@ pub enum Event {
         resource: usize,
         /// What it stands for from here on.
         address: Address,
+        /// What may pass from here on.
+        filters: Vec<Filter>,
         /// Where its gateways are.
         site: String,
+    },
+    /// A person wants a client to use the Internet resource, or no longer.
+    Internet {
+        /// Which client.
+        host: usize,
+        /// Whether it is to.
+        is_wanted: bool,
     },
     /// Something else is said of a name from here on.
     Name(NameEntry),
@@ -188,6 +198,8 @@ pub struct Flow {
     pub to: Target,
     /// The port that it sends from; one that nobody else has by default.
     pub port: Option<u16>,
+    /// What it uses there.
+    pub service: Service,
     /// What it does.
     pub kind: FlowKind,
 }
@@ -310,4 +322,14 @@ pub struct Said {
     pub ip: Option<IpAddr>,
     /// How long it may have taken.
     pub within: Option<Duration>,
+}
+
+impl FlowKind {
+    /// What a program uses if nothing else is said: echo, or discard.
+    pub(crate) fn default_service(&self) -> Service {
+        match self {
+            Self::Ping { .. } | Self::Lookup(_) => Service::udp(7),
+            Self::Fetch { .. } => Service::udp(9),
+        }
+    }
 }

@@ -12,6 +12,8 @@ use super::PerMille;
 pub enum Address {
     /// A network.
     Network(IpNet),
+    /// Everything that no other resource has.
+    Internet,
     /// Names that match a pattern.
     Names {
         /// The pattern.

@@ -2,12 +2,13 @@
 
 use super::Scenario;
 use super::events::{Attack, Event, Expectation, Flow, FlowKind, Gone, PathWanted};
+use super::filters::Protocol;
 use super::lines::{Line, number};
 use super::names::Target;
 use super::parse::{edge_named, host_named, resource_named};
 use super::parse_hosts::{link, place};
 use super::parse_names::{
-    address, lookup, manners_change, name, resolvers, said, target, upstream,
+    address, filters, lookup, manners_change, name, resolvers, said, target, upstream,
 };
 use super::quantity::span;
 
@@ -79,17 +80,8 @@ pub(super) fn event(
         "forget" => Event::Forget {
             edge: edge_named(scenario, line.word("an edge")?).ok_or("there is no such edge")?,
         },
-        "allow" => Event::Allow {
-            host: host_named(scenario, &mut line)?,
-            resource: resource_named(scenario, &mut line)?,
-        },
-        "revoke" => Event::Revoke {
-            host: host_named(scenario, &mut line)?,
-            resource: resource_named(scenario, &mut line)?,
-        },
-        "change" | "name" | "dns" | "resolvers" | "upstream" => {
-            names_event(scenario, keyword, &mut line)?
-        }
+        "allow" | "revoke" | "change" | "internet" => access_event(scenario, keyword, &mut line)?,
+        "name" | "dns" | "resolvers" | "upstream" => names_event(scenario, keyword, &mut line)?,
         "reset" => Event::Reset {
             host: host_named(scenario, &mut line)?,
         },
@@ -114,13 +106,39 @@ fn portal_event(keyword: &str, host: usize) -> Event {
     }
 }
 
-fn names_event(scenario: &Scenario, keyword: &str, line: &mut Line<'_>) -> Result<Event, String> {
-    Ok(match keyword {
-        "change" => Event::Change {
+fn access_event(scenario: &Scenario, keyword: &str, line: &mut Line<'_>) -> Result<Event, String> {
+    if keyword == "change" {
+        return Ok(Event::Change {
             resource: resource_named(scenario, line)?,
             address: address(line)?,
+            filters: filters(line)?,
             site: line.field("site", |site| Some(site.to_owned()))?,
+        });
+    }
+    let host = host_named(scenario, line)?;
+
+    Ok(match keyword {
+        "allow" => Event::Allow {
+            host,
+            resource: resource_named(scenario, line)?,
         },
+        "revoke" => Event::Revoke {
+            host,
+            resource: resource_named(scenario, line)?,
+        },
+        _ => Event::Internet {
+            host,
+            is_wanted: match line.word("on or off")? {
+                "on" => true,
+                "off" => false,
+                other => return Err(format!("`{other}` is neither on nor off")),
+            },
+        },
+    })
+}
+
+fn names_event(scenario: &Scenario, keyword: &str, line: &mut Line<'_>) -> Result<Event, String> {
+    Ok(match keyword {
         "name" => Event::Name(name(line)?),
         "dns" => manners_change(scenario, line)?,
         "resolvers" => {
@@ -167,12 +185,18 @@ fn flow(
         *is_cached = line.flag("cached");
     }
     let port = line.maybe("port", number)?;
+    let default = kind.default_service();
+    let service = line.maybe("proto", number)?.unwrap_or(default);
+    if matches!(kind, FlowKind::Fetch { .. }) && service.protocol != Protocol::Udp {
+        return Err("whoever fetches does so by UDP".to_owned());
+    }
 
     Ok(Event::Flow(Flow {
         name,
         host,
         to,
         port,
+        service,
         kind,
     }))
 }

@@ -2,11 +2,11 @@
 
 use super::lines::{Line, number};
 use super::parse::{edge_named, find_host, new_name};
-use super::parse_names::address;
+use super::parse_names::{address, filters};
 use super::quantity::{per_mille, rate, span};
 use super::{
-    Dependence, Drive, Edge, EdgeKind, Host, Link, Nat, PerMille, Place, PortalLink, Resource,
-    Role, Scenario,
+    Address, Dependence, Drive, Edge, EdgeKind, Host, Link, Nat, PerMille, Place, PortalLink,
+    Resource, Role, Scenario,
 };
 use crate::faults::Faults;
 use crate::world::MAX_HOSTS;
@@ -151,7 +151,10 @@ pub(super) fn resource(scenario: &Scenario, line: &mut Line<'_>) -> Result<Resou
     if scenario.resources.iter().any(|other| other.name == name) {
         return Err(format!("a second `{name}`"));
     }
-    let address = address(line)?;
+    let (address, filters) = (address(line)?, filters(line)?);
+    if address == Address::Internet && !filters.is_empty() {
+        return Err("the Internet has no filters".to_owned());
+    }
     let clients = |text: &str| {
         let names = text.split(',').filter(|name| *name != "nobody");
         names
@@ -168,6 +171,7 @@ pub(super) fn resource(scenario: &Scenario, line: &mut Line<'_>) -> Result<Resou
     Ok(Resource {
         name,
         address,
+        filters,
         site: line.field("site", |site| Some(site.to_owned()))?,
         clients: line
             .maybe("for", clients)?

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::events::Said;
+use super::filters::Filter;
 use super::lines::{Line, number};
 use super::names::{
     Address, Lookup, Manners, NameEntry, NameServer, RecordKind, ServerAt, Stack, Target, Upstream,
@@ -29,6 +30,9 @@ pub(super) const CODES: [(&str, u8); 6] = [
 
 /// What a resource stands for.
 pub(super) fn address(line: &mut Line<'_>) -> Result<Address, String> {
+    if line.flag("internet") {
+        return Ok(Address::Internet);
+    }
     if let Some(pattern) = line.maybe("dns", |text| Some(text.to_owned()))? {
         let stack = line.maybe("stack", stack)?.unwrap_or_default();
         return Ok(Address::Names { pattern, stack });
@@ -36,6 +40,13 @@ pub(super) fn address(line: &mut Line<'_>) -> Result<Address, String> {
     let network: IpNet = line.field("cidr", number)?;
 
     Ok(Address::Network(network.trunc()))
+}
+
+/// What may pass to a resource.
+pub(super) fn filters(line: &mut Line<'_>) -> Result<Vec<Filter>, String> {
+    let read = |text: &str| text.split(',').map(|it| it.parse().ok()).collect();
+
+    Ok(line.maybe("filter", read)?.unwrap_or_default())
 }
 
 fn stack(text: &str) -> Option<Stack> {

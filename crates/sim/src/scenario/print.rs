@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::print_names::print_address;
+use super::print_names::{print_address, print_filters};
 use super::quantity::{Rate, Span};
 use super::{Dependence, Drive, EdgeKind, Event, Link, PerMille, Place, Role, Scenario};
 use crate::faults::Faults;
@@ -41,6 +41,7 @@ impl Display for Scenario {
             };
             write!(f, "res {} ", resource.name)?;
             print_address(f, &resource.address)?;
+            print_filters(f, &resource.filters)?;
             writeln!(f, " site={} for={clients}", resource.site)?;
         }
         self.print_names(f)?;

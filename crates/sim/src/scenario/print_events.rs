@@ -6,8 +6,8 @@ use super::Scenario;
 use super::events::{Attack, Event, Expectation, Flow, FlowKind, Gone, PathWanted};
 use super::print::{flag, print_link, span};
 use super::print_names::{
-    joined, print_address, print_lookup, print_manners, print_name, print_said, print_target,
-    print_upstream,
+    joined, print_address, print_filters, print_lookup, print_manners, print_name, print_said,
+    print_target, print_upstream,
 };
 use super::quantity::Span;
 
@@ -76,10 +76,12 @@ impl Scenario {
             Event::Change {
                 resource: it,
                 address,
+                filters,
                 site,
             } => {
                 write!(f, "change {} ", resource(it))?;
                 print_address(f, address)?;
+                print_filters(f, filters)?;
                 write!(f, " site={site}")
             }
             Event::Name(entry) => print_name(f, entry),
@@ -91,6 +93,13 @@ impl Scenario {
                 write!(f, "resolvers {} {}", host(it), joined(servers))
             }
             Event::Upstream(upstream) => print_upstream(f, upstream),
+            Event::Internet {
+                host: it,
+                is_wanted,
+            } => {
+                let wanted = if *is_wanted { "on" } else { "off" };
+                write!(f, "internet {} {wanted}", host(it))
+            }
             Event::Reset { host: it } => write!(f, "reset {}", host(it)),
             Event::Attack {
                 host: it,
@@ -180,6 +189,9 @@ impl Scenario {
             }
             FlowKind::Fetch { bytes } => write!(f, " bytes={bytes}")?,
             FlowKind::Lookup(lookup) => print_lookup(f, lookup)?,
+        }
+        if flow.service != flow.kind.default_service() {
+            write!(f, " proto={}", flow.service)?;
         }
         if let Some(port) = flow.port {
             write!(f, " port={port}")?;

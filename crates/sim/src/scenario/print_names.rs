@@ -1,10 +1,10 @@
 //! Names, and who is asked for them, as they are read.
 
-use std::fmt::{self, Formatter};
-use std::net::IpAddr;
+use std::fmt::{self, Display, Formatter};
 
 use super::Scenario;
 use super::events::Said;
+use super::filters::Filter;
 use super::names::{
     Address, Lookup, Manners, NameEntry, RecordKind, ServerAt, Stack, Target, Upstream, Via,
 };
@@ -54,6 +54,7 @@ fn server_at(at: &ServerAt) -> String {
 pub(super) fn print_address(f: &mut Formatter<'_>, address: &Address) -> fmt::Result {
     match address {
         Address::Network(network) => write!(f, "cidr={network}"),
+        Address::Internet => f.write_str("internet"),
         Address::Names { pattern, stack } => {
             write!(f, "dns={pattern}")?;
             match stack {
@@ -62,6 +63,13 @@ pub(super) fn print_address(f: &mut Formatter<'_>, address: &Address) -> fmt::Re
                 Stack::V6 => write!(f, " stack=v6"),
             }
         }
+    }
+}
+
+pub(super) fn print_filters(f: &mut Formatter<'_>, filters: &[Filter]) -> fmt::Result {
+    match filters.is_empty() {
+        true => Ok(()),
+        false => write!(f, " filter={}", joined(filters)),
     }
 }
 
@@ -168,13 +176,9 @@ pub(super) fn print_said(f: &mut Formatter<'_>, flow: &str, said: &Said) -> fmt:
     }
 }
 
-pub(super) fn joined(ips: &[IpAddr]) -> String {
-    match ips {
+pub(super) fn joined<T: Display>(list: &[T]) -> String {
+    match list {
         [] => "none".to_owned(),
-        _ => ips
-            .iter()
-            .map(IpAddr::to_string)
-            .collect::<Vec<_>>()
-            .join(","),
+        _ => list.iter().map(T::to_string).collect::<Vec<_>>().join(","),
     }
 }

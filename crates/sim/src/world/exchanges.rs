@@ -14,7 +14,7 @@ use super::names::PORT;
 use super::{Happening, World};
 use crate::names::{Heard, Reply, Tcp};
 use crate::oracle::{Arriving, Destination};
-use crate::scenario::{self, ServerAt, Via};
+use crate::scenario::{self, Protocol, ServerAt, Service, Via};
 
 /// How much earlier than it is heard of something may have left a client: what is lost is sent again for so long.
 const UNDER_WAY: Duration = Duration::from_secs(5);
@@ -205,7 +205,11 @@ impl World {
             return Err("a packet on a gateway's TUN has a wrong checksum".to_owned());
         }
         let client = self.asker(packet.source())?;
-        if packet.transport() == Transport::Udp {
+        let protocol = match packet.transport() {
+            Transport::Udp => Protocol::Udp,
+            Transport::Tcp | Transport::Icmp | Transport::Other(_) => Protocol::Tcp,
+        };
+        if protocol == Protocol::Udp {
             self.may_be_asked(client, packet.payload())?;
         }
 
@@ -215,6 +219,10 @@ impl World {
                 what: "a question",
                 client,
                 to: Destination::Ip(server.ip()),
+                service: Service {
+                    protocol,
+                    port: server.port(),
+                },
             },
         )
     }

@@ -6,8 +6,6 @@ use connlib::event_loop::Command;
 
 use super::host::{ChannelState, Role};
 use super::{Happening, World};
-use crate::apps::{Request, Running};
-use crate::oracle::{Arriving, Destination, Truth};
 use crate::scenario::{self, Event, Expectation, Gone, PathWanted, Place};
 
 /// When relays come up, and everybody else after them.
@@ -119,13 +117,10 @@ impl World {
             }
             Event::ClockSteps { seconds } => self.steps += seconds,
             Event::Forget { edge } => self.network.forget(edge),
-            Event::Allow { host, resource } => self.set_policy(host, resource, true),
-            Event::Revoke { host, resource } => self.set_policy(host, resource, false),
-            Event::Change {
-                resource,
-                address,
-                site,
-            } => self.change(resource, address, site),
+            event @ (Event::Allow { .. }
+            | Event::Revoke { .. }
+            | Event::Change { .. }
+            | Event::Internet { .. }) => self.access_event(event),
             event @ (Event::Name(_)
             | Event::Manners { .. }
             | Event::Resolvers { .. }
@@ -146,23 +141,6 @@ impl World {
         self.portal_notices(host);
         self.channel_breaks(host);
         self.retry(host);
-    }
-
-    fn set_policy(&mut self, host: usize, resource: usize, is_allowed: bool) {
-        let clock = (self.now, self.unix().as_secs());
-        self.access.set(self.now, (host, resource), is_allowed);
-        self.portal
-            .set_policy(clock, &self.scenario, host, resource, is_allowed);
-        self.drain_portal();
-    }
-
-    fn change(&mut self, resource: usize, address: scenario::Address, site: String) {
-        let clock = (self.now, self.unix().as_secs());
-        let name = self.scenario.resources.get(resource);
-        let name = name.map_or("?", |resource| &resource.name);
-        self.portal.change(clock, resource, (name, &address), &site);
-        self.access.change(self.now, resource, address, site);
-        self.drain_portal();
     }
 
     /// As the shipped control plane does: sockets anew, and the portal by the new key.
@@ -243,6 +221,9 @@ impl World {
             }
         }
         self.tell_resolvers(host);
+        if self.names.is_internet_wanted(host) {
+            self.want_internet(host, true);
+        }
         self.connect(host);
     }
 
@@ -316,46 +297,6 @@ impl World {
                 node.send_packet(packet);
             }
         }
-    }
-
-    /// Whether a request may come out of a gateway: somebody let its client in, and the gateway serves what it is for.
-    pub(super) fn may_arrive(&mut self, gateway: usize, request: &Request) -> Result<(), String> {
-        let (now, ip) = (self.now, request.to);
-        self.apps.arrived(now, gateway, request);
-        let flows = self.apps.flows();
-        let name = flows.get(request.flow).and_then(Running::name);
-        if let Some(name) = name {
-            let truth = Truth {
-                scenario: &self.scenario,
-                zones: &self.zones,
-                servers: &self.servers,
-            };
-            let (from, to) = ((request.host, name), (gateway, ip));
-            (self.names).may_come_out(now, from, to, &self.resolver, &truth)?;
-        }
-
-        self.may_come_out(
-            gateway,
-            &Arriving {
-                what: self.scenario.flow_name(request.flow),
-                client: request.host,
-                to: name.map_or(Destination::Ip(ip), Destination::Name),
-            },
-        )
-    }
-
-    pub(super) fn may_come_out(
-        &self,
-        gateway: usize,
-        arriving: &Arriving<'_>,
-    ) -> Result<(), String> {
-        let channel = self.hosts.get(gateway).map(|entry| &entry.channel);
-        let joined_at = channel
-            .filter(|channel| channel.state == ChannelState::Joined && !channel.hangs)
-            .and_then(|channel| channel.joined_at);
-
-        self.access
-            .may_arrive(self.now, &self.scenario, gateway, joined_at, arriving)
     }
 
     /// Compares a path with what is expected.

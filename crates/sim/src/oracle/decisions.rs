@@ -1,0 +1,78 @@
+//! Packets that their client lets go nowhere: their programs are told at once, and why (client.md §5.2, §5.3).
+
+use std::time::{Duration, Instant};
+
+use super::Way;
+use super::judge::{Court, Objection, SLACK, lateness};
+use super::names::LAG;
+use crate::apps::{Probe, Refusal, Running};
+
+/// How long a host that something happened to may be busy with it.
+const SETTLES: Duration = Duration::from_secs(1);
+
+impl Court<'_> {
+    /// Every request that the client must refuse was refused by it, and rightly.
+    pub(super) fn decisions(&self, running: &Running) -> Result<(), Objection> {
+        if self.faults_lose(running.flow.host) {
+            return Ok(());
+        }
+        for probe in &running.probes {
+            let span = (probe.sent_at, probe.sent_at + LAG);
+            let wanted = match self.names.ways(running, span)[..] {
+                [Way::Prohibited] => Refusal::Prohibited,
+                [Way::Unreachable] => Refusal::Unreachable,
+                [Way::To(_) | Way::Nowhere] | [] | [_, ..] => continue,
+            };
+            self.is_refused(running, probe, wanted)?;
+        }
+
+        Ok(())
+    }
+
+    fn is_refused(
+        &self,
+        running: &Running,
+        probe: &Probe,
+        wanted: Refusal,
+    ) -> Result<(), Objection> {
+        let holds = SLACK + lateness(self.scenario.drive);
+        let (from, until) = (probe.sent_at, probe.sent_at + holds);
+        if until >= self.over_at || self.is_host_disturbed(running.flow.host, (from, until)) {
+            return Ok(());
+        }
+        self.count(|judged| match wanted {
+            Refusal::Prohibited => judged.prohibited += 1,
+            Refusal::Unreachable | Refusal::Other => judged.unreachable += 1,
+        });
+        let in_time = |at: &Instant| (from..=until).contains(at);
+        let mut said = running.refused.iter().filter(|(at, _)| in_time(at));
+        if said.clone().any(|(_, why)| *why == wanted) {
+            return Ok(());
+        }
+        let name = &running.flow.name;
+        let what = match said.next() {
+            Some((_, why)) => format!("`{name}` must be told {wanted:?}, and is told {why:?}"),
+            None => {
+                format!("`{name}` must be told {wanted:?} within {holds:?}, and is told nothing")
+            }
+        };
+
+        Err((self.elapsed(from), what))
+    }
+
+    /// Whether something happened to a host itself.
+    fn is_host_disturbed(&self, host: usize, (from, until): (Instant, Instant)) -> bool {
+        let mut own = self.watch.disturbances.iter().filter(|it| it.host == host);
+
+        own.any(|it| {
+            let over_at = it.over_at.unwrap_or(self.over_at) + SETTLES;
+            it.resource.is_none() && it.began_at <= until && from <= over_at
+        })
+    }
+
+    fn faults_lose(&self, host: usize) -> bool {
+        let plan = self.scenario.hosts.get(host);
+
+        plan.is_some_and(|plan| plan.faults.lose())
+    }
+}

@@ -1,0 +1,194 @@
+//! What decides about packets in drawn worlds: filters, networks that overlap, and the Internet.
+
+use std::time::Duration;
+
+use super::draw::{FLOWS_AT, QUIET};
+use super::draw_names::{clients, has_site};
+use super::events::{Flow, FlowKind};
+use super::filters::{Filter, Service};
+use super::names::{Address, Target};
+use super::{Choices, Event, Resource, Scenario};
+
+/// Networks that lie in each other, or are the same.
+const NETWORKS: [&str; 7] = [
+    "10.40.0.0/16",
+    "10.40.1.0/24",
+    "10.40.1.0/24",
+    "10.40.1.7/32",
+    "2001:db8:40::/48",
+    "2001:db8:40:1::/64",
+    "203.0.113.128/25",
+];
+
+/// What may pass to them.
+const FILTERS: [&str; 9] = [
+    "",
+    "",
+    "udp/7",
+    "udp/1-9,icmp",
+    "tcp/80",
+    "tcp,udp/53-60",
+    "icmp",
+    "udp/10-65535",
+    "tcp/79-81,udp/7-7",
+];
+
+/// Hosts in these networks, in some of them, and in none.
+const HOSTS: [&str; 10] = [
+    "10.40.1.7",
+    "10.40.1.8",
+    "10.40.2.1",
+    "2001:db8:40:1::7",
+    "2001:db8:40:2::1",
+    "203.0.113.200",
+    "198.51.100.77",
+    "2001:db8:77::7",
+    "10.99.0.1",
+    "192.168.7.7",
+];
+
+/// What programs use there.
+const SERVICES: [&str; 5] = ["udp/7", "tcp/80", "icmp", "udp/5000", "tcp/22"];
+
+/// Draws what decides, or nothing.
+pub(super) fn access(scenario: &mut Scenario, choices: &mut Choices<'_>) {
+    if !choices.percent(40) {
+        return;
+    }
+    let sites: &[&str] = match has_site(scenario, "B") {
+        true => &["A", "B"],
+        false => &["A"],
+    };
+    for resource in &mut scenario.resources {
+        if matches!(resource.address, Address::Names { .. }) && choices.percent(30) {
+            resource.filters = filters(choices);
+        }
+    }
+    for nth in 0..1 + choices.below(4) {
+        let address = address(choices);
+        let resource = resource(scenario, choices, format!("F{}", nth + 1), address, sites);
+        scenario.resources.push(resource);
+    }
+    if choices.percent(40) {
+        let name = "I".to_owned();
+        let internet = resource(scenario, choices, name, Address::Internet, sites);
+        scenario.resources.push(Resource {
+            filters: Vec::new(),
+            ..internet
+        });
+        for host in clients(scenario) {
+            if choices.percent(70) {
+                let is_wanted = true;
+                let at = choices.millis(500..4_000);
+                let event = Event::Internet { host, is_wanted };
+                scenario.events.push((at, event));
+            }
+        }
+    }
+    for host in clients(scenario) {
+        for nth in 0..1 + choices.below(4) {
+            flow(scenario, choices, host, nth);
+        }
+    }
+    let mut at = choices.range(2_500..6_000);
+    for _ in 0..choices.below(6) / 2 {
+        let when = Duration::from_millis(at);
+        if when + Duration::from_secs(3) < scenario.lasts {
+            let event = event(scenario, choices, sites);
+            scenario.events.extend(event.map(|event| (when, event)));
+        }
+        at += choices.range(500..5_000);
+    }
+}
+
+fn address(choices: &mut Choices<'_>) -> Address {
+    let network = NETWORKS[choices.index(NETWORKS.len())];
+
+    network.parse().map_or(Address::Internet, Address::Network)
+}
+
+fn filters(choices: &mut Choices<'_>) -> Vec<Filter> {
+    let text = FILTERS[choices.index(FILTERS.len())];
+
+    text.split(',').filter_map(|it| it.parse().ok()).collect()
+}
+
+fn resource(
+    scenario: &Scenario,
+    choices: &mut Choices<'_>,
+    name: String,
+    address: Address,
+    sites: &[&str],
+) -> Resource {
+    let clients = clients(scenario).into_iter();
+
+    Resource {
+        name,
+        address,
+        filters: filters(choices),
+        site: sites[choices.index(sites.len())].to_owned(),
+        clients: clients.filter(|_| !choices.percent(10)).collect(),
+    }
+}
+
+fn flow(scenario: &mut Scenario, choices: &mut Choices<'_>, host: usize, nth: u64) {
+    let Ok(to) = HOSTS[choices.index(HOSTS.len())].parse() else {
+        return;
+    };
+    let service = SERVICES[choices.index(SERVICES.len())].parse();
+    let every = choices.millis(200..800);
+    let at = FLOWS_AT + choices.millis(0..5_000);
+    let left = scenario.lasts.saturating_sub(at + QUIET);
+    let count = u32::try_from(left.as_millis() / every.as_millis()).unwrap_or_default();
+    let flow = Flow {
+        name: format!("d{host}-{nth}"),
+        host,
+        to: Target::Ip(to),
+        port: None,
+        service: service.unwrap_or(Service::udp(7)),
+        kind: FlowKind::Ping {
+            count,
+            every,
+            size: u16::try_from(choices.range(12..900)).unwrap_or_default(),
+        },
+    };
+    scenario.events.push((at, Event::Flow(flow)));
+}
+
+/// Something changes that packets are decided by.
+fn event(scenario: &Scenario, choices: &mut Choices<'_>, sites: &[&str]) -> Option<Event> {
+    let clients = clients(scenario);
+    let host = *clients.get(choices.index(clients.len()))?;
+    let ours = scenario.resources.iter().enumerate();
+    let ours: Vec<usize> = ours
+        .filter(|(_, it)| it.name.starts_with(['F', 'I']))
+        .map(|(number, _)| number)
+        .collect();
+    let resource = *ours.get(choices.index(ours.len()))?;
+    let (was, site) = (
+        scenario.resources[resource].address.clone(),
+        scenario.resources[resource].site.clone(),
+    );
+    let is_internet = was == Address::Internet;
+
+    Some(match choices.below(10) {
+        0..4 if !is_internet => Event::Change {
+            resource,
+            address: was,
+            filters: filters(choices),
+            site,
+        },
+        4 | 5 if !is_internet => Event::Change {
+            resource,
+            address: address(choices),
+            filters: filters(choices),
+            site: sites[choices.index(sites.len())].to_owned(),
+        },
+        6 | 7 => Event::Revoke { host, resource },
+        8 => Event::Allow { host, resource },
+        _ => Event::Internet {
+            host,
+            is_wanted: choices.percent(40),
+        },
+    })
+}
