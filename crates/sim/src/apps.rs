@@ -1,5 +1,6 @@
 //! Who uses the network: programs on clients, and hosts behind gateways that answer them.
 
+mod forged;
 mod packets;
 mod payload;
 mod running;
@@ -14,7 +15,8 @@ use connlib_wire::ip::Packet;
 use crate::names::Resolver;
 use crate::report::Outcome;
 use crate::scenario::{Flow, FlowKind, Service, Target};
-pub(crate) use packets::Refusal;
+pub(crate) use forged::{forged_error, forged_packet, forger_of, service_of};
+pub(crate) use packets::{Refusal, ip_packet};
 use packets::{Way, ends, packet_of, quoted_ends, refusal};
 use payload::Stamp;
 

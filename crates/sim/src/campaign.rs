@@ -106,6 +106,7 @@ impl fmt::Display for Campaign {
             unreachable,
             overlapping,
             internet,
+            forged,
         } = self.judged;
         writeln!(
             f,
@@ -114,7 +115,8 @@ impl fmt::Display for Campaign {
         )?;
         writeln!(
             f,
-            "decisions: {overlapping} among several, {internet} to the Internet, {prohibited} prohibited, {unreachable} unreachable"
+            "decisions: {overlapping} among several, {internet} to the Internet, {prohibited} prohibited, {unreachable} unreachable, \
+             {forged} forged"
         )?;
         writeln!(
             f,

@@ -23,6 +23,7 @@ mod apps;
 mod campaign;
 mod faults;
 mod host;
+mod hostile;
 pub mod limits;
 mod log;
 mod names;

@@ -49,6 +49,8 @@ pub struct Judged {
     pub overlapping: u64,
     /// Requests that must have been answered by way of the Internet resource.
     pub internet: u64,
+    /// Packets that a client with a session sent, and must not have.
+    pub forged: u64,
 }
 
 impl Judged {
@@ -65,6 +67,7 @@ impl Judged {
         self.unreachable += other.unreachable;
         self.overlapping += other.overlapping;
         self.internet += other.internet;
+        self.forged += other.forged;
     }
 }
 

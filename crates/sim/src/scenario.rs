@@ -25,7 +25,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 pub use draw::Choices;
-pub use events::{Attack, Event, Expectation, Flow, FlowKind, Gone, PathWanted, Said};
+pub use events::{Attack, Event, Expectation, Flow, FlowKind, Forgery, Gone, PathWanted, Said};
 pub(crate) use filters::permit;
 pub use filters::{Filter, Protocol, Service};
 pub use names::{

@@ -6,6 +6,7 @@ mod attacks;
 mod control;
 mod epilogue;
 mod exchanges;
+mod forgeries;
 mod host;
 mod hosts;
 mod launch;

@@ -66,6 +66,7 @@ fn judges_enough(campaign: &Campaign) {
         ("to the Internet", judged.internet, 500),
         ("prohibited", judged.prohibited, 3_000),
         ("unreachable", judged.unreachable, 1_500),
+        ("forged", judged.forged, 9_000),
         // These come in bursts, or are rare.
         ("refusals", judged.refusals, 60),
         ("fresh", judged.fresh, 1),

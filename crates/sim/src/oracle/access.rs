@@ -156,6 +156,31 @@ impl Access {
         covering
     }
 
+    /// Whether a resource has stood for a destination at any time.
+    pub(crate) fn ever_covers(&self, resource: usize, to: Destination<'_>) -> bool {
+        let versions = self.resources.get(resource).into_iter().flatten();
+
+        versions
+            .into_iter()
+            .any(|version| self.covers(version.since, resource, to))
+    }
+
+    /// Whether any resource has let a service of a destination be used at any time.
+    pub(crate) fn ever_passes(&self, to: Destination<'_>, service: Service) -> bool {
+        (self.resources.iter().enumerate()).any(|(resource, versions)| {
+            versions.iter().any(|version| {
+                self.covers(version.since, resource, to) && permit(&version.filters, service)
+            })
+        })
+    }
+
+    /// Whether a client was let in to a resource at any time.
+    pub(crate) fn was_ever_let_in(&self, client: usize, resource: usize) -> bool {
+        let changes = self.changes.get(&(client, resource)).into_iter().flatten();
+
+        changes.into_iter().any(|(_, is_allowed)| *is_allowed)
+    }
+
     /// The resources that stand for the Internet.
     pub(crate) fn internet(&self, at: Instant) -> Vec<usize> {
         let is_it = |it: &usize| {

@@ -6,6 +6,11 @@ use super::Way;
 use super::judge::{Court, Objection, SLACK, lateness};
 use super::names::LAG;
 use crate::apps::{Probe, Refusal, Running};
+use crate::faults::Faults;
+use crate::scenario::Drive;
+
+/// How long it takes a client that nothing keeps from it to answer a packet.
+const AT_ONCE: Duration = Duration::from_millis(2);
 
 /// How long a host that something happened to may be busy with it.
 const SETTLES: Duration = Duration::from_secs(1);
@@ -35,7 +40,7 @@ impl Court<'_> {
         probe: &Probe,
         wanted: Refusal,
     ) -> Result<(), Objection> {
-        let holds = SLACK + lateness(self.scenario.drive);
+        let holds = self.refused_within(running.flow.host);
         let (from, until) = (probe.sent_at, probe.sent_at + holds);
         if until >= self.over_at || self.is_host_disturbed(running.flow.host, (from, until)) {
             return Ok(());
@@ -58,6 +63,17 @@ impl Court<'_> {
         };
 
         Err((self.elapsed(from), what))
+    }
+
+    /// How long a client may take to refuse a packet: it asks nobody.
+    fn refused_within(&self, client: usize) -> Duration {
+        let plan = self.scenario.hosts.get(client);
+        let is_quick = plan.is_some_and(|plan| plan.faults == Faults::default());
+
+        match (is_quick, self.scenario.drive) {
+            (true, Drive::Exact | Drive::EveryMilli) => AT_ONCE,
+            (_, drive) => SLACK + lateness(drive),
+        }
     }
 
     /// Whether something happened to a host itself.

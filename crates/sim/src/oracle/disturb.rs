@@ -139,6 +139,7 @@ impl Watch {
             | Event::Link { .. }
             | Event::Unblock { .. }
             | Event::ClockSteps { .. }
+            | Event::Forge { .. }
             | Event::Attack { .. } => {}
         }
     }

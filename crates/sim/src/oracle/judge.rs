@@ -51,6 +51,7 @@ pub(crate) fn judge(evidence: Evidence<'_>) -> Verdict {
         court.flow(number, running, &mut measured)?;
     }
     court.asks()?;
+    court.count(|judged| judged.forged += court.watch.forged);
     court.upgrades(&mut measured)?;
     for expectation in &court.scenario.expect {
         court.expectation(expectation)?;

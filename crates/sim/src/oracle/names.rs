@@ -302,6 +302,13 @@ impl Names {
         Ok(())
     }
 
+    /// What stands for a name at a client.
+    pub(crate) fn addresses_of(&self, host: usize, name: &str) -> Vec<IpAddr> {
+        let book = self.views.get(&host).and_then(|view| view.book.get(name));
+
+        book.into_iter().flatten().flatten().copied().collect()
+    }
+
     /// Notes what a client says stands for a name.
     pub(super) fn note(
         &mut self,

@@ -15,6 +15,8 @@ pub(crate) struct Watch {
     start: Instant,
     violation: Option<(Duration, String)>,
     datagrams: u64,
+    /// Packets that clients sent and must not have.
+    pub(crate) forged: u64,
     /// Spans in which datagrams of nodes are counted.
     spans: Vec<(Duration, Duration, u64)>,
     /// Of each host, the current second, and how many STUN messages it has sent in it.
@@ -60,6 +62,7 @@ impl Watch {
             start,
             violation: None,
             datagrams: 0,
+            forged: 0,
             spans: Vec::new(),
             checks: vec![(0, 0); scenario.hosts.len()],
             too_many_checks: MAX_CHECKS

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::draw::{FLOWS_AT, QUIET};
 use super::draw_names::{clients, has_site};
-use super::events::{Flow, FlowKind};
+use super::events::{Flow, FlowKind, Forgery};
 use super::filters::{Filter, Service};
 use super::names::{Address, Target};
-use super::{Choices, Event, Resource, Scenario};
+use super::{Choices, Event, Resource, Role, Scenario};
 
 /// Networks that lie in each other, or are the same.
 const NETWORKS: [&str; 7] = [
@@ -98,6 +98,57 @@ pub(super) fn access(scenario: &mut Scenario, choices: &mut Choices<'_>) {
             scenario.events.extend(event.map(|event| (when, event)));
         }
         at += choices.range(500..5_000);
+    }
+}
+
+/// Whether a gateway may not be there when filters change. It doesn't hear of that later, either: see
+/// `known/hostile-client-and-new-filters-while-the-gateway-is-away.txt`.
+fn misses_filters(scenario: &Scenario) -> bool {
+    let is_gateway = |host: &usize| {
+        let plan = scenario.hosts.get(*host);
+        plan.is_some_and(|plan| matches!(plan.role, Role::Gateway { .. }))
+    };
+    let mut events = scenario.events.iter();
+
+    events.any(|(_, event)| {
+        let hit = if let Event::PortalDown { host }
+        | Event::PortalHangs { host }
+        | Event::Detach { host }
+        | Event::Attach { host, .. }
+        | Event::Suspend { host, .. } = event
+        {
+            Some(host)
+        } else {
+            None
+        };
+
+        matches!(event, Event::PortalRestarts { .. }) || hit.is_some_and(is_gateway)
+    })
+}
+
+/// Lets clients send what they must not, or nothing.
+pub(super) fn forgeries(scenario: &mut Scenario, choices: &mut Choices<'_>) {
+    if !choices.percent(30) {
+        return;
+    }
+    let clients = clients(scenario);
+    let misses_filters = misses_filters(scenario);
+    let last = u64::try_from(scenario.lasts.saturating_sub(QUIET).as_millis());
+    for _ in 0..1 + choices.below(4) {
+        let Some(host) = clients.get(choices.index(clients.len())).copied() else {
+            return;
+        };
+        let (_, drawn) = Forgery::NAMED[choices.index(Forgery::NAMED.len())];
+        let is_missed = [Forgery::Filtered, Forgery::Ungranted].contains(&drawn) && misses_filters;
+        let forgery = if is_missed { Forgery::Foreign } else { drawn };
+        let count = 1 + u32::try_from(choices.below(40)).unwrap_or_default();
+        let at = choices.millis(2_000..last.unwrap_or_default());
+        let event = Event::Forge {
+            host,
+            forgery,
+            count,
+        };
+        scenario.events.push((at, event));
     }
 }
 

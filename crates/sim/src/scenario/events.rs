@@ -129,6 +129,15 @@ pub enum Event {
         /// Whether it is to.
         is_wanted: bool,
     },
+    /// A client that was let in sends what it must not.
+    Forge {
+        /// Which.
+        host: usize,
+        /// What.
+        forgery: Forgery,
+        /// How often.
+        count: u32,
+    },
     /// Something else is said of a name from here on.
     Name(NameEntry),
     /// A name server behaves in another way from here on.
@@ -185,6 +194,38 @@ pub enum Attack {
     Stun,
     /// Sends handshakes that nobody can open.
     Handshakes,
+}
+
+/// What clients send that must not come out of any gateway, nor reach another client.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Forgery {
+    /// To resources of their own, by what no filter names as well.
+    Filtered,
+    /// In the name of others.
+    Foreign,
+    /// To what they were not let in to.
+    Ungranted,
+    /// To other clients, through a gateway.
+    Neighbour,
+    /// ICMP errors about packets that they never got.
+    StrayError,
+    /// Names that are none of their resources', and packets to what stands for them.
+    Name,
+    /// Protocols and control messages that there are none of, and packets to nobody.
+    Garbage,
+}
+
+impl Forgery {
+    /// Each, and what it is called.
+    pub(crate) const NAMED: [(&'static str, Self); 7] = [
+        ("filtered", Self::Filtered),
+        ("foreign", Self::Foreign),
+        ("ungranted", Self::Ungranted),
+        ("neighbour", Self::Neighbour),
+        ("stray-error", Self::StrayError),
+        ("name", Self::Name),
+        ("garbage", Self::Garbage),
+    ];
 }
 
 /// A program that uses the network.

@@ -1,7 +1,7 @@
 //! From a text to what happens in a world, and what is expected of it.
 
 use super::Scenario;
-use super::events::{Attack, Event, Expectation, Flow, FlowKind, Gone, PathWanted};
+use super::events::{Attack, Event, Expectation, Flow, FlowKind, Forgery, Gone, PathWanted};
 use super::filters::Protocol;
 use super::lines::{Line, number};
 use super::names::Target;
@@ -80,7 +80,9 @@ pub(super) fn event(
         "forget" => Event::Forget {
             edge: edge_named(scenario, line.word("an edge")?).ok_or("there is no such edge")?,
         },
-        "allow" | "revoke" | "change" | "internet" => access_event(scenario, keyword, &mut line)?,
+        "allow" | "revoke" | "change" | "internet" | "forge" => {
+            access_event(scenario, keyword, &mut line)?
+        }
         "name" | "dns" | "resolvers" | "upstream" => names_event(scenario, keyword, &mut line)?,
         "reset" => Event::Reset {
             host: host_named(scenario, &mut line)?,
@@ -126,6 +128,11 @@ fn access_event(scenario: &Scenario, keyword: &str, line: &mut Line<'_>) -> Resu
             host,
             resource: resource_named(scenario, line)?,
         },
+        "forge" => Event::Forge {
+            host,
+            forgery: forgery(line.word("a forgery")?)?,
+            count: line.field("count", number)?,
+        },
         _ => Event::Internet {
             host,
             is_wanted: match line.word("on or off")? {
@@ -135,6 +142,15 @@ fn access_event(scenario: &Scenario, keyword: &str, line: &mut Line<'_>) -> Resu
             },
         },
     })
+}
+
+fn forgery(word: &str) -> Result<Forgery, String> {
+    let mut named = Forgery::NAMED.into_iter();
+    let found = named.find(|(name, _)| *name == word);
+
+    found
+        .map(|(_, forgery)| forgery)
+        .ok_or_else(|| format!("`{word}` is no forgery"))
 }
 
 fn names_event(scenario: &Scenario, keyword: &str, line: &mut Line<'_>) -> Result<Event, String> {

@@ -3,7 +3,7 @@
 use std::fmt::{self, Formatter};
 
 use super::Scenario;
-use super::events::{Attack, Event, Expectation, Flow, FlowKind, Gone, PathWanted};
+use super::events::{Attack, Event, Expectation, Flow, FlowKind, Forgery, Gone, PathWanted};
 use super::print::{flag, print_link, span};
 use super::print_names::{
     joined, print_address, print_filters, print_lookup, print_manners, print_name, print_said,
@@ -99,6 +99,16 @@ impl Scenario {
             } => {
                 let wanted = if *is_wanted { "on" } else { "off" };
                 write!(f, "internet {} {wanted}", host(it))
+            }
+            Event::Forge {
+                host: it,
+                forgery,
+                count,
+            } => {
+                let mut named = Forgery::NAMED.into_iter();
+                let name = named.find(|(_, other)| other == forgery);
+                let name = name.map_or("?", |(name, _)| name);
+                write!(f, "forge {} {name} count={count}", host(it))
             }
             Event::Reset { host: it } => write!(f, "reset {}", host(it)),
             Event::Attack {

@@ -23,6 +23,13 @@ impl World {
             self.set_policy(host, resource, false);
         } else if let Event::Internet { host, is_wanted } = event {
             self.want_internet(host, is_wanted);
+        } else if let Event::Forge {
+            host,
+            forgery,
+            count,
+        } = event
+        {
+            self.forge(host, forgery, count);
         } else if let Event::Change {
             resource,
             address,

@@ -12,6 +12,7 @@ use rand::rngs::StdRng;
 
 use super::{LATEST, UNIX, seed};
 use crate::host::Node;
+use crate::hostile::{AnyClient, Forged};
 use crate::portal::Says;
 use crate::relay::RelayNode;
 use crate::scenario::{self, Drive, Place};
@@ -33,6 +34,8 @@ pub(super) struct Host {
     pub(super) records: Vec<NameRecord>,
     /// Why it didn't take one of them back.
     pub(super) not_restored: Option<String>,
+    /// What a client on it is made to send.
+    pub(super) forged: Forged,
     /// How often it has moved: what was asked by another network has no answer.
     pub(super) moves: u32,
     /// A relay's secret.
@@ -50,7 +53,7 @@ pub(super) struct Host {
 
 /// What runs.
 pub(super) enum Role {
-    Client(Box<Node<Client>>),
+    Client(Box<Node<AnyClient>>),
     Gateway(Box<Node<Gateway>>),
     Relay(Box<RelayNode>),
     Down,
@@ -98,6 +101,7 @@ impl Host {
             name_servers: Vec::new(),
             records: Vec::new(),
             not_restored: None,
+            forged: Forged::default(),
             moves: 0,
             secret: secret(rng),
             life: 0,
@@ -138,6 +142,7 @@ impl Host {
                         self.not_restored = Some(why.to_string());
                     }
                 }
+                let core = AnyClient::new(core, self.forged.clone());
                 Role::Client(Box::new(Node::new(core, place, faults, is_tun_here)))
             }
             scenario::Role::Gateway { .. } => {

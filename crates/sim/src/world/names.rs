@@ -4,13 +4,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use connlib::event_loop::{Command, Output};
-use connlib_tunnel::client::{self, Client};
+use connlib_tunnel::client;
 use connlib_tunnel::dns::Resolvers;
 use connlib_wire::ip::{Packet, Transport};
 use connlib_wire::portal::client::{FromPortal, ToPortal};
 
 use super::host::Role;
 use super::{Happening, World};
+use crate::hostile::AnyClient;
 use crate::names::{Started, TIMEOUT};
 use crate::oracle::{Truth, is_sentinel};
 use crate::scenario::{Event, FlowKind, Upstream};
@@ -74,7 +75,7 @@ impl World {
     }
 
     /// What a client says about names.
-    pub(super) fn hear_of_names(&mut self, host: usize, output: &Output<Client>) {
+    pub(super) fn hear_of_names(&mut self, host: usize, output: &Output<AnyClient>) {
         let result = match output {
             Output::Event(client::Event::NamesAssigned(records)) => records
                 .iter()

@@ -1,7 +1,7 @@
 //! Turns, and what comes of them.
 
 use connlib::event_loop::Output;
-use connlib_tunnel::client::{self, Client};
+use connlib_tunnel::client;
 use connlib_tunnel::gateway::{self, Gateway};
 use connlib_wire::portal::{client as to_client, gateway as to_gateway, phoenix};
 
@@ -9,6 +9,7 @@ use super::host::Role;
 use super::{Happening, STALL, World};
 use crate::apps::ECHO_AFTER;
 use crate::host::Turned;
+use crate::hostile::AnyClient;
 use crate::log;
 
 impl World {
@@ -54,7 +55,7 @@ impl World {
         }
     }
 
-    fn after_client(&mut self, host: usize, turned: Turned<Client>) {
+    fn after_client(&mut self, host: usize, turned: Turned<AnyClient>) {
         let keeps_order = self.watch.keeps_order(self.now);
         for output in &turned.outputs {
             self.hear_of_names(host, output);
@@ -63,6 +64,9 @@ impl World {
             self.trace.add(self.elapsed(), "a client's TUN", packet);
             if self.hear_name_server(host, packet) {
                 continue;
+            }
+            if let Err(what) = self.is_error_its_own(host, packet) {
+                self.violate(what);
             }
             match self.apps.reply(self.now, host, packet, keeps_order) {
                 Ok(None) => {}
@@ -93,7 +97,7 @@ impl World {
         let keeps_order = self.watch.keeps_order(self.now);
         for packet in turned.packets {
             self.trace.add(self.elapsed(), "a gateway's TUN", &packet);
-            if self.ask_site(host, &packet) {
+            if self.hear_forged(host, &packet) || self.ask_site(host, &packet) {
                 continue;
             }
             match self.apps.request(self.now, &packet, keeps_order) {

@@ -120,6 +120,7 @@ impl World {
             event @ (Event::Allow { .. }
             | Event::Revoke { .. }
             | Event::Change { .. }
+            | Event::Forge { .. }
             | Event::Internet { .. }) => self.access_event(event),
             event @ (Event::Name(_)
             | Event::Manners { .. }

@@ -1,0 +1,71 @@
+//! Packets that no program sends.
+
+use std::net::IpAddr;
+
+use connlib_wire::buffer::Pool;
+use connlib_wire::ip::Packet;
+use connlib_wire::ip::checksum::{Sum, pseudo_header};
+
+use super::packets::{Way, ends, ip_packet, packet_of};
+use crate::scenario::Service;
+
+const MAGIC: [u8; 8] = *b"forgery!";
+
+/// The first port that forged packets come from, which no program has.
+const FIRST_PORT: u16 = 30_000;
+
+/// Makes a packet that says who forged it.
+pub(crate) fn forged_packet(
+    forger: usize,
+    (from, to): (IpAddr, IpAddr),
+    service: Service,
+    number: u16,
+) -> Option<Vec<u8>> {
+    let mut payload = MAGIC.to_vec();
+    payload.extend_from_slice(&u16::try_from(forger).ok()?.to_be_bytes());
+    payload.extend_from_slice(&number.to_be_bytes());
+    let own = FIRST_PORT + number % 1_000;
+    let ends = ((from, own), (to, service));
+
+    packet_of(
+        &Pool::new(2_048, 1),
+        Way::Request,
+        ends,
+        number.into(),
+        &payload,
+    )
+}
+
+/// Makes an ICMP error that says that a packet's destination can't be reached.
+pub(crate) fn forged_error((from, to): (IpAddr, IpAddr), about: &[u8]) -> Option<Vec<u8>> {
+    let (kind, protocol) = match from {
+        IpAddr::V4(_) => ([3, 1], 1),
+        IpAddr::V6(_) => ([1, 0], 58),
+    };
+    let mut error = kind.to_vec();
+    error.extend_from_slice(&[0; 6]);
+    error.extend_from_slice(about);
+    let sum = match from {
+        IpAddr::V4(_) => Sum::default(),
+        IpAddr::V6(_) => pseudo_header(from, to, protocol, error.len()),
+    };
+    let checksum = sum.bytes(&error).checksum();
+    error
+        .get_mut(2..4)?
+        .copy_from_slice(&checksum.to_be_bytes());
+
+    ip_packet((from, to), protocol, &error)
+}
+
+/// Who forged a packet, or what it quotes.
+pub(crate) fn forger_of(bytes: &[u8]) -> Option<usize> {
+    let at = bytes.windows(MAGIC.len()).position(|it| it == MAGIC)?;
+    let forger = bytes.get(at + MAGIC.len()..)?.first_chunk::<2>()?;
+
+    Some(u16::from_be_bytes(*forger).into())
+}
+
+/// What a forged packet uses of where it goes.
+pub(crate) fn service_of(packet: &Packet<&[u8]>) -> Option<Service> {
+    ends(packet, Way::Request).map(|(_, service)| service)
+}
