@@ -1,5 +1,6 @@
 //! Who uses the network: programs on clients, and hosts behind gateways that answer them.
 
+mod errors;
 mod forged;
 mod packets;
 mod payload;
@@ -15,7 +16,8 @@ use connlib_wire::ip::Packet;
 use crate::names::Resolver;
 use crate::report::Outcome;
 use crate::scenario::{Flow, FlowKind, Service, Target};
-pub(crate) use forged::{forged_error, forged_packet, forger_of, service_of};
+pub(crate) use errors::error_about;
+pub(crate) use forged::{forged_packet, forger_of, service_of};
 pub(crate) use packets::{Refusal, ip_packet};
 use packets::{Way, ends, packet_of, quoted_ends, refusal};
 use payload::Stamp;
@@ -74,6 +76,8 @@ pub(crate) struct Probe {
     pub(crate) sent_at: Instant,
     /// When it was on a gateway's TUN device.
     pub(crate) arrived_at: Option<Instant>,
+    /// The address that it was for there.
+    pub(crate) arrived_to: Option<IpAddr>,
     pub(crate) replied_at: Option<Instant>,
 }
 
@@ -220,6 +224,7 @@ impl Apps {
                 running.probes.push(Probe {
                     sent_at: now,
                     arrived_at: None,
+                    arrived_to: None,
                     replied_at: None,
                 });
                 let again = (number + 1 < count).then_some(every);
@@ -273,6 +278,7 @@ impl Apps {
         running.see(0, stamp, keeps_order)?;
         if let Some(probe) = running.probe(stamp.number) {
             probe.arrived_at.get_or_insert(now);
+            probe.arrived_to.get_or_insert(to);
         }
         let payload = match running.flow.kind {
             FlowKind::Ping { .. } => packet.payload().to_vec(),

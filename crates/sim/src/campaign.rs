@@ -8,6 +8,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::excuse::Excuse;
 use crate::limits::Kind;
 use crate::report::{Failure, Judged, Report};
 use crate::scenario::Scenario;
@@ -23,8 +24,10 @@ pub struct Campaign {
     pub datagrams: u64,
     /// How long disturbances lasted, by kind.
     pub measured: BTreeMap<Kind, Vec<Duration>>,
-    /// How much of names was judged.
+    /// How much was judged.
     pub judged: Judged,
+    /// How many requests each excuse was there for.
+    pub excused: BTreeMap<Excuse, u64>,
 }
 
 impl Campaign {
@@ -72,15 +75,31 @@ impl Campaign {
         self.worlds += 1;
         self.datagrams += report.datagrams;
         self.judged.add(&report.judged);
+        self.excuse(&report.excused);
         for (kind, took) in &report.measured {
             self.measured.entry(*kind).or_default().push(*took);
         }
+    }
+
+    fn excuse(&mut self, excused: &BTreeMap<Excuse, u64>) {
+        for (excuse, count) in excused {
+            *self.excused.entry(*excuse).or_default() += count;
+        }
+    }
+
+    /// Of a million requests, how many each excuse was there for.
+    pub fn excused_per_million(&self) -> impl Iterator<Item = (Excuse, u64)> {
+        let requests = self.judged.requests.max(1);
+        let excused = self.excused.iter();
+
+        excused.map(move |(excuse, count)| (*excuse, count * 1_000_000 / requests))
     }
 
     fn merge(&mut self, other: Self) {
         self.worlds += other.worlds;
         self.datagrams += other.datagrams;
         self.judged.add(&other.judged);
+        self.excuse(&other.excused);
         for (kind, took) in other.measured {
             self.measured.entry(kind).or_default().extend(took);
         }
@@ -95,6 +114,7 @@ impl fmt::Display for Campaign {
         } = self;
         writeln!(f, "{worlds} worlds, {datagrams} datagrams")?;
         let Judged {
+            requests,
             probes,
             first_replies,
             fresh,
@@ -107,6 +127,7 @@ impl fmt::Display for Campaign {
             overlapping,
             internet,
             forged,
+            errors,
         } = self.judged;
         writeln!(
             f,
@@ -116,8 +137,13 @@ impl fmt::Display for Campaign {
         writeln!(
             f,
             "decisions: {overlapping} among several, {internet} to the Internet, {prohibited} prohibited, {unreachable} unreachable, \
-             {forged} forged"
+             {forged} forged, {errors} errors"
         )?;
+        write!(f, "{requests} requests, excused of a million:")?;
+        for (excuse, count) in self.excused_per_million() {
+            write!(f, " {excuse} {count},")?;
+        }
+        writeln!(f)?;
         writeln!(
             f,
             "{:16} {:>6} {:>9} {:>9} {:>9} {:>9}",

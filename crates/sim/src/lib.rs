@@ -21,6 +21,7 @@
 
 mod apps;
 mod campaign;
+mod excuse;
 mod faults;
 mod host;
 mod hostile;
@@ -40,6 +41,7 @@ mod trace;
 mod world;
 
 pub use campaign::{Campaign, save};
+pub use excuse::Excuse;
 pub use faults::Faults;
 pub use pipe::{Direct, Family};
 pub use report::{Failure, Judged, Outcome, Report};

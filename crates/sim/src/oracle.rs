@@ -17,6 +17,7 @@ mod lists;
 mod named;
 mod names;
 mod pattern;
+mod probes;
 mod reach;
 mod refusals;
 mod routes;

@@ -1,8 +1,10 @@
 //! What a run did, or why it must not have done so.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use crate::excuse::Excuse;
 use crate::limits::Kind;
 use crate::scenario::Scenario;
 use crate::trace::TraceHash;
@@ -18,15 +20,19 @@ pub struct Report {
     pub outcomes: Vec<Outcome>,
     /// How long disturbances lasted for those that they hit.
     pub measured: Vec<(Kind, Duration)>,
-    /// How much of names was judged.
+    /// How much was judged.
     pub judged: Judged,
+    /// How many requests that were not answered in time each excuse was there for.
+    pub excused: BTreeMap<Excuse, u64>,
     /// What hosts told people.
     pub lines: Vec<String>,
 }
 
-/// How much of names was judged, and not excused: an oracle that excuses everything objects to nothing.
+/// How much was judged, and not excused: an oracle that excuses everything objects to nothing.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Judged {
+    /// Requests that somebody should have answered, or was excused.
+    pub requests: u64,
     /// Requests to names that must have been answered.
     pub probes: u64,
     /// Flows to names whose first reply had to come in time.
@@ -51,11 +57,14 @@ pub struct Judged {
     pub internet: u64,
     /// Packets that a client with a session sent, and must not have.
     pub forged: u64,
+    /// Requests that met an ICMP error behind a gateway, of which their program had to be told.
+    pub errors: u64,
 }
 
 impl Judged {
     /// Adds what another world judged.
     pub(crate) fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
         self.probes += other.probes;
         self.first_replies += other.first_replies;
         self.fresh += other.fresh;
@@ -68,6 +77,7 @@ impl Judged {
         self.overlapping += other.overlapping;
         self.internet += other.internet;
         self.forged += other.forged;
+        self.errors += other.errors;
     }
 }
 

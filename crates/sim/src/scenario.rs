@@ -27,7 +27,7 @@ use std::time::Duration;
 pub use draw::Choices;
 pub use events::{Attack, Event, Expectation, Flow, FlowKind, Forgery, Gone, PathWanted, Said};
 pub(crate) use filters::permit;
-pub use filters::{Filter, Protocol, Service};
+pub use filters::{Filter, HostError, Protocol, Service};
 pub use names::{
     Address, Lookup, Manners, NameEntry, NameServer, RecordKind, ServerAt, Stack, Target, Upstream,
     Via,
@@ -59,6 +59,8 @@ pub struct Scenario {
     pub names: Vec<NameEntry>,
     /// Who says so.
     pub servers: Vec<NameServer>,
+    /// Hosts behind gateways that answer requests by an ICMP error.
+    pub error_hosts: Vec<(IpAddr, HostError)>,
     /// Whom the systems of hosts ask at first.
     pub resolvers: Vec<(usize, Vec<IpAddr>)>,
     /// Whom the portal wants to be asked at first.
@@ -317,6 +319,13 @@ impl Scenario {
             .any(|(_, event)| matches!(event, Event::Link { .. }));
 
         at_first || later
+    }
+
+    /// By which error a host behind a gateway answers requests.
+    pub(crate) fn error_of(&self, ip: IpAddr) -> Option<HostError> {
+        let mut hosts = self.error_hosts.iter();
+
+        hosts.find(|(host, _)| *host == ip).map(|(_, error)| *error)
     }
 
     /// How many clients there are.

@@ -88,6 +88,14 @@ impl Shrinker {
                 }
             });
         }
+        self.attempt(|scenario| scenario.error_hosts.clear());
+        for resource in 0..self.best.scenario.resources.len() {
+            self.attempt(|scenario| {
+                if let Some(resource) = scenario.resources.get_mut(resource) {
+                    resource.filters.clear();
+                }
+            });
+        }
         self.attempt(|scenario| scenario.upstream = Upstream::default());
         self.attempt(|scenario| scenario.portal = PortalLink::default());
     }

@@ -181,7 +181,8 @@ impl World {
         });
         let lines = lines.collect();
         let result = match verdict {
-            Ok((measured, judged)) => Ok(Report {
+            Ok((measured, judged, excused)) => Ok(Report {
+                excused,
                 lines,
                 trace: self.trace.finish(),
                 datagrams: self.watch.datagrams(),

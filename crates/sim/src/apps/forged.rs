@@ -4,9 +4,8 @@ use std::net::IpAddr;
 
 use connlib_wire::buffer::Pool;
 use connlib_wire::ip::Packet;
-use connlib_wire::ip::checksum::{Sum, pseudo_header};
 
-use super::packets::{Way, ends, ip_packet, packet_of};
+use super::packets::{Way, ends, packet_of};
 use crate::scenario::Service;
 
 const MAGIC: [u8; 8] = *b"forgery!";
@@ -34,27 +33,6 @@ pub(crate) fn forged_packet(
         number.into(),
         &payload,
     )
-}
-
-/// Makes an ICMP error that says that a packet's destination can't be reached.
-pub(crate) fn forged_error((from, to): (IpAddr, IpAddr), about: &[u8]) -> Option<Vec<u8>> {
-    let (kind, protocol) = match from {
-        IpAddr::V4(_) => ([3, 1], 1),
-        IpAddr::V6(_) => ([1, 0], 58),
-    };
-    let mut error = kind.to_vec();
-    error.extend_from_slice(&[0; 6]);
-    error.extend_from_slice(about);
-    let sum = match from {
-        IpAddr::V4(_) => Sum::default(),
-        IpAddr::V6(_) => pseudo_header(from, to, protocol, error.len()),
-    };
-    let checksum = sum.bytes(&error).checksum();
-    error
-        .get_mut(2..4)?
-        .copy_from_slice(&checksum.to_be_bytes());
-
-    ip_packet((from, to), protocol, &error)
 }
 
 /// Who forged a packet, or what it quotes.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::judge::Court;
 use super::{Destination, Disturbance, Reach, Way};
 use crate::apps::{Probe, Running};
+use crate::excuse::Excuse;
 use crate::limits::{FIRST_REPLY_LOSSY, Kind, NAME_KNOWN, RESUME};
 use crate::scenario::{Address, Place, Role};
 
@@ -115,7 +116,8 @@ impl Court<'_> {
     ) -> bool {
         let was_up = |before: Instant| self.was_answered(client, to, before);
 
-        self.is_hit((client, to, Duration::ZERO), (sent_at, done_at), was_up)
+        self.hit((client, to, Duration::ZERO), (sent_at, done_at), was_up)
+            .is_some()
     }
 
     /// Whether a disturbance is one for what a client sends to a destination: of a resource that it is for, or was before.
@@ -145,25 +147,35 @@ impl Court<'_> {
         sent_at: Instant,
         done_at: Instant,
     ) -> bool {
+        self.flow_disturbance(running, sent_at, done_at).is_some()
+    }
+
+    /// What disturbs one flow.
+    pub(super) fn flow_disturbance(
+        &self,
+        running: &Running,
+        sent_at: Instant,
+        done_at: Instant,
+    ) -> Option<Excuse> {
         let (client, to) = (running.flow.host, self.destination(running));
         if running.name().is_none() {
             let was_up = |before: Instant| self.was_served(running, before);
-            return self.is_hit((client, to, Duration::ZERO), (sent_at, done_at), was_up);
+            return self.hit((client, to, Duration::ZERO), (sent_at, done_at), was_up);
         }
         let grace = NAME_KNOWN.holds + self.servers.longest();
         let was_up = |before: Instant| was_up(running, before);
 
-        self.is_hit((client, to, grace), (sent_at, done_at), was_up)
+        self.hit((client, to, grace), (sent_at, done_at), was_up)
     }
 
-    fn is_hit(
+    fn hit(
         &self,
         (client, to, grace): (usize, Option<Destination<'_>>, Duration),
         (sent_at, done_at): (Instant, Instant),
         was_up: impl Fn(Instant) -> bool,
-    ) -> bool {
+    ) -> Option<Excuse> {
         let mut disturbances = self.watch.disturbances.iter();
-        let is_hit = disturbances.any(|disturbance| {
+        let hit = disturbances.find(|disturbance| {
             let over_at = self.forgiven_until(disturbance, client) + grace;
             disturbance.began_at <= done_at
                 && sent_at <= over_at
@@ -176,7 +188,10 @@ impl Court<'_> {
             outage.began_at <= done_at && sent_at <= over_at && !was_up(outage.began_at)
         });
 
-        is_hit || waits
+        match hit {
+            Some(disturbance) => Some(Excuse::Disturbed(disturbance.kind)),
+            None => waits.then_some(Excuse::PortalAway),
+        }
     }
 
     /// Until when a disturbance excuses: while the portal is away, nothing that needs it is over.

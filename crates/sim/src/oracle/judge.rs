@@ -1,12 +1,13 @@
 //! The verdict on a whole run.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
-use super::excuses::was_up;
 use super::{Access, Names, Watch};
-use crate::apps::{Apps, Probe, Running};
+use crate::apps::{Apps, Arrival, Probe, Running};
+use crate::excuse::Excuse;
 use crate::limits::{FIRST_REPLY_LOSSY, Kind, NAME_KNOWN};
 use crate::names::{Resolver, Servers, Zones};
 use crate::report::Judged;
@@ -19,7 +20,7 @@ pub(super) const SLACK: Duration = Duration::from_millis(120);
 const UNSETTLED_AFTER: Duration = Duration::from_secs(30);
 
 /// How many probes of a lossy world in a row can't all be lost by chance.
-const NOT_BY_CHANCE: usize = 40;
+pub(super) const NOT_BY_CHANCE: usize = 40;
 
 /// The time that a fetch has for each window, besides round trips, without loss and with it.
 const FETCH_WINDOW: [Duration; 2] = [Duration::from_millis(150), Duration::from_millis(2_500)];
@@ -28,7 +29,10 @@ const FETCH_WINDOW: [Duration; 2] = [Duration::from_millis(150), Duration::from_
 pub(crate) type Objection = (Duration, String);
 
 /// What was measured, and how much was judged.
-type Verdict = Result<(Vec<(Kind, Duration)>, Judged), Objection>;
+type Verdict = Result<(Vec<(Kind, Duration)>, Judged, Excused), Objection>;
+
+/// How many requests each excuse was there for.
+pub(crate) type Excused = BTreeMap<Excuse, u64>;
 
 /// All that a run left behind.
 pub(crate) struct Evidence<'a> {
@@ -57,7 +61,7 @@ pub(crate) fn judge(evidence: Evidence<'_>) -> Verdict {
         court.expectation(expectation)?;
     }
 
-    Ok((measured, court.judged.get()))
+    Ok((measured, court.judged.get(), court.excused.into_inner()))
 }
 
 /// What loops that are called late may add.
@@ -77,6 +81,7 @@ pub(super) struct Court<'a> {
     /// When all is over.
     pub(super) over_at: Instant,
     judged: Cell<Judged>,
+    excused: RefCell<Excused>,
 }
 
 impl<'a> Deref for Court<'a> {
@@ -96,6 +101,7 @@ impl<'a> Court<'a> {
             round_trip: scenario.longest_way() * 6 + SLACK + lateness(scenario.drive),
             over_at: evidence.watch.flows_over_at.unwrap_or(evidence.start),
             judged: Cell::default(),
+            excused: RefCell::default(),
             evidence,
         }
     }
@@ -105,6 +111,11 @@ impl<'a> Court<'a> {
         let mut judged = self.judged.get();
         add(&mut judged);
         self.judged.set(judged);
+    }
+
+    /// Counts what is excused.
+    pub(super) fn excuse(&self, excuse: Excuse) {
+        *self.excused.borrow_mut().entry(excuse).or_default() += 1;
     }
 
     fn flow(
@@ -130,90 +141,6 @@ impl<'a> Court<'a> {
         }
     }
 
-    /// Every probe of a calm time must have been answered, and some of a lossy one.
-    fn probes(&self, running: &Running) -> Result<(), Objection> {
-        let mut lost_in_a_row = 0;
-        for (number, probe) in running.probes.iter().enumerate() {
-            if !self.is_due(running, probe) {
-                continue;
-            }
-            if running.name().is_some() {
-                self.count(|judged| judged.probes += 1);
-            }
-            self.count_choice(running, probe);
-            if let Some(replied_at) = probe.replied_at {
-                lost_in_a_row = 0;
-                self.is_in_time(running, number, (probe, replied_at))?;
-                continue;
-            }
-            let last_seen_at = probe.arrived_at.unwrap_or(probe.sent_at);
-            if self.watch.is_led_away(last_seen_at) {
-                continue;
-            }
-            lost_in_a_row += 1;
-            if !self.is_lossy || lost_in_a_row >= NOT_BY_CHANCE {
-                let arrived = match probe.arrived_at {
-                    Some(_) => "answered, and the answer is lost",
-                    None => "never arrived",
-                };
-                let what = format!("`{}` {number} {arrived}", running.flow.name);
-                return Err((self.elapsed(probe.sent_at), what));
-            }
-        }
-
-        Ok(())
-    }
-
-    /// A reply that must come comes in time, where nothing is lost.
-    fn is_in_time(
-        &self,
-        running: &Running,
-        number: usize,
-        (probe, replied_at): (&Probe, Instant),
-    ) -> Result<(), Objection> {
-        // Another flow of its client may have had another resource.
-        let is_first = !was_up(running, probe.sent_at);
-        let waits = match running.name() {
-            None if is_first => self.first_holds(),
-            None | Some(_) => self.waits(running, probe.sent_at),
-        };
-        let holds = waits + self.round_trip;
-        let took = replied_at - probe.sent_at;
-        if self.is_lossy || took <= holds {
-            return Ok(());
-        }
-        let name = &running.flow.name;
-        let what = format!("`{name}` {number} took {took:?}, not {holds:?}");
-
-        Err((self.elapsed(probe.sent_at), what))
-    }
-
-    /// How long a probe may wait for whatever its flow needs: nothing, once a reply has come.
-    fn waits(&self, running: &Running, sent_at: Instant) -> Duration {
-        match running.name() {
-            Some(_) if was_up(running, sent_at) => Duration::ZERO,
-            Some(_) => self.first_holds() + self.named_holds(running),
-            None if self.was_served(running, sent_at) => Duration::ZERO,
-            None => self.first_holds(),
-        }
-    }
-
-    /// Whether a probe must be answered.
-    fn is_due(&self, running: &Running, probe: &Probe) -> bool {
-        let (client, sent_at) = (running.flow.host, probe.sent_at);
-        // What waited for a connection left later than it was sent.
-        let left_at = probe.arrived_at.unwrap_or(sent_at).max(sent_at);
-        let done_at = left_at + self.waits(running, sent_at) + self.round_trip;
-
-        done_at < self.over_at
-            && self.is_granted(running, sent_at, done_at)
-            && self.is_reachable(running, sent_at)
-            && !self.is_token_over(client, done_at)
-            && !self.is_flow_disturbed(running, sent_at, done_at)
-            && self.resolves(running, done_at)
-            && (!self.is_disorderly() || self.was_answered(client, None, sent_at))
-    }
-
     /// Whether candidates can come before the link that they are for: a first attempt may fail then, and be made again.
     pub(super) fn is_disorderly(&self) -> bool {
         self.scenario.portal.reorders.0 > 0
@@ -237,6 +164,7 @@ impl<'a> Court<'a> {
         let holds = holds + self.named_holds(running);
         let due_at = first.sent_at + holds;
         if due_at > self.over_at
+            || running.probes.iter().any(|probe| self.meets_error(probe))
             || !self.is_granted(running, first.sent_at, due_at)
             || !self.is_reachable(running, first.sent_at)
             || !self.is_reachable(running, due_at)
@@ -387,7 +315,9 @@ impl<'a> Court<'a> {
         });
         let began_at = self.start + begins.unwrap_or_default();
         // Whoever got no address has nothing to fetch from: what is answered to it is judged elsewhere (client.md §4.3).
+        let meets_error = |it: &Arrival| self.scenario.error_of(it.ip).is_some();
         if running.completed_at.is_some()
+            || running.arrivals.iter().any(meets_error)
             || running.to.is_none()
             || self.is_token_over(flow.host, self.over_at)
             || !self.is_granted(running, began_at, self.over_at)

@@ -64,6 +64,8 @@ pub(super) struct Known {
     pub(super) resources: Vec<Resource>,
     /// Whether a person wants it to use the Internet resource.
     pub(super) wants_internet: bool,
+    /// Whether it has addresses: before that, packets are nobody's.
+    pub(super) has_interface: bool,
 }
 
 /// Whether an address is one that the Internet resource leads to.
@@ -86,6 +88,7 @@ impl Known {
     /// What becomes of a packet to an address, or to a name that one stands for.
     fn way(&self, (ip, name): (IpAddr, Option<&str>), service: Service) -> Way {
         match name {
+            Some(_) | None if !self.has_interface => Way::Nowhere,
             Some(name) => self.way_to_name(name, service),
             None if stands_for_a_name(ip) => Way::Unreachable,
             None => self.way_to_address(ip, service),
@@ -167,6 +170,7 @@ impl View {
         let known = Known {
             resources: self.resources.values().cloned().collect(),
             wants_internet: self.wants_internet,
+            has_interface: self.interface.is_some(),
         };
         if self.known.last().is_none_or(|(_, last)| *last != known) {
             self.known.push((now, known));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::draw_access::{access, forgeries};
+use super::draw_access::{access, ends, forgeries};
 use super::draw_faults::faults;
 use super::draw_names::names;
 use super::events::{Flow, FlowKind};
@@ -109,6 +109,7 @@ pub(super) fn scenario(seed: u64, choices: &mut Choices<'_>) -> Scenario {
         resources: Vec::new(),
         names: Vec::new(),
         servers: Vec::new(),
+        error_hosts: Vec::new(),
         resolvers: Vec::new(),
         upstream: Upstream::default(),
         events: Vec::new(),
@@ -121,6 +122,7 @@ pub(super) fn scenario(seed: u64, choices: &mut Choices<'_>) -> Scenario {
     // These last, so that whatever else is drawn is drawn as it would be without.
     names(&mut scenario, choices);
     access(&mut scenario, choices);
+    ends(&mut scenario, choices);
     forgeries(&mut scenario, choices);
     scenario.events.sort_by_key(|(at, _)| *at);
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::draw::{FLOWS_AT, QUIET};
 use super::draw_names::{clients, has_site};
 use super::events::{Flow, FlowKind, Forgery};
-use super::filters::{Filter, Service};
+use super::filters::{Filter, HostError, Service};
 use super::names::{Address, Target};
 use super::{Choices, Event, Resource, Role, Scenario};
 
@@ -47,6 +47,17 @@ const HOSTS: [&str; 10] = [
     "192.168.7.7",
 ];
 
+/// Some of which answer by errors; the last ones have names.
+const ERROR_HOSTS: [&str; 7] = [
+    "10.40.1.8",
+    "10.40.2.1",
+    "2001:db8:40:2::1",
+    "198.51.100.77",
+    "10.20.1.2",
+    "10.20.1.5",
+    "2001:db8:a::1:3",
+];
+
 /// What programs use there.
 const SERVICES: [&str; 5] = ["udp/7", "tcp/80", "icmp", "udp/5000", "tcp/22"];
 
@@ -85,6 +96,13 @@ pub(super) fn access(scenario: &mut Scenario, choices: &mut Choices<'_>) {
             }
         }
     }
+    if choices.percent(60) {
+        for _ in 0..2 + choices.below(3) {
+            let ip = ERROR_HOSTS[choices.index(ERROR_HOSTS.len())].parse();
+            let (_, error) = HostError::NAMED[choices.index(HostError::NAMED.len())];
+            scenario.error_hosts.extend(ip.ok().map(|ip| (ip, error)));
+        }
+    }
     for host in clients(scenario) {
         for nth in 0..1 + choices.below(4) {
             flow(scenario, choices, host, nth);
@@ -98,6 +116,56 @@ pub(super) fn access(scenario: &mut Scenario, choices: &mut Choices<'_>) {
             scenario.events.extend(event.map(|event| (when, event)));
         }
         at += choices.range(500..5_000);
+    }
+}
+
+/// Lets access end while somebody can't be told, or nothing.
+pub(super) fn ends(scenario: &mut Scenario, choices: &mut Choices<'_>) {
+    let hosts = scenario.hosts.iter().enumerate();
+    let gateways = hosts.filter(|(_, host)| matches!(host.role, Role::Gateway { .. }));
+    let gateways: Vec<usize> = gateways.map(|(number, _)| number).collect();
+    let clients = clients(scenario);
+    let (Some(gateway), Some(client)) = (
+        gateways.get(choices.index(gateways.len())).copied(),
+        clients.get(choices.index(clients.len())).copied(),
+    ) else {
+        return;
+    };
+    if choices.percent(10) {
+        let resource = choices.index(scenario.resources.len());
+        let at = choices.millis(3_000..6_000);
+        let back_at = at + choices.millis(500..3_000);
+        let host = gateway;
+        scenario.events.extend([
+            (at, Event::PortalDown { host }),
+            (
+                at + choices.millis(0..400),
+                Event::Revoke {
+                    host: client,
+                    resource,
+                },
+            ),
+            (back_at, Event::PortalUp { host }),
+        ]);
+    }
+    let mut events = scenario.events.iter();
+    let has_steps = events.any(|(_, event)| matches!(event, Event::ClockSteps { .. }));
+    if has_steps || !choices.percent(5) {
+        return;
+    }
+    let ends_at = Duration::from_secs(choices.range(4..10));
+    if let Some(host) = scenario.hosts.get_mut(client) {
+        host.role = Role::Client {
+            token_ends_at: Some(ends_at),
+        };
+    }
+    if choices.percent(60) {
+        for host in [gateway, client] {
+            let at = ends_at.saturating_sub(choices.millis(500..2_000));
+            scenario.events.push((at, Event::PortalDown { host }));
+            let back_at = at + choices.millis(1_000..6_000);
+            scenario.events.push((back_at, Event::PortalUp { host }));
+        }
     }
 }
 

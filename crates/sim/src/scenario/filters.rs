@@ -130,3 +130,23 @@ impl fmt::Display for Service {
         }
     }
 }
+
+/// Why a host behind a gateway can't have a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum HostError {
+    /// It is not there.
+    Unreachable,
+    /// A network on the way is too narrow.
+    TooBig,
+    /// It is too far away.
+    Expired,
+}
+
+impl HostError {
+    /// Each, and what it is called.
+    pub(crate) const NAMED: [(&'static str, Self); 3] = [
+        ("unreachable", Self::Unreachable),
+        ("too-big", Self::TooBig),
+        ("expired", Self::Expired),
+    ];
+}

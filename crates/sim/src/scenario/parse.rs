@@ -2,7 +2,7 @@
 
 use super::lines::{Line, seed};
 use super::parse_events::{event, expectation};
-use super::parse_hosts::{drive, edge, faults, host, link, portal, resource};
+use super::parse_hosts::{drive, edge, error_host, faults, host, link, portal, resource};
 use super::parse_names::{name, resolvers, server, upstream};
 use super::quantity::span;
 use super::{Drive, PortalLink, Scenario, Upstream};
@@ -108,6 +108,7 @@ impl Reader {
                 let resource = resource(scenario, &mut line)?;
                 scenario.resources.push(resource);
             }
+            "error-host" => scenario.error_hosts.push(error_host(&mut line)?),
             "name" => scenario.names.push(name(&mut line)?),
             "dns" => {
                 let server = server(scenario, &mut line)?;
@@ -150,6 +151,7 @@ fn empty(name: &str) -> Scenario {
         resources: Vec::new(),
         names: Vec::new(),
         servers: Vec::new(),
+        error_hosts: Vec::new(),
         resolvers: Vec::new(),
         upstream: Upstream::default(),
         events: Vec::new(),

@@ -1,12 +1,14 @@
 //! From a text to who is in a world, and what lies between them.
 
+use std::net::IpAddr;
+
 use super::lines::{Line, number};
 use super::parse::{edge_named, find_host, new_name};
 use super::parse_names::{address, filters};
 use super::quantity::{per_mille, rate, span};
 use super::{
-    Address, Dependence, Drive, Edge, EdgeKind, Host, Link, Nat, PerMille, Place, PortalLink,
-    Resource, Role, Scenario,
+    Address, Dependence, Drive, Edge, EdgeKind, Host, HostError, Link, Nat, PerMille, Place,
+    PortalLink, Resource, Role, Scenario,
 };
 use crate::faults::Faults;
 use crate::world::MAX_HOSTS;
@@ -177,4 +179,15 @@ pub(super) fn resource(scenario: &Scenario, line: &mut Line<'_>) -> Result<Resou
             .maybe("for", clients)?
             .unwrap_or_else(|| all().collect()),
     })
+}
+
+pub(super) fn error_host(line: &mut Line<'_>) -> Result<(IpAddr, HostError), String> {
+    let ip = line.word("an address")?;
+    let ip = number(ip).ok_or_else(|| format!("`{ip}` is no address"))?;
+    let word = line.word("an error")?;
+    let mut named = HostError::NAMED.into_iter();
+    let error = named.find(|(name, _)| *name == word);
+    let (_, error) = error.ok_or_else(|| format!("`{word}` is no error"))?;
+
+    Ok((ip, error))
 }

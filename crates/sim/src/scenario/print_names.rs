@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::Scenario;
 use super::events::Said;
-use super::filters::Filter;
+use super::filters::{Filter, HostError};
 use super::names::{
     Address, Lookup, Manners, NameEntry, RecordKind, ServerAt, Stack, Target, Upstream, Via,
 };
@@ -14,6 +14,12 @@ use super::quantity::Span;
 
 impl Scenario {
     pub(super) fn print_names(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (ip, error) in &self.error_hosts {
+            let mut named = HostError::NAMED.into_iter();
+            let name = named.find(|(_, other)| other == error);
+            let name = name.map_or("?", |(name, _)| name);
+            writeln!(f, "error-host {ip} {name}")?;
+        }
         for entry in &self.names {
             print_name(f, entry)?;
             writeln!(f)?;

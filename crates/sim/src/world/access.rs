@@ -1,17 +1,22 @@
 //! Who may use what: what admins and people change of it, and what may come out of gateways.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use connlib::event_loop::Command;
 
 use super::World;
 use super::host::{ChannelState, Role};
-use crate::apps::{Request, Running};
+use crate::apps::{Request, Running, error_about};
 use crate::oracle::{Arriving, Destination, Truth, Version};
 use crate::scenario::{self, Event};
 
 /// How long a packet that may have been sent several times can be under way.
 const UNDER_WAY: Duration = Duration::from_secs(12);
+
+/// A router behind gateways.
+const ROUTER_V4: Ipv4Addr = Ipv4Addr::new(172, 20, 0, 1);
+const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1);
 
 impl World {
     /// Something changes that packets are decided by.
@@ -121,5 +126,21 @@ impl World {
 
         self.access
             .may_arrive(self.now, &self.scenario, gateway, joined_at, arriving)
+    }
+
+    /// What a host behind a gateway answers to a request, or a router on the way to it.
+    pub(super) fn answer_of(&self, request: &Request, packet: &[u8]) -> Vec<u8> {
+        let running = self.apps.flows().get(request.flow);
+        let is_named = running.is_some_and(|running| running.name().is_some());
+        let router = match request.to.is_ipv4() {
+            true => IpAddr::V4(ROUTER_V4),
+            false => IpAddr::V6(ROUTER_V6),
+        };
+        // To whoever asked an address, an error from elsewhere could be anybody's.
+        let from = if is_named { router } else { request.to };
+        let error = self.scenario.error_of(request.to);
+        let error = error.and_then(|it| error_about((from, request.source), it, packet));
+
+        error.unwrap_or_else(|| request.reply.clone())
     }
 }

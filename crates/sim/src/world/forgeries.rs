@@ -12,9 +12,9 @@ use uuid::Uuid;
 
 use super::World;
 use super::host::Role;
-use crate::apps::{forged_error, forged_packet, forger_of, ip_packet, service_of};
+use crate::apps::{error_about, forged_packet, forger_of, ip_packet, service_of};
 use crate::oracle::{Arriving, Destination};
-use crate::scenario::{Address, Forgery, Service};
+use crate::scenario::{Address, Forgery, HostError, Service};
 
 /// Addresses behind any gateway that nobody was let in to, and some of the Internet.
 const BEHIND: [&str; 8] = [
@@ -224,7 +224,7 @@ impl World {
         };
         let quoted = self.packet(host, from, about)?;
 
-        forged_error((own, to), &quoted)
+        error_about((own, to), HostError::Unreachable, &quoted)
     }
 
     /// A name that is none of the client's, at addresses that nobody gave to one; or a packet to one of these.

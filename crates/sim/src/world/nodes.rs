@@ -113,7 +113,10 @@ impl World {
                         Err(format!("a packet of `{flow}` came out from {source}"))
                     };
                     match verdict {
-                        Ok(()) => self.post(ECHO_AFTER, Happening::Echo(host, request.reply)),
+                        Ok(()) => {
+                            let answer = self.answer_of(&request, &packet);
+                            self.post(ECHO_AFTER, Happening::Echo(host, answer));
+                        }
                         Err(what) => self.violate(what),
                     }
                 }
