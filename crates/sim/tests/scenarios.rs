@@ -98,6 +98,21 @@ fn a_text_that_is_none_names_its_line() {
             "no flow `d`",
         ),
         ("scenario v1 \"a\"\nhost C1 client", 2, "`lasts` is missing"),
+        (
+            "scenario v1 \"a\"\nres A cidr=10.0.0.0/8 filter=tcp/90-80 site=A",
+            2,
+            "no value of `filter`",
+        ),
+        (
+            "scenario v1 \"a\"\nres A internet filter=icmp site=A",
+            2,
+            "no filters",
+        ),
+        (
+            "scenario v1 \"a\"\nlasts 1s\nhost C1 client\nt=0s fetch C1 10.0.0.1 bytes=9 proto=icmp id=f",
+            4,
+            "by UDP",
+        ),
     ] {
         let error = Scenario::parse(text).unwrap_err();
         assert_eq!(error.line, line, "{text}: {error}");
