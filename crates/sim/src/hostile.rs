@@ -12,6 +12,7 @@ use connlib_tunnel::dns::{Exchange, ExchangeError, ExchangeId, Resolvers};
 use connlib_tunnel::why::{Explanation, Question};
 use connlib_tunnel::{Job, Packets, PeerId, PortalState, Status};
 use connlib_wire::buffer::Buffer;
+use connlib_wire::offload::VirtioHeader;
 use connlib_wire::portal::client::{FromPortal, ToPortal};
 use connlib_wire::stun::Family;
 use connlib_wire::super_packet::SuperPacket;
@@ -95,8 +96,13 @@ impl Core for AnyClient {
         self.client.family(peer)
     }
 
-    fn count_malformed(&mut self) {
-        self.client.count_malformed();
+    fn admit(
+        &mut self,
+        now: Instant,
+        header: VirtioHeader,
+        bytes: Buffer,
+    ) -> Option<SuperPacket<Buffer>> {
+        self.client.admit(now, header, bytes)
     }
 
     fn begin_send(&mut self, now: Instant, peer: PeerId, packet: SuperPacket<Buffer>, skip: usize) {
