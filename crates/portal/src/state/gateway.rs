@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use connlib_wire::id::{ClientId, GatewayId};
+use connlib_wire::id::{ClientId, GatewayId, ResourceId};
 use connlib_wire::portal::gateway::{
     BroadcastCandidates, FromPortal, Init, MasqueradeConfig, TOPIC, ToPortal,
 };
@@ -32,17 +32,22 @@ impl State {
             self.relays
                 .choose(id.0, &session.relays, Among::All, &session.key, FAR_FUTURE);
         let relays = session.relays.clone();
+        let authorizations = self.live_grants_of(id);
+        let granted: BTreeSet<ResourceId> = (authorizations.iter())
+            .map(|grant| grant.resource_id)
+            .collect();
         let init = Init {
             interface,
             config: MasqueradeConfig::default(),
             account_slug: Some(self.directory.account().slug.clone()),
             relays,
-            authorizations: self.live_grants_of(id),
+            authorizations,
             flow_logs: render::no_flow_logs(),
         };
 
         self.reply_ok(socket, envelope);
         self.tell_gateway(id, &FromPortal::Init(init));
+        self.tell_filters(id, &granted);
         tracing::info!(gateway = %id, "Gateway joined");
         self.repeat_requests(id);
     }
@@ -87,6 +92,20 @@ impl State {
         if let Some(GatewaySession { socket, .. }) = session {
             let text = phoenix::push(TOPIC, message.event(), message, None);
             self.send(*socket, text);
+        }
+    }
+
+    /// Tells a gateway what may pass to resources that it gives access to: while it was away, that may have changed, and `init`
+    /// says nothing of it.
+    fn tell_filters(&mut self, id: GatewayId, granted: &BTreeSet<ResourceId>) {
+        let resources = granted
+            .iter()
+            .filter_map(|id| self.directory.resources().get(id));
+        let messages: Vec<_> = resources
+            .map(|resource| FromPortal::ResourceUpdated(render::gateway_resource(resource)))
+            .collect();
+        for message in messages {
+            self.tell_gateway(id, &message);
         }
     }
 

@@ -312,7 +312,9 @@ fn a_gateway_that_comes_back_gets_its_grants_and_its_open_requests() {
     let token = portal.gateway_token("hq");
     let back = portal.join(&device(Role::Gateway, &token, "gw", 3));
 
-    let messages = portal.messages(back);
+    let mut messages = portal.messages(back);
+    let told = messages.extract_if(.., |(event, _)| event == "resource_updated");
+    assert_eq!(told.count(), 2, "what may pass to each");
     let [(reply, _), (init, payload), (create, again)] = &messages[..] else {
         panic!("{messages:?}");
     };

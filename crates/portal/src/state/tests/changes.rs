@@ -130,6 +130,25 @@ fn what_was_revoked_while_a_gateway_was_away_is_missing_from_its_init() {
 }
 
 #[test]
+fn a_gateway_that_was_away_hears_what_may_pass_today() {
+    let mut portal = Portal::new();
+    let (alice, _) = portal.client("alice");
+    let (gateway, _) = portal.gateway("hq", "gw");
+    portal.grant(alice, "lan", gateway);
+    portal.disconnect(gateway);
+    portal.apply(&FILE.replace("tcp/443", "udp/53"));
+
+    let token = portal.gateway_token("hq");
+    let back = portal.join(&device(Role::Gateway, &token, "gw", 2));
+    let messages = portal.messages(back);
+    let events: Vec<_> = messages.iter().map(|(event, _)| event.as_str()).collect();
+    assert_eq!(events, ["phx_reply", "init", "resource_updated"]);
+    let updated = &messages[2].1;
+    assert_eq!(updated["id"], json!(portal.world.resource("lan")));
+    assert_eq!(updated["filters"][0]["protocol"], "udp");
+}
+
+#[test]
 fn a_revoked_token_ends_its_sessions() {
     let mut portal = Portal::new();
     let (client, _) = portal.client("alice");
