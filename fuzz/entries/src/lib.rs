@@ -24,6 +24,7 @@ mod portal;
 mod portal_messages;
 mod relay;
 mod repair;
+mod roles;
 mod scenarios;
 mod stun;
 mod super_packets;
@@ -37,6 +38,7 @@ pub use links::links;
 pub use portal::portal;
 pub use portal_messages::portal_messages;
 pub use relay::relay;
+pub use roles::roles;
 pub use scenarios::scenarios;
 pub use stun::stun;
 pub use super_packets::super_packets;
@@ -73,6 +75,7 @@ pub const TARGETS: &[Target] = &[
     Target::new("portal", portal, 1_000),
     Target::new("portal_messages", portal_messages, 3_000),
     Target::new("relay", relay, 3_000),
+    Target::new("roles", roles, 250),
     Target::new("scenarios", scenarios, 20),
     Target::new("stun", stun, 3_000),
     Target::new("super_packets", super_packets, 3_000),

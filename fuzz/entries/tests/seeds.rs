@@ -230,6 +230,11 @@ fn steps() {
             seed(target, &input);
         }
     }
+    // Their packets take more of them.
+    for len in (100..2_000).step_by(100) {
+        let input: Vec<u8> = (0..len).map(|_| random.random()).collect();
+        seed("roles", &input);
+    }
 }
 
 /// Whether fewer than [`OF_ONE_KIND`] like it were seen before.
