@@ -52,6 +52,8 @@ pub(crate) struct Plan {
     pub(crate) client: &'static [&'static str],
     /// What else gateways are told.
     pub(crate) gateway: &'static [&'static str],
+    /// What gateways find in `/etc/hosts`, and have no name servers; empty for what this machine has.
+    pub(crate) hosts: &'static str,
 }
 
 impl Default for Plan {
@@ -61,9 +63,13 @@ impl Default for Plan {
             site_of: |_| "office",
             client: &[],
             gateway: &["--masquerade=off"],
+            hosts: "",
         }
     }
 }
+
+/// Puts a file in the place of another for one program, and becomes that program.
+const WITH_HOSTS: &str = r#"mount -n --bind "$1" /etc/hosts || exit 97; shift; exec "$@""#;
 
 /// A world that runs.
 pub(crate) struct World {
@@ -126,15 +132,7 @@ impl World {
             _echoes: echoes,
         };
         world.start("portal");
-        let topology = world.file("topology.toml");
-        fs::write(&topology, plan.topology).unwrap();
-        let applied = run(&[
-            "portal",
-            "apply",
-            topology.to_str().unwrap(),
-            &world.admin(),
-        ]);
-        assert!(applied.status.success(), "{}", verdict(&applied).1);
+        world.apply(plan.topology);
         let owners = relays
             .iter()
             .map(|relay| (*relay, vec!["--relay"]))
@@ -155,6 +153,14 @@ impl World {
         world.wait_relays("client");
 
         world
+    }
+
+    /// Makes the portal's state this one.
+    pub(crate) fn apply(&self, topology: &str) {
+        let file = self.file("topology.toml");
+        fs::write(&file, topology).unwrap();
+        let applied = run(&["portal", "apply", file.to_str().unwrap(), &self.admin()]);
+        assert!(applied.status.success(), "{}", verdict(&applied).1);
     }
 
     /// Starts what belongs at a place, and waits until it is ready.
@@ -207,7 +213,11 @@ impl World {
                 format!("--socket={}", file("sock")),
             ]);
         }
-        let mut command = Command::new(program());
+        let has_hosts = place.starts_with("gateway") && !self.plan.hosts.is_empty();
+        let mut command = match has_hosts {
+            true => self.with_hosts(&mut arguments),
+            false => Command::new(program()),
+        };
         command_in(&mut command, Some(self.network.namespace(place))).unwrap();
         command
             .args(arguments)
@@ -223,6 +233,21 @@ impl World {
         fs::create_dir_all(&directory).unwrap();
         let part = Running::start(&directory, &mut command);
         self.parts.insert(place, part);
+    }
+
+    /// What starts the program with the plan's hosts and no name servers, by a shell that becomes it.
+    fn with_hosts(&self, arguments: &mut Vec<String>) -> Command {
+        let (hosts, resolv_conf) = (self.file("hosts"), self.file("resolv.conf"));
+        fs::write(&hosts, self.plan.hosts).unwrap();
+        fs::write(&resolv_conf, "").unwrap();
+        arguments.push(format!("--resolv-conf={}", resolv_conf.display()));
+        let mut command = Command::new("/usr/bin/unshare");
+        command
+            .args(["--mount", "/bin/sh", "-c", WITH_HOSTS, "sh"])
+            .arg(hosts)
+            .arg(program());
+
+        command
     }
 
     /// The process of a part.

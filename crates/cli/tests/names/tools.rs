@@ -26,14 +26,20 @@ pub(crate) enum Turn {
     Alone(RwLockWriteGuard<'static, ()>),
 }
 
+/// Begins a test of names that needs these programs, and those that every such test needs.
+pub(crate) fn begin(programs: &[&str], is_measured: bool) -> Option<Turn> {
+    let usual = ["unshare", "mount", "ip", "knotd", "unbound", "dnsmasq"];
+
+    begin_with(&[&usual, programs].concat(), is_measured)
+}
+
 /// Begins a test that needs these programs, alone if it measures. `None`, and said so, where something is missing; in CI that
 /// is a failure.
-pub(crate) fn begin(programs: &[&str], is_measured: bool) -> Option<Turn> {
+pub(crate) fn begin_with(programs: &[&str], is_measured: bool) -> Option<Turn> {
     static TURN: RwLock<()> = RwLock::new(());
 
-    let mut missing: Vec<_> = ["unshare", "mount", "ip", "knotd", "unbound", "dnsmasq"]
+    let mut missing: Vec<_> = programs
         .iter()
-        .chain(programs)
         .filter(|program| find(program).is_none())
         .map(|program| (*program).to_owned())
         .collect();
