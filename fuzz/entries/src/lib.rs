@@ -75,7 +75,7 @@ pub const TARGETS: &[Target] = &[
     Target::new("portal", portal, 1_000),
     Target::new("portal_messages", portal_messages, 3_000),
     Target::new("relay", relay, 3_000),
-    Target::new("roles", roles, 250),
+    Target::new("roles", roles, 150),
     Target::new("scenarios", scenarios, 20),
     Target::new("stun", stun, 3_000),
     Target::new("super_packets", super_packets, 3_000),

@@ -33,11 +33,11 @@ use connlib_wire::dns::{Name, Query, RecordType};
 use connlib_wire::id::{ClientId, GatewayId, ResourceId};
 use connlib_wire::ip;
 use connlib_wire::portal::client::Refusal;
-use connlib_wire::portal::resource::{Filter, PortRange};
 use uuid::Uuid;
 
 use crate::choices::Choices;
 use portal::{GATEWAYS, HOLDERS, Policy, Reach, resource_id};
+use told::{filter, reach};
 use world::World;
 
 const CLIENT: ClientId = ClientId(Uuid::from_u128(1));
@@ -83,7 +83,16 @@ pub fn roles(bytes: &[u8]) {
 fn run(bytes: &[u8]) -> world::Counts {
     let mut choices = Choices::new(bytes);
     let mut world = World::new(choices.byte());
-    // The rogue may use some of what there is.
+    // Some of what there is has filters.
+    let filtered = choices.byte();
+    for n in (1..=4).filter(|n| filtered >> n & 1 == 0) {
+        let id = resource_id(n);
+        let (reach, _) = world.portal.table[&id];
+        let filters = (0..=choices.byte() % 2).map(|_| filter(&mut choices));
+        let filters = filters.collect();
+        world.change(id, reach, filters);
+    }
+    // The rogue may use some of it.
     let granted = choices.byte();
     for n in (1..=4).filter(|n| granted >> n & 1 == 0) {
         world.grant(ROGUE, resource_id(n), None);
@@ -103,7 +112,8 @@ fn run(bytes: &[u8]) -> world::Counts {
     world.counts
 }
 
-/// The client reaches a name and a network through the gateway, and another network through the rogue one.
+/// The client reaches a name and a network through the gateway, and another network through the rogue one; the rogue has set up
+/// the same name.
 fn connect(world: &mut World) {
     let now = world.now;
     world.client.want_internet(now, true);
@@ -129,6 +139,24 @@ fn connect(world: &mut World) {
         world.pass(Duration::from_millis(300));
     }
     world.portal.policy = Policy::Grant(GATEWAY);
+    let assigned = AssignedIps {
+        resource: resource_id(2),
+        domain: NAMES[0].to_owned(),
+        proxy_ips: proxies(0).collect(),
+    };
+    let assigned = Control::AssignedIps(assigned).to_packet(&Pool::new(2_048, 1));
+    world.rogue_sends(assigned.unwrap().bytes());
+}
+
+/// The addresses that stand for one of the names, by how many are given to others before.
+fn proxies(first: u8) -> impl Iterator<Item = IpAddr> {
+    let v4 = (1..=4).map(move |n| IpAddr::from([100, 96, 0, first + n]));
+    let v6 = (0..4).map(move |n| {
+        let text = format!("fd00:2021:1111:8000::{:x}", first + n);
+        text.parse().unwrap()
+    });
+
+    v4.chain(v6)
 }
 
 fn step(world: &mut World, choices: &mut Choices<'_>) {
@@ -182,14 +210,7 @@ fn told_inside(world: &mut World, choices: &mut Choices<'_>) {
         }
         n => {
             // Those of the first name, or of the second.
-            let first = u8::from(n > 6) * 4;
-            let v4 = (1..=4).map(|n| IpAddr::from([100, 96, 0, first + n]));
-            let v6 = (0..4).map(|n| {
-                format!("fd00:2021:1111:8000::{:x}", first + n)
-                    .parse()
-                    .unwrap()
-            });
-            let proxy_ips = v4.chain(v6).collect();
+            let proxy_ips = proxies(u8::from(n > 6) * 4).collect();
             Control::AssignedIps(AssignedIps {
                 resource,
                 domain,
@@ -245,57 +266,19 @@ fn time(world: &mut World, choices: &mut Choices<'_>) {
 
 fn resources(world: &mut World, choices: &mut Choices<'_>) {
     let id = any_resource(choices);
-    match choices.byte() % 4 {
-        0 => world.delete(id),
-        _ => {
-            // There is one Internet, as there is at portals.
-            let reach = match reach(choices) {
-                Reach::Internet if id != resource_id(3) => Reach::Network("10.0.0.0/8"),
-                reach => reach,
-            };
-            let filters = (0..choices.byte() % 3).map(|_| filter(choices)).collect();
-            world.change(id, reach, filters);
-        }
-    }
-}
-
-fn reach(choices: &mut Choices<'_>) -> Reach {
-    match choices.byte() % 4 {
-        0 => Reach::Internet,
-        1 => Reach::Names(choices.one_of(&["*.corp.test", "wiki.corp.test", "**.test", "[bad"])),
-        _ => Reach::Network(choices.one_of(&[
-            "10.20.0.0/16",
-            "10.20.0.10/32",
-            "10.0.0.0/8",
-            "0.0.0.0/0",
-            "fd20::/32",
-            "::/0",
-            "fd20::10/128",
-            "192.0.2.0/24",
-            "100.64.0.0/10",
-            "fd00:2021:1111::/48",
-            "224.0.0.0/4",
-            "10.20.0.10/8",
-        ])),
-    }
-}
-
-fn filter(choices: &mut Choices<'_>) -> Filter {
-    let (port_range_start, port_range_end) = choices.one_of(&[
-        (80, 80),
-        (53, 60),
-        (0, 65_535),
-        (100, 1),
-        (443, 442),
-        (4_000, 5_000),
-        (0, 0),
-    ]);
-    let range = PortRange {
-        port_range_start,
-        port_range_end,
+    let known = world.portal.table.get(&id).map(|(reach, _)| *reach);
+    let reach = match (choices.byte() % 4, known) {
+        (0, _) => return world.delete(id),
+        // Only its filters are others.
+        (1 | 2, Some(reach)) => reach,
+        // There is one Internet, as there is at portals.
+        _ => match reach(choices) {
+            Reach::Internet if id != resource_id(3) => Reach::Network("10.0.0.0/8"),
+            reach => reach,
+        },
     };
-
-    choices.one_of(&[Filter::Icmp, Filter::Tcp(range), Filter::Udp(range)])
+    let filters = (0..choices.byte() % 3).map(|_| filter(choices)).collect();
+    world.change(id, reach, filters);
 }
 
 /// What the portal tells the gateway of who may use what.

@@ -49,7 +49,9 @@ const ADDRESSES: [&str; 40] = [
     "::ffff:10.20.0.10",
 ];
 
-const PORTS: [u16; 10] = [53, 80, 443, 55, 60, 53_535, 4_000, 5_000, 0, 65_535];
+const PORTS: [u16; 13] = [
+    53, 80, 443, 55, 60, 53_535, 4_000, 61, 0, 65_535, 52, 81, 79,
+];
 
 /// An address out of those above, or any.
 pub(super) fn address(choices: &mut Choices<'_>) -> IpAddr {
@@ -230,11 +232,16 @@ fn error(choices: &mut Choices<'_>, (source, destination): (IpAddr, IpAddr)) -> 
     };
     let [kind, code] = choices.one_of(kinds);
     let rest = [0, 0, 5, choices.byte()];
-    let quoted = match choices.byte() % 4 {
+    let quoted = match choices.byte() % 8 {
         0 => payload(choices).to_vec(),
         1 => {
             let (from, to) = (address(choices), address(choices));
             innermost(choices, from, to)
+        }
+        // It was sent by whom the error goes to, and to whom the error doesn't come from.
+        2 | 3 => {
+            let to = address(choices);
+            innermost(choices, destination, to)
         }
         _ => innermost(choices, destination, source),
     };

@@ -1,5 +1,6 @@
 //! That the world which packets are judged in is one where they get somewhere.
 
+use connlib_wire::portal::resource::{Filter, PortRange};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -76,6 +77,39 @@ fn what_was_granted_ends() {
     world.pass(Duration::from_secs(5));
     world.rogue_sends(&udp("100.64.0.2:4000", "10.20.0.10:80"));
     assert_eq!(world.counts.left_gateway, 1);
+}
+
+#[test]
+fn errors_leave_about_packets_to_their_sender_alone() {
+    let mut world = World::new(1);
+    world.grant(ROGUE, resource_id(1), None);
+    for (to, passed) in [("100.64.0.1:4000", 0), ("100.64.0.2:4000", 1)] {
+        let quoted = ip::Packet::parse(udp("10.20.0.10:80", to)).unwrap();
+        let pool = Pool::new(2_048, 1);
+        let error = ip::icmp_error(&pool, &quoted, ip::IcmpError::Unreachable).unwrap();
+        let mut error = ip::Packet::parse(error.bytes().to_vec()).unwrap();
+        error.set_source(ROGUE_V4.parse().unwrap());
+        world.rogue_sends(error.bytes());
+        assert_eq!(world.counts.left_gateway, passed, "about one to {to}");
+    }
+}
+
+#[test]
+fn filters_that_change_count_at_once() {
+    let mut world = World::new(1);
+    world.grant(ROGUE, resource_id(1), None);
+    let packet = udp("100.64.0.2:4000", "10.20.0.10:80");
+    world.rogue_sends(&packet);
+    for (last, passed) in [(79, 1), (80, 2)] {
+        let range = PortRange {
+            port_range_start: 53,
+            port_range_end: last,
+        };
+        let reach = Reach::Network("10.20.0.0/16");
+        world.change(resource_id(1), reach, vec![Filter::Udp(range)]);
+        world.rogue_sends(&packet);
+        assert_eq!(world.counts.left_gateway, passed);
+    }
 }
 
 #[test]

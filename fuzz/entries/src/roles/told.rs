@@ -3,7 +3,8 @@
 use connlib_wire::id::{ResourceId, SiteId};
 use connlib_wire::portal::IceCredentials;
 use connlib_wire::portal::resource::{
-    CidrResource, DnsResource, GatewayResource, InternetResource, IpStack, Resource, Site, Sites,
+    CidrResource, DnsResource, Filter, GatewayResource, InternetResource, IpStack, PortRange,
+    Resource, Site, Sites,
 };
 use connlib_wire::portal::turn::{Relay, Turn};
 use connlib_wire::portal::{client, gateway};
@@ -14,6 +15,7 @@ use uuid::Uuid;
 use super::portal::{RELAY, RELAY_AT, RELAY_SECRET, Reach};
 use super::world::World;
 use super::{CLIENT, GATEWAY};
+use crate::choices::Choices;
 
 impl World {
     pub(super) fn for_client(&self, id: ResourceId) -> Resource {
@@ -98,4 +100,45 @@ pub(super) fn relay(salt: &str) -> Relay {
         password: relay_password(expires_at, salt, &Secret::from(RELAY_SECRET)),
         expires_at,
     })
+}
+
+/// What a resource reaches, as bytes say.
+pub(super) fn reach(choices: &mut Choices<'_>) -> Reach {
+    match choices.byte() % 4 {
+        0 => Reach::Internet,
+        1 => Reach::Names(choices.one_of(&["*.corp.test", "wiki.corp.test", "**.test", "[bad"])),
+        _ => Reach::Network(choices.one_of(&[
+            "10.20.0.0/16",
+            "10.20.0.10/32",
+            "10.0.0.0/8",
+            "0.0.0.0/0",
+            "fd20::/32",
+            "::/0",
+            "fd20::10/128",
+            "192.0.2.0/24",
+            "100.64.0.0/10",
+            "fd00:2021:1111::/48",
+            "224.0.0.0/4",
+            "10.20.0.10/8",
+        ])),
+    }
+}
+
+/// A filter, as bytes say: of one port, of all, of none.
+pub(super) fn filter(choices: &mut Choices<'_>) -> Filter {
+    let (port_range_start, port_range_end) = choices.one_of(&[
+        (80, 80),
+        (53, 60),
+        (0, 65_535),
+        (100, 1),
+        (443, 442),
+        (4_000, 5_000),
+        (0, 0),
+    ]);
+    let range = PortRange {
+        port_range_start,
+        port_range_end,
+    };
+
+    choices.one_of(&[Filter::Icmp, Filter::Tcp(range), Filter::Udp(range)])
 }
