@@ -24,6 +24,7 @@ use connlib_link::{self as link, Links, PeerId, RelayServer};
 use connlib_wire::buffer::Buffer;
 use connlib_wire::dns::ExtendedError;
 use connlib_wire::id::GatewayId;
+use connlib_wire::ip::IcmpError;
 use connlib_wire::key::PublicKey;
 use connlib_wire::portal::Empty;
 use connlib_wire::portal::client::{FromPortal, GatewayCandidates, Init, ToPortal};
@@ -231,7 +232,7 @@ impl Client {
         if self.resources.wants_internet() == is_wanted {
             return;
         }
-        if let Some(given_up) = self.resources.want_internet(is_wanted) {
+        for given_up in self.resources.want_internet(is_wanted) {
             self.revoke(now, given_up);
         }
         self.resources_changed();
@@ -405,7 +406,7 @@ impl Client {
         for key in again {
             self.tell_gateway(now, &key);
         }
-        self.refuse_held(unanswered);
+        self.refuse_held(unanswered, IcmpError::Unreachable);
         self.leave_deserted(now);
         self.sites.expire(now);
         if self.sites.take_changed() && self.resources.views(&self.sites) != self.listed {

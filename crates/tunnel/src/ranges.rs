@@ -108,6 +108,16 @@ pub fn is_sentinel(ip: IpAddr) -> bool {
     }
 }
 
+/// Whether an address can be that of a host behind a gateway: it is none of ours, and of one host alone.
+pub(crate) fn is_host(ip: IpAddr) -> bool {
+    let is_nobodys = match ip {
+        IpAddr::V4(ip) => ip.is_broadcast() || ip.is_unspecified() || ip.is_loopback(),
+        IpAddr::V6(ip) => ip.is_unspecified() || ip.is_loopback(),
+    };
+
+    !is_nobodys && !ip.is_multicast() && !is_tunnel(ip) && !is_proxy(ip) && !is_sentinel(ip)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -271,11 +271,7 @@ fn resources(world: &mut World, choices: &mut Choices<'_>) {
         (0, _) => return world.delete(id),
         // Only its filters are others.
         (1 | 2, Some(reach)) => reach,
-        // There is one Internet, as there is at portals.
-        _ => match reach(choices) {
-            Reach::Internet if id != resource_id(3) => Reach::Network("10.0.0.0/8"),
-            reach => reach,
-        },
+        _ => reach(choices),
     };
     let filters = (0..choices.byte() % 3).map(|_| filter(choices)).collect();
     world.change(id, reach, filters);

@@ -15,6 +15,7 @@ use super::reasons::{reason, refusal};
 use super::{Client, is_one_of};
 use crate::PortalState;
 use crate::dns::Failure;
+use crate::drops::DropReason;
 
 impl Client {
     pub(super) fn ask(&mut self, resource: ResourceId) {
@@ -86,11 +87,7 @@ impl Client {
         }
         // So that programs fail at once instead of waiting for a reply that can't come.
         let refused = self.requests.refused(now, resource, error);
-        for held in refused.packets {
-            if let Ok(packet) = Packet::parse(&*held) {
-                self.answer(now, &packet, error);
-            }
-        }
+        self.refuse_held(refused.packets, error);
         self.fail_held(now, refused.questions, &refusal(error));
     }
 
@@ -177,11 +174,12 @@ impl Client {
     }
 
     /// Answers packets that waited for what didn't come.
-    pub(super) fn refuse_held(&mut self, held: impl IntoIterator<Item = Buffer>) {
+    pub(super) fn refuse_held(&mut self, held: impl IntoIterator<Item = Buffer>, error: IcmpError) {
         let now = self.last_now;
         for packet in held {
+            self.dropped_from_tun.add(DropReason::NoAccess, 1);
             if let Ok(packet) = Packet::parse(&*packet) {
-                self.answer(now, &packet, IcmpError::Unreachable);
+                self.answer(now, &packet, error);
             }
         }
     }

@@ -85,13 +85,16 @@ impl Resources {
         self.is_internet_wanted
     }
 
-    /// Whether addresses that belong to no other resource are reached as the Internet; the resource that no longer is.
-    pub(super) fn want_internet(&mut self, is_wanted: bool) -> Option<ResourceId> {
-        let former = self.internet;
+    /// Whether addresses that belong to no other resource are reached as the Internet; the resources that no longer are.
+    pub(super) fn want_internet(&mut self, is_wanted: bool) -> Vec<ResourceId> {
         self.is_internet_wanted = is_wanted;
         self.rebuild();
+        let internets = self.by_id.values().filter_map(|resource| match resource {
+            Resource::Internet(resource) => Some(resource.id),
+            Resource::Cidr(_) | Resource::Dns(_) | _ => None,
+        });
 
-        former.filter(|_| !is_wanted)
+        internets.filter(|_| !is_wanted).collect()
     }
 
     /// The resources that a name belongs to, the one with the most specific pattern first; of equal patterns, the one with the

@@ -158,7 +158,7 @@ impl Client {
             }
             NatStatus::Inactive => {
                 tracing::debug!(gateway = %key.gateway, resource = %key.resource, "The gateway can't reach a name");
-                self.refuse_held(held);
+                self.refuse_held(held, IcmpError::Unreachable);
             }
         }
     }

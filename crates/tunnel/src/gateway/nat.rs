@@ -15,6 +15,7 @@ use connlib_wire::dns::Name;
 use connlib_wire::id::ResourceId;
 use connlib_wire::ip::{Packet, PortsOrId, Quoted};
 
+use crate::ranges;
 use ended::Ended;
 pub(super) use flows::{Inside, Kind, Outside, TcpEnd, is_passed_on, source_of};
 use flows::{destination_of, quoted_flow, receiver_of};
@@ -128,7 +129,9 @@ impl Nat {
         }
         for is_v4 in [true, false] {
             let of_family = |ip: &&IpAddr| ip.is_ipv4() == is_v4;
-            let mut targets = found.addresses.iter().filter(of_family).cycle();
+            let real = found.addresses.iter().filter(of_family);
+            // A site's name servers can't make a client's packets come back to us.
+            let mut targets = real.filter(|ip| ranges::is_host(**ip)).cycle();
             let is_known = match is_v4 {
                 true => !found.lacks_v4,
                 false => !found.lacks_v6,

@@ -149,6 +149,8 @@ fn a_refusal_answers_what_waits_and_what_follows_at_once() {
         client.handle_packet(now, &udp(OWN, HOST));
         refuse(&mut client, now, reason);
         assert_eq!(icmp(&mut client), Some(expected), "{reason}");
+        let counted = |client: &Client| client.status(now).drops_from_tun.get("no-access").copied();
+        assert_eq!(counted(&client), Some(1));
 
         assert_eq!(requests(&mut client), 1);
         client.handle_packet(now, &udp(OWN, HOST));
@@ -489,6 +491,21 @@ fn the_internet_is_what_is_left_and_only_while_it_is_wanted() {
     let dropped = client.status(now).dropped_from_tun;
     client.handle_packet(now, &udp(OWN, "1.1.1.1"));
     assert_eq!(client.status(now).dropped_from_tun, dropped + 1);
+}
+
+#[test]
+fn every_internet_ends_with_the_wish_for_it() {
+    let (mut client, now) = with_internet();
+    client.want_internet(now, true);
+    assert!(asked_for(&mut client, now, "1.1.1.1", 443).is_ok());
+    grant_resource(&mut client, now, INTERNET, GATEWAY);
+    let another = "ffffffff-5d6e-4f70-8192-a3b4c5d6e7f8";
+    let another = format!(r#"{{"type":"internet","id":"{another}","gateway_groups":{SITE}}}"#);
+    say(&mut client, now, "resource_created_or_updated", &another);
+    assert_eq!(client.status(now).peers.len(), 1);
+
+    client.want_internet(now, false);
+    assert_eq!(client.status(now).peers.len(), 0, "nobody sends anything");
 }
 
 #[test]

@@ -113,6 +113,32 @@ fn filters_that_change_count_at_once() {
 }
 
 #[test]
+fn an_error_about_a_flow_whose_access_has_ended_leaves_no_more() {
+    let mut world = World::new(1);
+    world.grant(ROGUE, resource_id(4), None);
+    world.grant(ROGUE, resource_id(2), None);
+    let proxies = (1..=4).map(|n| IpAddr::from([100, 96, 0, n]));
+    let assigned = Control::AssignedIps(AssignedIps {
+        resource: resource_id(2),
+        domain: NAMES[0].to_owned(),
+        proxy_ips: proxies.collect(),
+    });
+    let pool = Pool::new(2_048, 1);
+    world.rogue_sends(assigned.to_packet(&pool).unwrap().bytes());
+    world.rogue_sends(&udp("100.64.0.2:4000", "100.96.0.1:80"));
+    world.network_sends(&udp("10.20.0.10:80", "100.64.0.2:4000"));
+    let quoted = udp("100.96.0.1:80", "100.64.0.2:4000");
+    let quoted = ip::Packet::parse(quoted).unwrap();
+    let error = ip::icmp_error(&pool, &quoted, ip::IcmpError::Unreachable).unwrap();
+    world.rogue_sends(error.bytes());
+    assert_eq!(world.counts.left_gateway, 2);
+
+    world.reject(ROGUE, resource_id(2));
+    world.rogue_sends(error.bytes());
+    assert_eq!(world.counts.left_gateway, 2);
+}
+
+#[test]
 fn a_world_can_begin_connected() {
     let mut world = World::new(1);
     connect(&mut world);

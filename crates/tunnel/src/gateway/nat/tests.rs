@@ -264,6 +264,28 @@ fn a_socket_has_one_port_towards_everybody() {
     }
 }
 
+#[test]
+fn a_name_leads_to_hosts_alone_whatever_its_servers_say() {
+    let nobodys = [
+        "100.64.0.8",
+        "100.96.0.1",
+        "100.100.111.1",
+        "127.0.0.1",
+        "0.0.0.0",
+        "255.255.255.255",
+        "224.0.0.1",
+    ];
+    let mut nat = nat(&nobodys);
+    assert_eq!(nat.outgoing(start(), &out(1)), Err(Untranslated::NoAddress));
+    set_up(
+        &mut nat,
+        "db.corp.example",
+        &PROXIES,
+        &[&nobodys[..], &["10.1.2.3"]].concat(),
+    );
+    assert_eq!(nat.outgoing(start(), &out(1)), Ok(udp_to(1, "10.1.2.3")));
+}
+
 /// Scenario 8.
 #[test]
 fn addresses_that_stand_for_another_name_make_all_before_void() {

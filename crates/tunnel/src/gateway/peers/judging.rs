@@ -186,19 +186,37 @@ impl Peer {
         if !self.is_at(quoted.destination) || quoted.source != packet.destination() {
             return stray;
         }
-        if let Some(quoted) = self.nat.quoted_by_client(&quoted) {
-            return Verdict::TranslateError(quoted);
-        }
         let port = match quoted.ports_or_id {
             PortsOrId::Ports { source, .. } => Some(source),
             PortsOrId::EchoId(_) | PortsOrId::Neither => None,
         };
-        let is_foreign = ranges::is_tunnel(quoted.source) || ranges::is_proxy(quoted.source);
-
-        match !is_foreign && self.reach((quoted.source, quoted.transport, port)).is_ok() {
-            true => Verdict::Pass,
-            false => stray,
+        let is_named = ranges::is_proxy(quoted.source);
+        let may_answer = match is_named {
+            // Whatever its filters say: it is about a flow.
+            true => self.may_use(quoted.source),
+            false if ranges::is_tunnel(quoted.source) => false,
+            false => {
+                let wanted = (quoted.source, quoted.transport, port);
+                self.reach(wanted).is_ok()
+            }
+        };
+        if !may_answer {
+            return stray;
         }
+
+        match self.nat.quoted_by_client(&quoted) {
+            Some(quoted) => Verdict::TranslateError(quoted),
+            None if is_named => stray,
+            None => Verdict::Pass,
+        }
+    }
+
+    /// Whether any grant is for an address that stands for a name.
+    fn may_use(&self, proxy: IpAddr) -> bool {
+        let translation = self.nat.translation(proxy);
+        let mut resources = translation.iter().flat_map(|it| &it.resources);
+
+        resources.any(|id| self.grants.contains_key(id))
     }
 
     /// Judges a packet to an address that stands for a name.
