@@ -1,9 +1,9 @@
 //! Which resource a client's packet belongs to, written from the specification (client.md §5.2, §5.3).
 
 use std::cmp::Reverse;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use connlib_wire::id::ResourceId;
 use connlib_wire::portal::resource::{self, Resource};
@@ -44,6 +44,9 @@ static TUNNEL: LazyLock<Vec<IpNet>> =
 fn networks(texts: &[&str]) -> Vec<IpNet> {
     texts.iter().filter_map(|it| it.parse().ok()).collect()
 }
+
+/// How long a question may go on that was begun (client.md §4.5).
+const ASKED_WITHIN: Duration = Duration::from_secs(6);
 
 /// What becomes of a packet at its client.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -216,6 +219,36 @@ impl Names {
                 "`{}` came out at {site}, and is {ways:?}",
                 running.flow.name
             )),
+        }
+    }
+
+    /// Whether a client may ask a name server outside of the tunnel: not one of the portal's that a resource leads to
+    /// (client.md §4.6).
+    pub(crate) fn may_be_asked_outside(
+        &self,
+        now: Instant,
+        host: usize,
+        server: SocketAddr,
+    ) -> Result<(), String> {
+        let Some(view) = self.view(host).filter(|it| it.is_configured(server.ip())) else {
+            return Ok(());
+        };
+        // One that was begun otherwise goes on as it was begun.
+        let since = now.checked_sub(ASKED_WITHIN).unwrap_or(now);
+        let leads_there = |known: &Known| {
+            [Protocol::Udp, Protocol::Tcp].into_iter().all(|protocol| {
+                let port = server.port();
+                let way = known.way((server.ip(), None), Service { protocol, port });
+                matches!(way, Way::To(_))
+            })
+        };
+        let is_old = view.servers.last().is_some_and(|(at, _)| *at <= since);
+
+        match is_old && during(&view.known, since, now).all(leads_there) {
+            true => Err(format!(
+                "{server} is asked outside, and a resource leads to it"
+            )),
+            false => Ok(()),
         }
     }
 

@@ -47,6 +47,13 @@ impl World {
             let name = self.scenario.host(host);
             self.violate(format!("{name}: {what}"));
         }
+        if is_client
+            && let Server::Plain(at) = exchange.server
+            && let Err(what) = self.names.may_be_asked_outside(self.now, host, at)
+        {
+            let name = self.scenario.host(host);
+            self.violate(format!("{name}: {what}"));
+        }
         let Some(entry) = self.hosts.get(host) else {
             return;
         };
