@@ -40,7 +40,8 @@ impl Excuse {
         match self {
             Self::End | Self::NotLetIn => 3_000,
             Self::Changed => 12_000,
-            Self::NoWay | Self::LedAway => 500,
+            Self::NoWay => 500,
+            Self::LedAway => 1_500,
             Self::TokenOver => 35_000,
             Self::Disturbed(kind) => budget_of(kind),
             Self::PortalAway => 6_000,
