@@ -146,7 +146,7 @@ impl Known {
 
 /// What may pass, in our words.
 fn filters(filters: &[resource::Filter]) -> Vec<Filter> {
-    let filters = filters.iter().filter_map(|filter| {
+    let filters = filters.iter().map(|filter| {
         let (protocol, first, last) = match filter {
             resource::Filter::Icmp => (Protocol::Icmp, 0, u16::MAX),
             resource::Filter::Tcp(ports) => {
@@ -155,13 +155,14 @@ fn filters(filters: &[resource::Filter]) -> Vec<Filter> {
             resource::Filter::Udp(ports) => {
                 (Protocol::Udp, ports.port_range_start, ports.port_range_end)
             }
-            _ => return None,
+            // It lets nothing pass, and no world has one.
+            resource::Filter::Unknown | _ => (Protocol::Tcp, 1, 0),
         };
-        Some(Filter {
+        Filter {
             protocol,
             first,
             last,
-        })
+        }
     });
 
     filters.collect()
