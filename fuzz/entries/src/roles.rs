@@ -36,7 +36,7 @@ use connlib_wire::portal::client::Refusal;
 use uuid::Uuid;
 
 use crate::choices::Choices;
-use portal::{GATEWAYS, HOLDERS, Policy, Reach, resource_id};
+use portal::{GATEWAYS, HOLDERS, Policy, resource_id};
 use told::{filter, reach};
 use world::World;
 

@@ -5,6 +5,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
+use portal::Reach;
 use world::Counts;
 
 fn udp(from: &str, to: &str) -> Vec<u8> {
