@@ -65,6 +65,13 @@ impl World {
             return;
         };
         let now = self.now;
+        if let Event::Internet { host, .. } = event
+            && let Some(entry) = self.hosts.get(host)
+            && let Some(until) = entry.asleep_until.filter(|until| *until > now)
+        {
+            // Nobody can tell it anything while it stands still.
+            return self.post_at(until, Happening::Event(number));
+        }
         (self.watch).disturb(now, &event, &self.scenario, &self.access);
         match event {
             Event::Flow(flow) => {
