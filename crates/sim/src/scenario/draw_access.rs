@@ -169,46 +169,18 @@ pub(super) fn ends(scenario: &mut Scenario, choices: &mut Choices<'_>) {
     }
 }
 
-/// Whether a gateway may not be there when filters change. It doesn't hear of that later, either: see
-/// `known/hostile-client-and-new-filters-while-the-gateway-is-away.txt`.
-fn misses_filters(scenario: &Scenario) -> bool {
-    let is_gateway = |host: &usize| {
-        let plan = scenario.hosts.get(*host);
-        plan.is_some_and(|plan| matches!(plan.role, Role::Gateway { .. }))
-    };
-    let mut events = scenario.events.iter();
-
-    events.any(|(_, event)| {
-        let hit = if let Event::PortalDown { host }
-        | Event::PortalHangs { host }
-        | Event::Detach { host }
-        | Event::Attach { host, .. }
-        | Event::Suspend { host, .. } = event
-        {
-            Some(host)
-        } else {
-            None
-        };
-
-        matches!(event, Event::PortalRestarts { .. }) || hit.is_some_and(is_gateway)
-    })
-}
-
 /// Lets clients send what they must not, or nothing.
 pub(super) fn forgeries(scenario: &mut Scenario, choices: &mut Choices<'_>) {
     if !choices.percent(30) {
         return;
     }
     let clients = clients(scenario);
-    let misses_filters = misses_filters(scenario);
     let last = u64::try_from(scenario.lasts.saturating_sub(QUIET).as_millis());
     for _ in 0..1 + choices.below(4) {
         let Some(host) = clients.get(choices.index(clients.len())).copied() else {
             return;
         };
-        let (_, drawn) = Forgery::NAMED[choices.index(Forgery::NAMED.len())];
-        let is_missed = [Forgery::Filtered, Forgery::Ungranted].contains(&drawn) && misses_filters;
-        let forgery = if is_missed { Forgery::Foreign } else { drawn };
+        let (_, forgery) = Forgery::NAMED[choices.index(Forgery::NAMED.len())];
         let count = 1 + u32::try_from(choices.below(40)).unwrap_or_default();
         let at = choices.millis(2_000..last.unwrap_or_default());
         let event = Event::Forge {
