@@ -68,8 +68,8 @@ fn judges_enough(campaign: &Campaign) {
         ("prohibited", judged.prohibited, 3_400),
         ("unreachable", judged.unreachable, 2_000),
         ("forged", judged.forged, 9_500),
-        ("errors", judged.errors, 100),
         // These come in bursts, or are rare.
+        ("errors", judged.errors, 40),
         ("refusals", judged.refusals, 60),
         ("fresh", judged.fresh, 1),
     ] {
