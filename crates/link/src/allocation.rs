@@ -95,6 +95,8 @@ pub(crate) struct Allocation {
     /// Peers whose channels are bound once the relay has lent us an address.
     waiting: VecDeque<SocketAddr>,
     rtt: Option<Duration>,
+    /// When a peer's datagram came through the relay last.
+    carried_at: Option<Instant>,
     /// Our network changed: what was true before, until the relay has answered again.
     before: Option<Before>,
     failure: Option<Failure>,
@@ -129,6 +131,7 @@ impl Allocation {
             channels: Channels::default(),
             waiting: VecDeque::new(),
             rtt: None,
+            carried_at: None,
             before: None,
             failure: None,
             pool,
@@ -255,7 +258,10 @@ impl Allocation {
         now: Instant,
         number: ChannelNumber,
     ) -> Option<SocketAddr> {
-        self.channels.receive(now, number)
+        let peer = self.channels.receive(now, number)?;
+        self.carried_at = Some(now);
+
+        Some(peer)
     }
 
     /// Takes a STUN message from the relay; whether it was an answer to a request of ours.

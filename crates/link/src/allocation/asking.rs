@@ -69,6 +69,11 @@ impl Allocation {
     /// A request was given up. Only silence of the address in use says that the relay is gone, and only that of all its
     /// addresses ends it.
     pub(super) fn handle_silence(&mut self, now: Instant, request: &Request) {
+        let was_heard = self.carried_at.is_some_and(|at| at > request.sent_at());
+        if request.purpose == Purpose::Liveness && was_heard {
+            // It is there, and what it said is lost.
+            return self.send(now, request.to, Purpose::Liveness);
+        }
         tracing::debug!(relay = %self.server.id, purpose = ?request.purpose, "The relay doesn't answer");
         if request.purpose == Purpose::Probe {
             self.family_is_gone(request.to);

@@ -329,6 +329,30 @@ fn the_second_family_to_answer_changes_nothing_and_its_silence_neither() {
 }
 
 #[test]
+fn a_relay_that_carries_packets_is_there_however_many_answers_are_lost() {
+    let mut rig = Rig::allocated(&[V4], &[LENT_V4]);
+    let number = rig.allocation.bind_channel(rig.now, addr(PEER_V4)).unwrap();
+    let bind = rig.only(Method::ChannelBind);
+    rig.succeed(&bind, &[]);
+    rig.allocation.check(rig.now);
+    let until = rig.now + DEAD * 4;
+    while rig.now < until {
+        rig.wait(Duration::from_millis(100));
+        let peer = rig.allocation.peer_behind(rig.now, number);
+        assert_eq!(peer, Some(addr(PEER_V4)));
+    }
+    assert_eq!((rig.allocation.failure(), rig.withdrawn()), (None, vec![]));
+    assert!(!rig.asked().is_empty(), "it is asked all the time");
+
+    // It falls silent.
+    while rig.allocation.failure().is_none() {
+        assert!(rig.wait(DEAD * 2) || rig.allocation.failure().is_some());
+        assert!(rig.now < until + DEAD * 4);
+    }
+    assert_eq!(rig.withdrawn(), [addr(LENT_V4)]);
+}
+
+#[test]
 fn a_family_that_falls_silent_gives_way_to_the_other_one() {
     let mut rig = Rig::allocated(&[V4, V6], &[LENT_V4]);
     assert_eq!(rig.allocation.active(), Some(addr(V4)));
