@@ -58,6 +58,7 @@ fn judges_enough(campaign: &Campaign) {
     if *worlds < 1_000 {
         return;
     }
+    let of_bursts = if *worlds < 10_000 { 4 } else { 1 };
     for (what, judged, usual_in_thousand) in [
         ("requests", judged.probes, 2_000),
         ("questions", judged.questions, 6_500),
@@ -68,9 +69,9 @@ fn judges_enough(campaign: &Campaign) {
         ("prohibited", judged.prohibited, 3_400),
         ("unreachable", judged.unreachable, 2_000),
         ("forged", judged.forged, 9_500),
-        // These come in bursts, or are rare.
-        ("errors", judged.errors, 40),
-        ("refusals", judged.refusals, 60),
+        // These come in bursts: of a few worlds there may be few.
+        ("errors", judged.errors, 100 / of_bursts),
+        ("refusals", judged.refusals, 60 / of_bursts),
         ("fresh", judged.fresh, 1),
     ] {
         let least = usual_in_thousand * worlds / 2_000;
