@@ -48,9 +48,8 @@ impl Law {
         if is_own(to, [super::GATEWAY_V4, super::GATEWAY_V6]) {
             return Ok(());
         }
-        // A site may say that a name has any address at all.
-        let is_of_name = self.real.iter().any(|(_, ip)| *ip == to);
-        if !is_of_name && (to.is_multicast() || in_tunnel(to) || in_proxies(to)) {
+        // Whatever a site's servers say of names.
+        if to.is_multicast() || in_tunnel(to) || in_proxies(to) {
             return Err("it is for the tunnel's own addresses, or for many");
         }
         let port = seen.ports.map(|(_, port)| port);
