@@ -61,6 +61,8 @@ async fn grants_survive_a_restart() {
 
     assert_eq!(init["authorizations"][0]["client_id"], client_id);
     assert_eq!(again["resources"].as_array().unwrap().len(), 1);
+    let resource = &init["authorizations"][0]["resource_id"];
+    assert_eq!(gateway.hear("resource_updated").await["id"], *resource);
     let candidates = json!({"gateway_id": gateway_id, "candidates": []});
     client.say("new_gateway_ice_candidates", candidates).await;
     assert_eq!(gateway.hear("ice_candidates").await["client_id"], client_id);
