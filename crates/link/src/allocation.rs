@@ -95,6 +95,8 @@ pub(crate) struct Allocation {
     /// Peers whose channels are bound once the relay has lent us an address.
     waiting: VecDeque<SocketAddr>,
     rtt: Option<Duration>,
+    /// Addresses of the relay that were asked and have not answered, such as those of a family that we don't have.
+    silent: PerFamily<SocketAddr>,
     /// When a peer's datagram came through the relay last.
     carried_at: Option<Instant>,
     /// Our network changed: what was true before, until the relay has answered again.
@@ -131,6 +133,7 @@ impl Allocation {
             channels: Channels::default(),
             waiting: VecDeque::new(),
             rtt: None,
+            silent: PerFamily::empty(),
             carried_at: None,
             before: None,
             failure: None,
@@ -289,6 +292,7 @@ impl Allocation {
         let Some(request) = self.requests.remove(&id) else {
             return false;
         };
+        *self.silent.slot(from) = None;
         self.sample_rtt(now.saturating_duration_since(request.sent_at()));
 
         match message.class() {

@@ -103,6 +103,10 @@ pub const REVOKED: Limit = Limit::of(200, 200);
 /// How long after a change of path packets may overtake those that took the old one.
 pub const UNSETTLED: Limit = Limit::of(0, 1_000);
 
+/// How long copies of others' datagrams can lead a receiver away: until the next genuine one, or until it finds that nothing comes
+/// by where it was led.
+pub const LED_AWAY: Limit = Limit::of(1_000, 5_000);
+
 /// From a packet to a name until its gateway can translate it, besides the connection: what tells it the name may be lost, and
 /// is told again after two seconds, and then after four.
 pub const NAME_KNOWN: Limit = Limit::of(100, 4_500);

@@ -7,6 +7,7 @@ use connlib_wire::buffer::Buffer;
 use connlib_wire::stun::{Attribute, Builder, Class, Family, Method, TRANSPORT_UDP, TransactionId};
 use rand::Rng as _;
 
+use super::addresses::PerFamily;
 use super::request::{Purpose, Request};
 use super::{Allocation, Failure, SOFTWARE};
 use crate::REALM;
@@ -14,6 +15,7 @@ use crate::REALM;
 impl Allocation {
     /// Asks every address of the relay who we are; the first to answer is used from then on.
     pub(super) fn probe(&mut self, now: Instant) {
+        self.silent = PerFamily::empty();
         for addr in self.server.addresses() {
             self.send(now, addr, Purpose::Probe);
         }
@@ -77,15 +79,17 @@ impl Allocation {
         tracing::debug!(relay = %self.server.id, purpose = ?request.purpose, "The relay doesn't answer");
         if request.purpose == Purpose::Probe {
             self.family_is_gone(request.to);
+            *self.silent.slot(request.to) = Some(request.to);
         }
         let was_active = self.active == Some(request.to);
         if was_active {
             self.active = None;
             self.invalidate();
+            let silent: Vec<_> = self.silent.iter().copied().collect();
             let others: Vec<_> = self
                 .server
                 .addresses()
-                .filter(|addr| *addr != request.to)
+                .filter(|addr| *addr != request.to && !silent.contains(addr))
                 .collect();
             for addr in others {
                 self.send(now, addr, Purpose::Probe);

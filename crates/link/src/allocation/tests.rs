@@ -353,6 +353,25 @@ fn a_relay_that_carries_packets_is_there_however_many_answers_are_lost() {
 }
 
 #[test]
+fn a_family_that_never_answered_is_not_waited_for_when_the_other_one_falls_silent() {
+    let mut rig = Rig::allocated(&[V4, V6], &[LENT_V4]);
+    let until = rig.now + Duration::from_secs(10);
+    while rig.now < until {
+        rig.wait(until - rig.now);
+        rig.asked();
+    }
+    assert_eq!(rig.allocation.failure(), None, "the other family serves");
+    let asked_at = rig.now;
+    rig.allocation.check(rig.now);
+    while rig.allocation.failure().is_none() {
+        rig.wait(Duration::from_secs(1));
+        let asked = rig.asked();
+        assert!(asked.iter().all(|asked| asked.to == addr(V4)), "in vain");
+    }
+    assert!(rig.now < asked_at + DEAD * 2);
+}
+
+#[test]
 fn a_family_that_falls_silent_gives_way_to_the_other_one() {
     let mut rig = Rig::allocated(&[V4, V6], &[LENT_V4]);
     assert_eq!(rig.allocation.active(), Some(addr(V4)));

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Reach;
-use crate::limits::{Kind, UNSETTLED};
+use crate::limits::{Kind, LED_AWAY, UNSETTLED};
 use crate::scenario::Scenario;
 
 /// The most STUN messages that a node sends in a second for each client there is: a hundred pairs, each asked and answered
@@ -117,11 +117,11 @@ impl Watch {
 
     /// Whether who was to be reached at `at` may have been taken for somewhere else. Whoever copies a datagram that is on its
     /// way, and is faster than its network, brings the first of its kind: in WireGuard, too, the receiver follows, until the next
-    /// genuine one.
+    /// genuine one, or until it asks whether anybody is there.
     pub(super) fn is_led_away(&self, at: Instant) -> bool {
         let mut times = self.copied_at.iter();
 
-        times.any(|copied_at| (*copied_at..*copied_at + UNSETTLED.holds).contains(&at))
+        times.any(|copied_at| (*copied_at..*copied_at + LED_AWAY.holds).contains(&at))
     }
 
     pub(crate) fn was_disturbed(&self) -> bool {
