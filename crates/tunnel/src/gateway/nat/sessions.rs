@@ -1,9 +1,10 @@
 //! The flows of a client, found by either of their ends: each is kept once, and what finds it are numbers.
 
 use std::collections::BTreeSet;
-use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::hash::{BuildHasher as _, Hash};
 use std::time::Instant;
 
+use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 use slab::Slab;
 
