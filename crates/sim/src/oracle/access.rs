@@ -156,6 +156,16 @@ impl Access {
         covering
     }
 
+    /// The same, whatever filters say: a packet that the most specific one doesn't let pass belongs to the next.
+    pub(crate) fn may_mean(&self, at: Instant, client: usize, to: Destination<'_>) -> Vec<usize> {
+        match to {
+            Destination::Ip(_) => self.meant(at, client, to),
+            Destination::Name(_) => (0..self.resources.len())
+                .filter(|it| self.covers(at, *it, to) && self.state(at, client, *it).0)
+                .collect(),
+        }
+    }
+
     /// Whether a resource has stood for a destination at any time.
     pub(crate) fn ever_covers(&self, resource: usize, to: Destination<'_>) -> bool {
         let versions = self.resources.get(resource).into_iter().flatten();

@@ -132,7 +132,7 @@ impl Court<'_> {
                 let since = disturbance.began_at;
                 let before = since.checked_sub(Duration::from_nanos(1));
                 let mut times = [before.unwrap_or(since), since].into_iter();
-                times.any(|at| self.access.meant(at, client, to).contains(&resource))
+                times.any(|at| self.access.may_mean(at, client, to).contains(&resource))
             }
             (Some(_), None) | (None, _) => true,
         };
