@@ -131,7 +131,9 @@ impl Scene {
             Step::Restart => {
                 portal.settle();
                 let stored = portal.stored.clone();
-                portal.state = State::new(portal.now, portal.unix, stored, [9; 32]);
+                // Not what it drew before, or what it makes would have ids that are taken.
+                let seed = portal.state.fork_random().random();
+                portal.state = State::new(portal.now, portal.unix, stored, seed);
                 self.clients.clear();
                 self.gateways.clear();
                 portal.waiting.clear();
