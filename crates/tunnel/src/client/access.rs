@@ -12,6 +12,7 @@ use connlib_wire::portal::client::{
 };
 
 use super::reasons::{reason, refusal};
+use super::setups::{Key, Known};
 use super::{Client, is_one_of};
 use crate::PortalState;
 use crate::dns::Failure;
@@ -108,7 +109,8 @@ impl Client {
     }
 
     /// A gateway says that there is no access to what a packet of ours was for: a grant has ended that we still believed in. It is
-    /// asked for anew, and what follows waits for that. False if the gateway serves no such resource, or that was so a moment ago.
+    /// asked for anew, and what follows waits for that. False if programs should hear of it: the gateway serves no such resource, or
+    /// access was asked for a moment ago.
     pub(super) fn renew_access(
         &mut self,
         now: Instant,
@@ -130,6 +132,17 @@ impl Client {
         let Some(resource) = resource.filter(is_served) else {
             return false;
         };
+        if let Some(name) = self.name_server.names.name_at(quoted.destination) {
+            let key = Key {
+                gateway,
+                resource,
+                name: name.clone(),
+            };
+            // It left when the name was another resource's, whose access has ended. The next packet tells the gateway first.
+            if matches!(self.setups.known(&key), Known::Not | Known::Asked) {
+                return true;
+            }
+        }
         if !self.requests.renew(now, resource) {
             return false;
         }

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use connlib_wire::buffer::Pool;
+use connlib_wire::control::{DomainStatus, NatStatus};
+use connlib_wire::dns::Name;
 use connlib_wire::ip::{icmp_error, udp};
 use connlib_wire::portal::client::FromPortal;
 use serde_json::value::RawValue;
@@ -84,6 +86,17 @@ impl World {
         self.client.renew_access(self.now, gateway, &error)
     }
 
+    /// The gateway says that it translates a name.
+    fn set_up(&mut self, resource: &str, name: &Name) {
+        let status = DomainStatus {
+            resource: resource.parse().unwrap(),
+            domain: name.to_string(),
+            status: NatStatus::Active,
+        };
+        let gateway: GatewayId = GATEWAY.parse().unwrap();
+        self.client.handle_status(self.now, gateway.into(), &status);
+    }
+
     fn requests(&mut self) -> Vec<String> {
         let mut asked = Vec::new();
         while let Some(message) = self.client.poll_message() {
@@ -139,4 +152,39 @@ fn a_gateway_ends_only_what_it_serves() {
     world.say("resource_deleted", &payload);
     assert!(!world.is_told(OWN, "10.21.0.10:53"));
     assert!(world.is_told(OWN, "10.20.0.10:53"));
+}
+
+#[test]
+fn a_refusal_about_what_a_name_was_before_ends_no_access() {
+    const WIDE: &str = "0d6f2a10-9c3b-4e51-b7a2-5f1c8e9d0a13";
+    const NARROW: &str = "0d6f2a10-9c3b-4e51-b7a2-5f1c8e9d0a14";
+    let mut world = World::new();
+    let name = Name::parse("git.corp.test").unwrap();
+    world.client.name_server.names.assign(&name);
+    let to = "100.96.0.1:53";
+    for (id, pattern) in [(WIDE, "**.corp.test"), (NARROW, "git.corp.test")] {
+        world.say(
+            "resource_created_or_updated",
+            &format!(
+                r#"{{"type":"dns","id":"{id}","name":"git","address":"{pattern}",
+                    "gateway_groups":[{{"id":"2b7c9e44-1a5d-4f60-8c3e-7d2f1b0a9c88","name":"hq"}}]}}"#
+            ),
+        );
+        world.send(to);
+        world.grant(id);
+    }
+    world.set_up(NARROW, &name);
+    world.requests();
+    assert_eq!(world.client.status(world.now).dropped_from_tun, 0);
+
+    // What was on its way when the narrow one ended comes back: the wide one's access has nothing to do with it.
+    world.say("resource_deleted", &format!("\"{NARROW}\""));
+    assert!(world.is_told(OWN, to));
+    world.send(to);
+    assert!(world.is_told(OWN, to), "the gateway is being told");
+    assert_eq!(world.requests(), [""; 0]);
+
+    world.set_up(WIDE, &name);
+    assert!(world.is_told(OWN, to));
+    assert_eq!(world.requests(), [WIDE]);
 }
