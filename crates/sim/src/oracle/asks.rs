@@ -259,7 +259,7 @@ impl Court<'_> {
         let mut outages = self.watch.outages.iter();
 
         outages.any(|outage| {
-            let over_at = outage.over_at.unwrap_or(self.over_at) + self.after_outage();
+            let over_at = self.outage_until(outage);
             outage.began_at <= until && from <= over_at
         })
     }

@@ -6,7 +6,7 @@ use super::judge::Court;
 use super::{Destination, Disturbance, Reach, Way};
 use crate::apps::{Probe, Running};
 use crate::excuse::Excuse;
-use crate::limits::{FIRST_REPLY_LOSSY, Kind, NAME_KNOWN, RESUME};
+use crate::limits::{FIRST_REPLY_LOSSY, Kind, NAME_KNOWN, PORTAL_BACK};
 use crate::scenario::{Address, Place, Role};
 
 impl Court<'_> {
@@ -184,7 +184,7 @@ impl Court<'_> {
         // Whoever is not connected yet waits for the portal.
         let mut outages = self.watch.outages.iter();
         let waits = outages.any(|outage| {
-            let over_at = outage.over_at.unwrap_or(self.over_at) + self.after_outage();
+            let over_at = self.outage_until(outage);
             outage.began_at <= done_at && sent_at <= over_at && !was_up(outage.began_at)
         });
 
@@ -207,7 +207,7 @@ impl Court<'_> {
         for outage in &self.watch.outages {
             let concerns = self.is_client(outage.host) && outage.host != client;
             if !concerns && outage.began_at <= until {
-                let back_at = outage.over_at.unwrap_or(self.over_at) + self.after_outage();
+                let back_at = self.outage_until(outage);
                 let is_late = outage
                     .over_at
                     .is_none_or(|back_at| back_at >= disturbance.began_at);
@@ -258,11 +258,16 @@ impl Court<'_> {
         matches!(role, Some(Role::Client { .. }))
     }
 
-    /// How long it takes until the portal is reached again and has let somebody in.
-    pub(super) fn after_outage(&self) -> Duration {
+    /// Until when the portal is reached again and has let somebody in. A client that comes back asks at once.
+    pub(super) fn outage_until(&self, outage: &Disturbance) -> Instant {
         let portal = self.scenario.portal;
+        let over_at = outage.over_at.unwrap_or(self.over_at);
+        let asks_within = match self.is_client(outage.host) {
+            true => PORTAL_BACK.goal,
+            false => PORTAL_BACK.holds,
+        };
 
-        RESUME.goal + (portal.latency + portal.jitter) * 12 + self.round_trip * 3
+        over_at + asks_within + (portal.latency + portal.jitter) * 12 + self.round_trip * 3
     }
 
     /// Whether the client of a flow had a reply from the resource that the flow's packets belong to.

@@ -338,7 +338,7 @@ impl<'a> Court<'a> {
                 until.saturating_duration_since(disturbance.began_at) + FIRST_REPLY_LOSSY.goal / 3;
         }
         for outage in &self.watch.outages {
-            let until = outage.over_at.unwrap_or(self.over_at) + self.after_outage();
+            let until = self.outage_until(outage);
             budget += until.saturating_duration_since(outage.began_at);
         }
 
