@@ -23,6 +23,8 @@ mod program;
 #[expect(dead_code, reason = "other tests use the rest")]
 mod world;
 
+#[path = "access/embedded.rs"]
+mod embedded;
 #[path = "access/internet.rs"]
 mod internet;
 #[path = "access/why.rs"]

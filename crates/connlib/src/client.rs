@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use connlib_tunnel::client::{NameRecord, Reachability, ResourceView};
+pub use connlib_tunnel::client::{Interface, NameRecord, Reachability, ResourceView};
 use connlib_tunnel::why::Question;
 use connlib_wire::secret::Secret;
 
@@ -44,6 +44,12 @@ impl Client {
     /// What can be reached, the Internet first, then by name: nothing until the portal has said so.
     pub fn resources(&self) -> Watch<Vec<ResourceView>> {
         self.handle.resources()
+    }
+
+    /// The TUN device's addresses, what leads into it, and where programs may ask for names: `None` until the portal has said so.
+    /// It changes when the device has.
+    pub fn interface(&self) -> Watch<Option<Interface>> {
+        self.handle.interface()
     }
 
     /// Whether what belongs to no other resource goes through the Internet resource, if there is one. It is remembered while

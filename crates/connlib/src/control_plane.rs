@@ -329,9 +329,7 @@ impl<R: Role> ControlPlane<R> {
                     }
                 }
                 self.keep_names(&event);
-                if let Some(resources) = R::resources(&event) {
-                    self.control.resources.send_replace(resources.to_vec());
-                }
+                R::show(&event, &self.control.watched);
                 if let Some(servers) = R::https_servers(&event) {
                     self.exchanges.get_ready_for(servers);
                 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use connlib_tunnel::client::ResourceView;
+use connlib_tunnel::client::{Interface, ResourceView};
 use connlib_tunnel::why::Question;
 use tokio::sync::{mpsc, watch};
 
@@ -53,16 +53,24 @@ impl Answer {
 pub(crate) struct Handle {
     /// As many as the embedding program likes: each is small, and one that was lost could not be told from one that was met.
     requests: mpsc::UnboundedSender<Request>,
-    /// What a client can reach.
     resources: watch::Receiver<Vec<ResourceView>>,
+    interface: watch::Receiver<Option<Interface>>,
     progress: Progress,
 }
 
 /// The other end of a [`Handle`].
 pub(crate) struct Control {
     pub(crate) requests: mpsc::UnboundedReceiver<Request>,
-    pub(crate) resources: watch::Sender<Vec<ResourceView>>,
+    pub(crate) watched: Watched,
     pub(crate) progress: Progress,
+}
+
+/// What a client lets be watched; nobody watches other roles.
+pub(crate) struct Watched {
+    /// What it can reach.
+    pub(crate) resources: watch::Sender<Vec<ResourceView>>,
+    /// What its device looks like, once it does.
+    pub(crate) interface: watch::Sender<Option<Interface>>,
 }
 
 /// How far a role has come.
@@ -86,15 +94,20 @@ struct State {
 pub(crate) fn pair() -> (Handle, Control) {
     let (sender, requests) = mpsc::unbounded_channel();
     let (tell_resources, resources) = watch::channel(Vec::new());
+    let (tell_interface, interface) = watch::channel(None);
     let progress = Progress::default();
     let handle = Handle {
         requests: sender,
         resources,
+        interface,
         progress: progress.clone(),
     };
     let control = Control {
         requests,
-        resources: tell_resources,
+        watched: Watched {
+            resources: tell_resources,
+            interface: tell_interface,
+        },
         progress,
     };
 
@@ -131,6 +144,10 @@ impl Handle {
 
     pub(crate) fn resources(&self) -> Watch<Vec<ResourceView>> {
         Watch::new(self.resources.clone())
+    }
+
+    pub(crate) fn interface(&self) -> Watch<Option<Interface>> {
+        Watch::new(self.interface.clone())
     }
 
     pub(crate) fn want_internet(&self, is_wanted: bool) {

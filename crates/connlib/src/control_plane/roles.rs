@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use connlib_os::netlink::QueueLimits;
 use connlib_os::resolver;
-use connlib_tunnel::client::{self, Client, NameRecord, ResourceView};
+use connlib_tunnel::client::{self, Client, NameRecord};
 use connlib_tunnel::dns::Server;
 use connlib_tunnel::gateway::{self, Gateway};
 use connlib_tunnel::{Settings, Status};
@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use super::notices::Relays;
 use crate::client::DnsControl;
 use crate::event_loop::Core;
+use crate::handle::Watched;
 use crate::uplink::{self, Protocol};
 
 /// How many packets wait in the device at most: two milliseconds of full ones at 5 Gbit/s. Each turn of the loop empties it, so
@@ -77,8 +78,8 @@ pub(crate) trait Role: Send + 'static {
     fn restore_names(core: &mut Self::Core, records: &[NameRecord]);
     /// Names that were given addresses.
     fn assigned_names(event: &<Self::Core as Core>::Event) -> &[NameRecord];
-    /// What can be reached, if an event tells of it.
-    fn resources(event: &<Self::Core as Core>::Event) -> Option<&[ResourceView]>;
+    /// Lets those who watch see what an event changed.
+    fn show(event: &<Self::Core as Core>::Event, watched: &Watched);
     /// The servers over HTTPS that count from now on, if an event tells of them.
     fn https_servers(event: &<Self::Core as Core>::Event) -> Option<&[Server]>;
     /// How programs here are made to ask us, given what was asked for.
@@ -130,12 +131,12 @@ impl Role for OfClient {
         }
     }
 
-    fn resources(event: &client::Event) -> Option<&[ResourceView]> {
-        let client::Event::ResourcesChanged(resources) = event else {
-            return None;
-        };
-
-        Some(resources)
+    fn show(event: &client::Event, watched: &Watched) {
+        if let client::Event::ResourcesChanged(resources) = event {
+            watched.resources.send_replace(resources.clone());
+        } else if let client::Event::InterfaceChanged(interface) = event {
+            watched.interface.send_replace(Some(interface.clone()));
+        }
     }
 
     fn https_servers(event: &client::Event) -> Option<&[Server]> {
@@ -213,9 +214,7 @@ impl Role for OfGateway {
         &[]
     }
 
-    fn resources(_: &gateway::Event) -> Option<&[ResourceView]> {
-        None
-    }
+    fn show(_: &gateway::Event, _: &Watched) {}
 
     fn https_servers(_: &gateway::Event) -> Option<&[Server]> {
         None
