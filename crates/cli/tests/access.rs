@@ -27,5 +27,7 @@ mod world;
 mod embedded;
 #[path = "access/internet.rs"]
 mod internet;
+#[path = "access/no_firewall.rs"]
+mod no_firewall;
 #[path = "access/why.rs"]
 mod why;

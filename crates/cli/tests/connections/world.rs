@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::network::Network;
 use crate::probe::{Echo, first_reply};
-use crate::program::{Running, private_file, run, verdict};
+use crate::program::{Running, WITH_MOUNTS, private_file, run, verdict};
 
 /// Nothing that is waited for takes so long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -54,6 +54,8 @@ pub(crate) struct Plan {
     pub(crate) gateway: &'static [&'static str],
     /// What gateways find in `/etc/hosts`, and have no name servers; empty for what this machine has.
     pub(crate) hosts: &'static str,
+    /// Whether gateways find no `nft` here.
+    pub(crate) hides_nft: bool,
 }
 
 impl Default for Plan {
@@ -64,12 +66,10 @@ impl Default for Plan {
             client: &[],
             gateway: &["--masquerade=off"],
             hosts: "",
+            hides_nft: false,
         }
     }
 }
-
-/// Puts a file in the place of another for one program, and becomes that program.
-const WITH_HOSTS: &str = r#"mount -n --bind "$1" /etc/hosts || exit 97; shift; exec "$@""#;
 
 /// A world that runs.
 pub(crate) struct World {
@@ -78,7 +78,7 @@ pub(crate) struct World {
     pub(crate) clock: Clock,
     parts: BTreeMap<&'static str, Running>,
     /// What ended parts have said that a person should look at.
-    alarms: Vec<String>,
+    pub(crate) alarms: Vec<String>,
     files: TempDir,
     _echoes: Vec<Echo>,
 }
@@ -213,10 +213,13 @@ impl World {
                 format!("--socket={}", file("sock")),
             ]);
         }
-        let has_hosts = place.starts_with("gateway") && !self.plan.hosts.is_empty();
-        let mut command = match has_hosts {
-            true => self.with_hosts(&mut arguments),
-            false => Command::new(program()),
+        let mounts = match place.starts_with("gateway") {
+            true => self.in_place_of(&mut arguments),
+            false => Vec::new(),
+        };
+        let mut command = match mounts.is_empty() {
+            true => Command::new(program()),
+            false => with_mounts(&mounts),
         };
         command_in(&mut command, Some(self.network.namespace(place))).unwrap();
         command
@@ -235,19 +238,23 @@ impl World {
         self.parts.insert(place, part);
     }
 
-    /// What starts the program with the plan's hosts and no name servers, by a shell that becomes it.
-    fn with_hosts(&self, arguments: &mut Vec<String>) -> Command {
-        let (hosts, resolv_conf) = (self.file("hosts"), self.file("resolv.conf"));
-        fs::write(&hosts, self.plan.hosts).unwrap();
-        fs::write(&resolv_conf, "").unwrap();
-        arguments.push(format!("--resolv-conf={}", resolv_conf.display()));
-        let mut command = Command::new("/usr/bin/unshare");
-        command
-            .args(["--mount", "/bin/sh", "-c", WITH_HOSTS, "sh"])
-            .arg(hosts)
-            .arg(program());
+    /// What gateways find in place of what this machine has.
+    fn in_place_of(&self, arguments: &mut Vec<String>) -> Vec<(PathBuf, &'static str)> {
+        let mut mounts = Vec::new();
+        if !self.plan.hosts.is_empty() {
+            let (hosts, resolv_conf) = (self.file("hosts"), self.file("resolv.conf"));
+            fs::write(&hosts, self.plan.hosts).unwrap();
+            fs::write(&resolv_conf, "").unwrap();
+            arguments.push(format!("--resolv-conf={}", resolv_conf.display()));
+            mounts.push((hosts, "/etc/hosts"));
+        }
+        if self.plan.hides_nft {
+            let empty = self.file("empty");
+            fs::create_dir_all(&empty).unwrap();
+            mounts.extend(["/usr/sbin", "/sbin"].map(|place| (empty.clone(), place)));
+        }
 
-        command
+        mounts
     }
 
     /// The process of a part.
@@ -441,6 +448,18 @@ impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.kind, self.why)
     }
+}
+
+/// The program, as it finds other files or directories at some places.
+fn with_mounts(mounts: &[(PathBuf, &str)]) -> Command {
+    let mut command = Command::new("/usr/bin/unshare");
+    command.args(["--mount", "/bin/sh", "-c", WITH_MOUNTS, "sh"]);
+    for (what, place) in mounts {
+        command.arg(what).arg(place);
+    }
+    command.arg("--").arg(program());
+
+    command
 }
 
 fn is_alarm(line: &str) -> bool {

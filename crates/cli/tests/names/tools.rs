@@ -13,8 +13,7 @@ use connlib_os::clock::Clock;
 use connlib_os::namespace::{Namespace, command_in};
 use connlib_os::process;
 
-/// Mounts what is named before `--`, in pairs, and becomes what is named behind it.
-const WITH_MOUNTS: &str = r#"while [ "$1" != -- ]; do mount -n --bind "$1" "$2" || exit 97; shift 2; done; shift; exec "$@""#;
+use crate::program::WITH_MOUNTS;
 
 /// Nothing that is waited for takes so long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,13 +1,17 @@
 //! Flows through a gateway that masquerades, as the kernel's own records of them show.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use connlib_os::namespace::run_in;
 
 use crate::site::{HOST_V4, Site, plan};
 use crate::tools::{PATIENCE, command, stdout, wait_for};
+use crate::world::pause;
+
+/// Longer than the tunnel's keys live, which are agreed anew for what is sent then (WireGuard §6.1: 180 s).
+const IDLE: Duration = Duration::from_secs(190);
 
 /// What the gateway's kernel remembers of flows to a port.
 fn tracked(site: &Site, carrier: &str, port: u16) -> Vec<String> {
@@ -165,5 +169,49 @@ fn a_name_is_reached_through_another_gateway_when_the_one_in_use_dies() {
         !status["resources"].as_array().unwrap().is_empty(),
         "{status}"
     );
+    site.assert_calm();
+}
+
+/// A service that sends back what it is sent, on whichever connection.
+fn echo(listener: TcpListener) {
+    for stream in listener.incoming() {
+        let stream = stream.unwrap();
+        std::thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
+    }
+}
+
+fn is_echoed(stream: &mut TcpStream) {
+    let mut said = [0; 5];
+    stream.write_all(b"hello").unwrap();
+    stream.read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"hello");
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
+fn a_service_that_was_idle_for_longer_than_keys_live_goes_on() {
+    let Some(site) = Site::new(&[]) else {
+        return;
+    };
+    let listener = run_in(site.host(), || TcpListener::bind(("0.0.0.0", 5000)));
+    let listener = listener.unwrap().unwrap();
+    std::thread::spawn(move || echo(listener));
+    let name = site.addresses("four.corp.test", "ahostsv4")[0];
+    let connect = |ip: IpAddr| {
+        let connect = || TcpStream::connect((ip, 5000)).unwrap();
+        let mut stream = run_in(site.client(), connect).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        is_echoed(&mut stream);
+        stream
+    };
+    let mut streams = [HOST_V4[0].parse().unwrap(), name].map(connect);
+
+    pause(IDLE);
+    for stream in &mut streams {
+        is_echoed(stream);
+    }
+    let status = site.world.status("client");
+    let age = status["peers"][0]["handshake_age_ms"].as_u64().unwrap();
+    assert!(u128::from(age) < IDLE.as_millis() / 2, "{status}");
     site.assert_calm();
 }

@@ -15,6 +15,9 @@ use connlib_os::process;
 /// Nothing that is waited for takes so long; a test that waits longer fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A shell's words that mount what is named before `--`, each in the place that follows it, and become what is named behind it.
+pub(crate) const WITH_MOUNTS: &str = r#"while [ "$1" != -- ]; do mount -n --bind "$1" "$2" || exit 97; shift 2; done; shift; exec "$@""#;
+
 /// A command of the program with a clean environment; it dies with the test.
 pub(crate) fn connlib(arguments: &[&str]) -> Command {
     let mut command = clean(env!("CARGO_BIN_EXE_connlib"));
