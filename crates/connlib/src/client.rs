@@ -7,6 +7,7 @@ pub use connlib_tunnel::client::{Interface, NameRecord, Reachability, ResourceVi
 use connlib_tunnel::why::Question;
 use connlib_wire::secret::Secret;
 
+pub use crate::control_plane::DnsControl;
 use crate::control_plane::{NodeConfig, OfClient, start};
 use crate::error::Error;
 use crate::handle::Handle;
@@ -23,21 +24,6 @@ pub struct Client {
 #[must_use = "nothing starts before `start`"]
 pub struct ClientBuilder {
     config: NodeConfig,
-}
-
-/// How programs on this machine are made to ask the client for names.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-pub enum DnsControl {
-    /// By systemd-resolved where `/etc/resolv.conf` leads to it and it answers, else by that file if it is a regular one that can
-    /// be written, else not at all.
-    Auto,
-    /// By systemd-resolved.
-    Resolved,
-    /// By `/etc/resolv.conf`, which is restored at the end, or by the next run after a crash.
-    ResolvConf,
-    /// Not at all: whoever wants to may ask at the addresses that [`Client::status`] shows.
-    #[default]
-    Off,
 }
 
 impl Client {

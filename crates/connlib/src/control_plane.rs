@@ -23,12 +23,10 @@ use connlib_tunnel::{PortalState, Status};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::client::DnsControl;
 use crate::data_plane::{NodeHandle, Order, Outputs, Sockets, Stopped, spawn_node};
 use crate::error::{Error, Misconfigured};
 use crate::event_loop::{Command, Core, Output, Stats};
 use crate::exchanges::Exchanges;
-use crate::gateway::Masquerade;
 use crate::handle::{Answer, Control, Handle, Request, pair};
 use crate::process::{host_name, run_to_end, runtime, seed};
 use crate::status::StatusSocket;
@@ -37,6 +35,8 @@ use crate::uplink::{
 };
 
 use forwarding::Forwarding;
+pub use forwarding::Masquerade;
+pub use host_names::DnsControl;
 use host_names::{Heard, HostNames, HostNamesConfig};
 use interface::Interface;
 use load::Load;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use connlib_tunnel::why::Question;
 use connlib_wire::secret::Secret;
 
+pub use crate::control_plane::Masquerade;
 use crate::control_plane::{NodeConfig, OfGateway, start};
 use crate::error::Error;
 use crate::handle::Handle;
@@ -21,17 +22,6 @@ pub struct Gateway {
 #[must_use = "nothing starts before `start`"]
 pub struct GatewayBuilder {
     config: NodeConfig,
-}
-
-/// Under which addresses packets of clients leave the gateway's machine.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-pub enum Masquerade {
-    /// Under the machine's own, by rules of nftables that are taken back at the end. Where those can't be set, packets go on, and
-    /// a warning says why.
-    Auto,
-    /// Under their own: the site knows the way back, or somebody else has set rules.
-    #[default]
-    Off,
 }
 
 impl GatewayBuilder {

@@ -6,11 +6,21 @@ use connlib_os::router::{self, Router, RouterError};
 use connlib_tunnel::TUNNEL;
 
 use crate::error::Error;
-use crate::gateway::Masquerade;
 
 /// The program that sets rules, and where it is although those who aren't root often don't look there.
 const NFT: &str = "nft";
 const USUAL: [&str; 2] = ["/usr/sbin/nft", "/sbin/nft"];
+
+/// Under which addresses packets of clients leave the gateway's machine.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum Masquerade {
+    /// Under the machine's own, by rules of nftables that are taken back at the end. Where those can't be set, packets go on, and
+    /// a warning says why.
+    Auto,
+    /// Under their own: the site knows the way back, or somebody else has set rules.
+    #[default]
+    Off,
+}
 
 /// What the machine does for the packets of a tunnel, once it is asked for.
 pub(super) struct Forwarding {

@@ -10,7 +10,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
-use crate::client::DnsControl;
 use crate::error::{Error, Failed};
 
 /// How often to look whether the file of static names has changed.
@@ -27,6 +26,21 @@ const CALM: Duration = Duration::from_secs(120);
 
 /// How long the last revert may take: systemd-resolved may be on its way down, too.
 const REVERT_WITHIN: Duration = Duration::from_secs(6);
+
+/// How programs on this machine are made to ask the client for names.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum DnsControl {
+    /// By systemd-resolved where `/etc/resolv.conf` leads to it and it answers, else by that file if it is a regular one that can
+    /// be written, else not at all.
+    Auto,
+    /// By systemd-resolved.
+    Resolved,
+    /// By `/etc/resolv.conf`, which is restored at the end, or by the next run after a crash.
+    ResolvConf,
+    /// Not at all: whoever wants to may ask at the addresses that [`Client::status`](crate::Client::status) shows.
+    #[default]
+    Off,
+}
 
 /// Where this machine keeps its names.
 #[derive(Clone, Debug)]

@@ -1,11 +1,14 @@
 //! The TUN device in the kernel: its addresses, what leads into it, and what does not (client.md §12.1–12.2).
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use connlib_os::netlink::{MAIN_TABLE, Netlink, QueueLimits, RuleSpec};
+use connlib_os::resolver;
 use connlib_os::reverse_path::ReversePath;
 use connlib_wire::MAX_PACKET;
+use ipnet::IpNet;
 
 use super::MARK;
-use super::roles::Wanted;
 use crate::error::Error;
 
 /// The table that routes into the tunnel stand in, but for those to everything.
@@ -37,6 +40,16 @@ const RULES_OF_DEFAULTS: [RuleSpec; 2] = [
         priority: 300,
     },
 ];
+
+/// What a TUN device must look like.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) ipv4: Ipv4Addr,
+    pub(crate) ipv6: Ipv6Addr,
+    pub(crate) routes: Vec<IpNet>,
+    /// Where programs are to ask for names, and what completes those of one label.
+    pub(crate) names: resolver::Wanted,
+}
 
 /// A TUN device's place in the kernel.
 pub(super) struct Interface {

@@ -1,6 +1,6 @@
 //! Where clients and gateways differ.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use connlib_os::netlink::QueueLimits;
@@ -11,10 +11,10 @@ use connlib_tunnel::gateway::{self, Gateway};
 use connlib_tunnel::{Settings, Status};
 use connlib_wire::key::PublicKey;
 use connlib_wire::portal::{self, turn};
-use ipnet::IpNet;
 
+use super::host_names::DnsControl;
+use super::interface::Wanted;
 use super::notices::Relays;
-use crate::client::DnsControl;
 use crate::event_loop::Core;
 use crate::handle::Watched;
 use crate::uplink::{self, Protocol};
@@ -38,16 +38,6 @@ const FORWARDED_STREAMS: QueueLimits = QueueLimits {
     gso_bytes: 65_536,
     gso_segments: 65_535,
 };
-
-/// What a TUN device must look like.
-#[derive(Clone, Debug)]
-pub(crate) struct Wanted {
-    pub(crate) ipv4: Ipv4Addr,
-    pub(crate) ipv6: Ipv6Addr,
-    pub(crate) routes: Vec<IpNet>,
-    /// Where programs are to ask for names, and what completes those of one label.
-    pub(crate) names: resolver::Wanted,
-}
 
 /// A role with a TUN device.
 pub(crate) trait Role: Send + 'static {
