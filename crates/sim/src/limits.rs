@@ -94,9 +94,11 @@ pub const NAT_REBIND: Limit = Limit::of(1_500, 25_000);
 /// After the host goes on.
 pub const RESUME: Limit = Limit::of(2_000, 25_000);
 
-/// After somebody who lost the portal has it again: a client that was told of a gateway that was away asks again after four seconds
-/// at most.
-pub const PORTAL_BACK: Limit = Limit::of(2_000, 4_000);
+/// After a client that lost the portal has it again.
+pub const CLIENT_JOINED: Limit = Limit::of(2_000, 2_000);
+
+/// After a gateway that lost the portal has it again: a client that was refused meanwhile asks again after four seconds at most.
+pub const GATEWAY_JOINED: Limit = Limit::of(4_000, 4_000);
 
 /// After the policy is there: a client that was refused asks again only after a while.
 pub const ALLOWED: Limit = Limit::of(2_000, 6_000);

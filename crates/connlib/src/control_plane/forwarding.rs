@@ -42,8 +42,8 @@ impl Forwarding {
     ///
     /// # Errors
     ///
-    /// The kernel isn't to pass any of IPv4 on, and doesn't let us change that. Without IPv6 there is much left to reach. Rules that can't be set are no error: a site may know the
-    /// way to its clients.
+    /// The kernel isn't to pass any of IPv4 on, and doesn't let us change that. Without IPv6 there is much left to reach. Rules that
+    /// can't be set are no error: a site may know the way to its clients.
     pub(super) async fn set_up(&mut self) -> Result<(), Error> {
         if self.router.is_some() {
             return Ok(());

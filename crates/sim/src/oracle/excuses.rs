@@ -6,7 +6,7 @@ use super::judge::Court;
 use super::{Destination, Disturbance, Reach, Way};
 use crate::apps::{Probe, Running};
 use crate::excuse::Excuse;
-use crate::limits::{FIRST_REPLY_LOSSY, Kind, NAME_KNOWN, PORTAL_BACK};
+use crate::limits::{CLIENT_JOINED, FIRST_REPLY_LOSSY, GATEWAY_JOINED, Kind, NAME_KNOWN};
 use crate::scenario::{Address, Place, Role};
 
 impl Court<'_> {
@@ -258,16 +258,16 @@ impl Court<'_> {
         matches!(role, Some(Role::Client { .. }))
     }
 
-    /// Until when the portal is reached again and has let somebody in. A client that comes back asks at once.
+    /// Until when the portal is reached again and has let somebody in.
     pub(super) fn outage_until(&self, outage: &Disturbance) -> Instant {
         let portal = self.scenario.portal;
         let over_at = outage.over_at.unwrap_or(self.over_at);
-        let asks_within = match self.is_client(outage.host) {
-            true => PORTAL_BACK.goal,
-            false => PORTAL_BACK.holds,
+        let limit = match self.is_client(outage.host) {
+            true => CLIENT_JOINED,
+            false => GATEWAY_JOINED,
         };
 
-        over_at + asks_within + (portal.latency + portal.jitter) * 12 + self.round_trip * 3
+        over_at + limit.holds + (portal.latency + portal.jitter) * 12 + self.round_trip * 3
     }
 
     /// Whether the client of a flow had a reply from the resource that the flow's packets belong to.
