@@ -20,7 +20,7 @@ use ended::Ended;
 pub(super) use flows::{Inside, Kind, Outside, TcpEnd, is_passed_on, source_of};
 use flows::{destination_of, quoted_flow, receiver_of};
 use ports::Ports;
-use session::{End, Session, UNANSWERED_TTL};
+use session::{End, Session};
 use sessions::Sessions;
 
 /// One client's names and the flows to them.
@@ -89,7 +89,7 @@ pub(super) enum Incoming {
     Foreign,
 }
 
-/// How many sessions a client may have: about 20 MB. One more ends the one that would have ended first.
+/// How many sessions a client may have: about 11 MB. One more ends the one that would have ended first.
 const MAX_SESSIONS: usize = 65_536;
 
 /// How many sessions, or names, are looked at to find one that may end before its time.
@@ -255,7 +255,7 @@ impl Nat {
             self.end(inside);
             return None;
         }
-        session.sent_at = now;
+        session.used_at = now;
 
         Some(session.outside)
     }
@@ -279,9 +279,8 @@ impl Nat {
         let session = Session {
             inside,
             outside,
-            sent_at: now,
-            received_at: None,
-            look_at: now + UNANSWERED_TTL,
+            used_at: now,
+            is_answered: false,
             end: End::default(),
         };
         if let Some(translation) = self.translations.get_mut(&inside.proxy) {
@@ -343,7 +342,8 @@ impl Nat {
     /// A packet came back.
     pub(super) fn answered(&mut self, now: Instant, inside: &Inside) {
         if let Some(session) = self.sessions.get_mut(inside) {
-            session.received_at = Some(now);
+            session.used_at = now;
+            session.is_answered = true;
         }
     }
 
@@ -371,8 +371,8 @@ impl Nat {
 
     /// Ends what has not been used for too long.
     pub(super) fn expire(&mut self, now: Instant) {
-        while let Some(session) = self.sessions.first() {
-            if session.look_at > now {
+        while let Some((look_at, session)) = self.sessions.first() {
+            if look_at > now {
                 break;
             }
             let (inside, ends_at) = (session.inside, session.ends_at());
@@ -385,7 +385,7 @@ impl Nat {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let session = self.sessions.first().map(|session| session.look_at);
+        let session = self.sessions.first().map(|(look_at, _)| look_at);
 
         session.into_iter().chain(self.ended.poll_timeout()).min()
     }
@@ -423,11 +423,11 @@ impl Nat {
     /// much later. False if there is none.
     fn end_one_early(&mut self, now: Instant) -> bool {
         for _ in 0..MAX_LOOKED_AT {
-            let Some(session) = self.sessions.first() else {
+            let Some((look_at, session)) = self.sessions.first() else {
                 return false;
             };
             let (inside, ends_at) = (session.inside, session.ends_at());
-            if ends_at <= session.look_at {
+            if ends_at <= look_at {
                 self.end_and_remember(now, &inside);
                 return true;
             }

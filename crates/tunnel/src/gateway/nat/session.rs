@@ -4,16 +4,19 @@ use std::time::{Duration, Instant};
 
 use super::flows::{Inside, Kind, Outside};
 
-/// A flow that is translated.
+/// A flow that is translated: one line of the processor's cache, as a packet of a flow that rested waits for each.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(super) struct Session {
     pub(super) inside: Inside,
     pub(super) outside: Outside,
-    pub(super) sent_at: Instant,
-    pub(super) received_at: Option<Instant>,
-    pub(super) look_at: Instant,
+    /// When the latest packet passed, either way.
+    pub(super) used_at: Instant,
+    pub(super) is_answered: bool,
     pub(super) end: End,
 }
+
+const _: () = assert!(size_of::<Session>() == 64);
 
 /// How far a TCP flow is over.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -29,7 +32,7 @@ const UDP_TTL: Duration = Duration::from_secs(120);
 const ECHO_TTL: Duration = Duration::from_secs(120);
 
 /// How long one lasts that was never answered.
-pub(super) const UNANSWERED_TTL: Duration = Duration::from_secs(60);
+const UNANSWERED_TTL: Duration = Duration::from_secs(60);
 
 /// How long TCP goes on after both ends have finished.
 const LINGER: Duration = Duration::from_secs(5);
@@ -37,24 +40,16 @@ const LINGER: Duration = Duration::from_secs(5);
 impl Session {
     /// When it ends unless it is used again.
     pub(super) fn ends_at(&self) -> Instant {
-        let latest = self
-            .received_at
-            .map_or(self.sent_at, |received_at| received_at.max(self.sent_at));
         let ttl = match self.inside.kind {
+            _ if !self.is_answered => UNANSWERED_TTL,
             Kind::Tcp => TCP_TTL,
             Kind::Udp => UDP_TTL,
             Kind::Echo => ECHO_TTL,
         };
-        let unanswered = match self.received_at {
-            Some(_) => None,
-            None => Some(self.sent_at + UNANSWERED_TTL),
-        };
+        let unused = self.used_at + ttl;
 
-        [Some(latest + ttl), unanswered, self.ends_early(latest)]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(latest)
+        self.ends_early(self.used_at)
+            .map_or(unused, |ends_at| ends_at.min(unused))
     }
 
     /// When a TCP flow that says it is over is, its latest packet having been at `latest`.

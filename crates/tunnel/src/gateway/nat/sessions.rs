@@ -16,8 +16,9 @@ pub(super) struct Sessions {
     all: Slab<Session>,
     by_inside: HashTable<u32>,
     by_outside: HashTable<u32>,
-    /// When each is to be looked at, which is not after its end.
+    /// When each is to be looked at, which is not after its end, in their order; and by number.
     schedule: BTreeSet<(Instant, u32)>,
+    looks: Vec<Instant>,
     /// Random, as clients choose what is hashed.
     hasher: RandomState,
 }
@@ -35,7 +36,7 @@ impl Sessions {
         self.all.get(self.number_of(inside)?)
     }
 
-    /// The same to be changed, but for its ends and its time in the [schedule](Self::look_at).
+    /// The same to be changed, but for its two ends.
     pub(super) fn get_mut(&mut self, inside: &Inside) -> Option<&mut Session> {
         let number = self.number_of(inside)?;
 
@@ -51,14 +52,19 @@ impl Sessions {
         session(number).map(|session| session.inside)
     }
 
-    /// Adds a flow, neither of whose ends another one has.
+    /// Adds a flow, neither of whose ends another one has, to be looked at when it would end.
     pub(super) fn insert(&mut self, session: Session) {
-        let (inside, outside, look_at) = (session.inside, session.outside, session.look_at);
-        let [by_inside, by_outside] = [self.hash(&inside), self.hash(&outside)];
+        let look_at = session.ends_at();
+        let [by_inside, by_outside] = [self.hash(&session.inside), self.hash(&session.outside)];
+        let index = self.all.insert(session);
         // There are never so many.
-        let Ok(number) = u32::try_from(self.all.insert(session)) else {
+        let Ok(number) = u32::try_from(index) else {
             return;
         };
+        match self.looks.get_mut(index) {
+            Some(former) => *former = look_at,
+            None => self.looks.push(look_at),
+        }
         let (all, hasher) = (&self.all, &self.hasher);
         let again = |number: &u32| {
             let session = all.get(*number as usize);
@@ -74,10 +80,12 @@ impl Sessions {
     }
 
     pub(super) fn remove(&mut self, inside: &Inside) -> Option<Session> {
-        let number = self.number_of(inside)?;
-        let session = self.all.try_remove(number)?;
-        let number = u32::try_from(number).ok()?;
-        self.schedule.remove(&(session.look_at, number));
+        let index = self.number_of(inside)?;
+        let session = self.all.try_remove(index)?;
+        let number = u32::try_from(index).ok()?;
+        if let Some(look_at) = self.looks.get(index) {
+            self.schedule.remove(&(*look_at, number));
+        }
         for (table, hash) in [
             (&mut self.by_inside, self.hasher.hash_one(session.inside)),
             (&mut self.by_outside, self.hasher.hash_one(session.outside)),
@@ -92,22 +100,22 @@ impl Sessions {
 
     /// Has a flow looked at another time.
     pub(super) fn look_at(&mut self, inside: &Inside, at: Instant) {
-        let Some(number) = self.number_of(inside) else {
+        let Some(index) = self.number_of(inside) else {
             return;
         };
-        let (Some(session), Ok(key)) = (self.all.get_mut(number), u32::try_from(number)) else {
+        let (Some(look), Ok(number)) = (self.looks.get_mut(index), u32::try_from(index)) else {
             return;
         };
-        self.schedule.remove(&(session.look_at, key));
-        session.look_at = at;
-        self.schedule.insert((at, key));
+        self.schedule.remove(&(*look, number));
+        *look = at;
+        self.schedule.insert((at, number));
     }
 
-    /// The flow that is to be looked at first.
-    pub(super) fn first(&self) -> Option<&Session> {
-        let (_, number) = self.schedule.first()?;
+    /// The flow that is to be looked at first, and when.
+    pub(super) fn first(&self) -> Option<(Instant, &Session)> {
+        let (at, number) = self.schedule.first()?;
 
-        self.all.get(*number as usize)
+        Some((*at, self.all.get(*number as usize)?))
     }
 
     fn number_of(&self, inside: &Inside) -> Option<usize> {
