@@ -20,7 +20,9 @@ use std::time::{Duration, Instant};
 
 use connlib_wire::id::{ClientId, GatewayId};
 use connlib_wire::portal::phoenix::{self, Envelope};
-use connlib_wire::portal::{ParseError, client as client_socket, gateway as gateway_socket};
+use connlib_wire::portal::{
+    Generation, ParseError, client as client_socket, gateway as gateway_socket,
+};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use uuid::{Builder, Uuid};
@@ -304,10 +306,14 @@ impl State {
     fn handle_joined(&mut self, socket: SocketId, who: Who, envelope: &Envelope<'_>) {
         let (event, payload) = (envelope.event.as_str(), envelope.payload());
         let handled = match who {
-            Who::Client(client) => client_socket::ToPortal::parse(event, payload)
-                .map(|message| self.handle_client(client, message)),
-            Who::Gateway(gateway) => gateway_socket::ToPortal::parse(event, payload)
-                .map(|message| self.handle_gateway(socket, gateway, envelope, message)),
+            Who::Client(client) => {
+                client_socket::ToPortal::parse_in(Generation::V2, event, payload)
+                    .map(|message| self.handle_client(client, message))
+            }
+            Who::Gateway(gateway) => {
+                gateway_socket::ToPortal::parse_in(Generation::V2, event, payload)
+                    .map(|message| self.handle_gateway(socket, gateway, envelope, message))
+            }
             Who::Relay(..) => Err(ParseError::UnknownEvent {
                 event: event.to_owned(),
             }),

@@ -146,6 +146,12 @@ impl Gateway {
                 self.links
                     .update_relays(now, &presence.disconnected_ids, relays);
             }
+            FromPortal::ExpiryUpdated(grant) => {
+                let until = grant.expires_at.map(|secs| self.calendar.instant(secs));
+                self.peers
+                    .set_end(grant.client_id, grant.resource_id, until);
+                self.peers.expire(now);
+            }
             _ => tracing::debug!("Ignoring a message that this version doesn't act on"),
         }
         self.settle(now);

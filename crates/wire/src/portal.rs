@@ -1,4 +1,4 @@
-//! What client, gateway and relay say to the portal, and it to them: JSON over WebSocket, generation v2.
+//! What client, gateway and relay say to the portal, and it to them: JSON over WebSocket, in either generation.
 //!
 //! Each role has a module with two enums, `FromPortal` and `ToPortal`; [`phoenix`] is the envelope they travel in.
 //! Source: portal-protocol.md §2 and §4–§7.
@@ -7,6 +7,7 @@
 //! entry, not the message. An unknown event or a malformed payload is an error of that message alone.
 
 pub mod client;
+pub mod devices;
 pub mod gateway;
 pub mod phoenix;
 pub mod relay;
@@ -29,7 +30,7 @@ pub enum ParseError {
     /// The text is not an envelope.
     #[error("the portal's text is not a channel message: {0}")]
     NotAnEnvelope(#[source] serde_json::Error),
-    /// The event is none that this generation of the protocol knows.
+    /// The event is none that the socket's generation of the protocol knows.
     #[error("unknown event `{event}`")]
     UnknownEvent {
         /// The event's name.
@@ -46,9 +47,20 @@ pub enum ParseError {
     },
 }
 
-/// Declares an enum of messages, the event name of each, and how to tell them apart.
+/// The generation of the protocol that a socket speaks, which its path says (portal-protocol.md §1.1, §5.1, §6.1). Relays have
+/// but one.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Generation {
+    /// `/client/websocket`: grants are called flows, and the token stands in the address.
+    V1,
+    /// `/client/v2/websocket`.
+    #[default]
+    V2,
+}
+
+/// Declares an enum of messages, the event name of each, and how to tell them apart: `"name" / "name in V1" | "alias"`.
 macro_rules! messages {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident($payload:ty) = $event:literal $(| $alias:literal)*),* $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident($payload:ty) = $event:literal $(/ $older:literal)? $(| $alias:literal)*),* $(,)? }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq)]
         #[non_exhaustive]
@@ -58,15 +70,28 @@ macro_rules! messages {
         }
 
         impl $name {
-            /// Understands the payload of `event`.
+            /// Understands the payload of `event`, whichever generation calls it so.
             ///
             /// # Errors
             ///
             /// [`ParseError::UnknownEvent`](crate::portal::ParseError) and [`ParseError::Malformed`](crate::portal::ParseError).
             pub fn parse(event: &str, payload: &serde_json::value::RawValue) -> Result<Self, crate::portal::ParseError> {
                 match event {
-                    $($event $(| $alias)* => crate::portal::payload(event, payload).map(Self::$variant),)*
+                    $($event $(| $older)? $(| $alias)* => crate::portal::payload(event, payload).map(Self::$variant),)*
                     _ => Err(crate::portal::ParseError::UnknownEvent { event: event.to_owned() }),
+                }
+            }
+
+            /// The same, but the other generation's name for a message is an unknown one.
+            ///
+            /// # Errors
+            ///
+            /// As [`parse`](Self::parse).
+            pub fn parse_in(generation: crate::portal::Generation, event: &str, payload: &serde_json::value::RawValue) -> Result<Self, crate::portal::ParseError> {
+                match (generation, event) {
+                    $($((crate::portal::Generation::V1, $event) | (crate::portal::Generation::V2, $older) =>
+                        Err(crate::portal::ParseError::UnknownEvent { event: event.to_owned() }),)?)*
+                    _ => Self::parse(event, payload),
                 }
             }
 
@@ -74,6 +99,14 @@ macro_rules! messages {
             pub fn event(&self) -> &'static str {
                 match self {
                     $(Self::$variant(_) => $event,)*
+                }
+            }
+
+            /// The event's name on a socket of that generation.
+            pub fn event_in(&self, generation: crate::portal::Generation) -> &'static str {
+                match (generation, self) {
+                    $($((crate::portal::Generation::V1, Self::$variant(_)) => $older,)?)*
+                    _ => self.event(),
                 }
             }
         }
@@ -190,6 +223,15 @@ where
     }
 
     Ok(understood)
+}
+
+/// The same for a list that may be missing.
+pub(crate) fn skip_malformed_if_any<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: DeserializeOwned,
+{
+    skip_malformed(deserializer).map(Some)
 }
 
 #[cfg(test)]

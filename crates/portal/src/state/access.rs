@@ -235,8 +235,8 @@ impl State {
             client_ice_credentials: ice.client.clone(),
             gateway_ice_credentials: ice.gateway.clone(),
             expires_at: grant.expires_at,
-            use_iceless: false,
-            flow_logs_ingest_token: self.ingest_token(grant, ingest::Role::Responder)?,
+            use_iceless: Some(false),
+            flow_logs_ingest_token: Some(self.ingest_token(grant, ingest::Role::Responder)?),
         };
         let to_client = AuthorizationCreated {
             resource_id,
@@ -248,8 +248,8 @@ impl State {
             client_ice_credentials: ice.client,
             gateway_ice_credentials: ice.gateway,
             site_id: gateway.site,
-            use_iceless: false,
-            flow_logs_ingest_token: self.ingest_token(grant, ingest::Role::Initiator)?,
+            use_iceless: Some(false),
+            flow_logs_ingest_token: Some(self.ingest_token(grant, ingest::Role::Initiator)?),
         };
 
         Some(Introduction {

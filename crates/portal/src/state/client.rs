@@ -37,8 +37,8 @@ impl State {
             interface,
             resources: resources.into_values().collect(),
             relays: session.relays.clone(),
-            authorizations: vec![],
-            flow_logs: render::no_flow_logs(),
+            authorizations: Some(vec![]),
+            flow_logs: Some(render::no_flow_logs()),
         };
 
         self.reply_ok(socket, envelope);

@@ -42,7 +42,7 @@ impl State {
             account_slug: Some(self.directory.account().slug.clone()),
             relays,
             authorizations,
-            flow_logs: render::no_flow_logs(),
+            flow_logs: Some(render::no_flow_logs()),
         };
 
         self.reply_ok(socket, envelope);

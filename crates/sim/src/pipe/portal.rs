@@ -80,8 +80,8 @@ impl Portal {
                 .into_iter()
                 .collect(),
             relays: vec![self.relay_for(self.client_key)],
-            authorizations: Vec::new(),
-            flow_logs: Default::default(),
+            authorizations: None,
+            flow_logs: None,
         }))
     }
 
@@ -95,7 +95,7 @@ impl Portal {
             account_slug: None,
             relays: vec![self.relay_for(self.gateway_key)],
             authorizations: Vec::new(),
-            flow_logs: Default::default(),
+            flow_logs: None,
         }))
     }
 
@@ -170,8 +170,8 @@ impl Portal {
             client_ice_credentials: credentials("clnt"),
             gateway_ice_credentials: credentials("gate"),
             expires_at: None,
-            use_iceless: false,
-            flow_logs_ingest_token: String::new(),
+            use_iceless: Some(false),
+            flow_logs_ingest_token: Some(String::new()),
         };
 
         vec![Says::ToGateway(gateway::FromPortal::CreateAuthorization(
@@ -190,8 +190,8 @@ impl Portal {
             client_ice_credentials: credentials("clnt"),
             gateway_ice_credentials: credentials("gate"),
             site_id: site_id(),
-            use_iceless: false,
-            flow_logs_ingest_token: String::new(),
+            use_iceless: Some(false),
+            flow_logs_ingest_token: Some(String::new()),
         }
     }
 

@@ -28,6 +28,8 @@ impl Client {
             .push_back(ToPortal::RequestAuthorization(RequestAuthorization {
                 resource_id: resource,
                 connected_gateway_ids: self.grants.preferred(resource),
+                ipv4: None,
+                ipv6: None,
             }));
     }
 

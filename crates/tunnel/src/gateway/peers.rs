@@ -287,7 +287,8 @@ impl Peers {
         resources.into_values().collect()
     }
 
-    fn set_end(&mut self, id: ClientId, resource: ResourceId, until: Option<Instant>) {
+    /// Moves the end of a grant; does nothing for one that isn't there.
+    pub(super) fn set_end(&mut self, id: ClientId, resource: ResourceId, until: Option<Instant>) {
         let grant = self
             .by_id
             .get_mut(&id)

@@ -118,6 +118,27 @@ fn a_new_grant_for_the_same_resource_moves_the_end() {
     assert_eq!(clients(&gateway, now), 0, "an end in the past is an end");
 }
 
+/// As portals of the older generation say it.
+#[test]
+fn the_end_of_a_grant_can_be_moved_alone() {
+    let (mut gateway, now) = joined();
+    authorize(&mut gateway, now, LAN, Some(2));
+    let move_to = |gateway: &mut Gateway, now, resource: &str, secs: u64| {
+        let at = UNIX.as_secs() + secs;
+        let moved =
+            format!(r#"{{"client_id":"{CLIENT}","resource_id":"{resource}","expires_at":{at}}}"#);
+        say(gateway, now, "access_authorization_expiry_updated", &moved);
+    };
+    move_to(&mut gateway, now, LAN, 4);
+    move_to(&mut gateway, now, CLIENT, 1);
+    let later = now + Duration::from_secs(3);
+    gateway.handle_timeout(later);
+    assert_eq!(clients(&gateway, now), 1);
+
+    move_to(&mut gateway, later, LAN, 3);
+    assert_eq!(clients(&gateway, now), 0);
+}
+
 #[test]
 fn rejecting_one_of_two_keeps_the_link_and_the_last_ends_it() {
     let (mut gateway, now) = joined();

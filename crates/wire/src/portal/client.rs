@@ -4,10 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+use super::gateway::{ClientCandidates, RejectAccess};
 use super::resource::Resource;
 use super::{
-    Capabilities, Empty, FlowLogs, IceCredentials, RelaysPresence, UpstreamDns, messages,
-    skip_malformed, turn,
+    Capabilities, Empty, FlowLogs, IceCredentials, RelaysPresence, UpstreamDns, devices, messages,
+    skip_malformed, skip_malformed_if_any, turn,
 };
 use crate::id::{GatewayId, ResourceId, SiteId};
 use crate::key::{PresharedKey, PublicKey};
@@ -29,13 +30,31 @@ messages! {
         /// Relays came or went.
         RelaysPresence(RelaysPresence) = "relays_presence",
         /// Access is granted, and the gateway knows.
-        AuthorizationCreated(AuthorizationCreated) = "authorization_created",
+        AuthorizationCreated(AuthorizationCreated) = "authorization_created" / "flow_created",
         /// Access is refused.
-        AuthorizationCreationFailed(AuthorizationCreationFailed) = "authorization_creation_failed",
+        AuthorizationCreationFailed(AuthorizationCreationFailed) = "authorization_creation_failed" / "flow_creation_failed",
         /// The gateway can be tried at these addresses.
         IceCandidates(GatewayCandidates) = "ice_candidates" | "gateway_ice_candidates",
         /// The gateway can't be reached at these addresses any longer.
         InvalidateIceCandidates(GatewayCandidates) = "invalidate_ice_candidates" | "invalidate_gateway_ice_candidates",
+        /// Another client can be tried at these addresses.
+        ClientIceCandidates(ClientCandidates) = "client_ice_candidates",
+        /// Another client can't be reached at these addresses any longer.
+        InvalidateClientIceCandidates(ClientCandidates) = "invalidate_client_ice_candidates",
+        /// Candidates did not reach another client.
+        ClientIceCandidateError(devices::CandidateError) = "client_ice_candidate_error",
+        /// A connection with another client is allowed.
+        DeviceAccessAuthorized(devices::AccessAuthorized) = "client_device_access_authorized",
+        /// A connection with another client is refused.
+        DeviceAccessDenied(devices::AccessDenied) = "client_device_access_denied",
+        /// What may pass of what another client sends.
+        ResourceFiltersUpdated(devices::FiltersUpdated) = "resource_filters_updated",
+        /// Another client may no longer use a resource.
+        RejectAccess(RejectAccess) = "reject_access",
+        /// A device of a pool has these addresses.
+        DevicePoolDomainResolved(devices::DomainResolved) = "device_pool_domain_resolved",
+        /// No device of a pool has that name.
+        DevicePoolDomainResolutionFailed(devices::DomainResolutionFailed) = "device_pool_domain_resolution_failed",
     }
 }
 
@@ -43,15 +62,43 @@ messages! {
     /// What a client says to the portal.
     ToPortal {
         /// A packet wants to go to this resource.
-        RequestAuthorization(RequestAuthorization) = "request_authorization",
+        RequestAuthorization(RequestAuthorization) = "request_authorization" / "create_flow",
         /// The gateway may try these addresses.
         NewIceCandidates(GatewayCandidates) = "new_gateway_ice_candidates",
         /// The gateway must not try these addresses any longer.
         InvalidateIceCandidates(GatewayCandidates) = "invalidate_gateway_ice_candidates",
+        /// The same as [`NewIceCandidates`](Self::NewIceCandidates) in V1, for several gateways at once.
+        BroadcastIceCandidates(BroadcastCandidates) = "broadcast_ice_candidates",
+        /// The same as [`InvalidateIceCandidates`](Self::InvalidateIceCandidates) in V1.
+        BroadcastInvalidatedIceCandidates(BroadcastCandidates) = "broadcast_invalidated_ice_candidates",
+        /// Another client may try these addresses.
+        NewClientIceCandidates(ClientCandidates) = "new_client_ice_candidates",
+        /// Another client must not try these addresses any longer.
+        InvalidateClientIceCandidates(ClientCandidates) = "invalidate_client_ice_candidates",
+        /// A program asks for a name of a device pool.
+        ResolveDevicePoolDomain(devices::ResolveDomain) = "resolve_device_pool_domain",
         /// The first message after each join.
         SetCapabilities(Capabilities) = "set_snownet_capabilities",
         /// The last relay is lost; the answer is [`FromPortal::RelaysPresence`].
         NoRelays(Empty) = "no_relays",
+    }
+}
+
+impl ToPortal {
+    /// The same as V1 has it; `None` for what V1 has no word for.
+    pub fn in_v1(self) -> Option<Self> {
+        Some(match self {
+            Self::NewIceCandidates(of) => Self::BroadcastIceCandidates(of.into()),
+            Self::InvalidateIceCandidates(of) => Self::BroadcastInvalidatedIceCandidates(of.into()),
+            Self::RequestAuthorization(_)
+            | Self::BroadcastIceCandidates(_)
+            | Self::BroadcastInvalidatedIceCandidates(_) => self,
+            Self::NewClientIceCandidates(_)
+            | Self::InvalidateClientIceCandidates(_)
+            | Self::ResolveDevicePoolDomain(_)
+            | Self::SetCapabilities(_)
+            | Self::NoRelays(_) => return None,
+        })
     }
 }
 
@@ -66,12 +113,16 @@ pub struct Init {
     /// Relays to use.
     #[serde(default, deserialize_with = "skip_malformed")]
     pub relays: Vec<turn::Relay>,
-    /// Grants to other clients on this one; not understood in this version, always empty from our portal.
-    #[serde(default, deserialize_with = "skip_malformed")]
-    pub authorizations: Vec<super::Authorization>,
-    /// Where flow logs go. A portal that doesn't say turns them off.
-    #[serde(default)]
-    pub flow_logs: FlowLogs,
+    /// Grants to other clients on this one, but in V1; not understood in this version, always empty from our portal.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "skip_malformed_if_any"
+    )]
+    pub authorizations: Option<Vec<super::Authorization>>,
+    /// Where flow logs go, but in V1. A portal that doesn't say turns them off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow_logs: Option<FlowLogs>,
 }
 
 /// A client's addresses and resolvers.
@@ -137,6 +188,12 @@ pub struct RequestAuthorization {
     pub resource_id: ResourceId,
     /// Gateways this client would like to stay with, best first.
     pub connected_gateway_ids: Vec<GatewayId>,
+    /// A device of a pool, unchecked; of this and the next, one or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<String>,
+    /// The same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<String>,
 }
 
 /// Access is granted, and the gateway knows (portal-protocol.md §5.4).
@@ -161,12 +218,12 @@ pub struct AuthorizationCreated {
     /// The gateway's site.
     #[serde(rename = "gateway_group_id", alias = "site_id")]
     pub site_id: SiteId,
-    /// Whether the two ends do without ICE.
-    #[serde(default)]
-    pub use_iceless: bool,
-    /// The token flow logs are uploaded with.
-    #[serde(default)]
-    pub flow_logs_ingest_token: String,
+    /// Whether the two ends do without ICE, but in V1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub use_iceless: Option<bool>,
+    /// The token flow logs are uploaded with, but in V1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow_logs_ingest_token: Option<String>,
 }
 
 /// Access is refused (portal-protocol.md §5.5).
@@ -196,6 +253,12 @@ pub enum Refusal {
     VersionMismatch,
     /// The account is disabled.
     Disabled,
+    /// Two addresses of a device where one was due.
+    AmbiguousAddress,
+    /// No address of a device where one was due.
+    MissingAddress,
+    /// The address of a device is none.
+    InvalidAddress,
     /// Any other reason.
     #[serde(other)]
     Unknown,
@@ -208,4 +271,22 @@ pub struct GatewayCandidates {
     pub gateway_id: GatewayId,
     /// Candidate lines, best first; each is judged alone (connections.md §4.4).
     pub candidates: Vec<String>,
+}
+
+/// Candidates of links to several gateways, as V1 has them.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct BroadcastCandidates {
+    /// The gateways at the other ends; in practice one.
+    pub gateway_ids: Vec<GatewayId>,
+    /// Candidate lines, best first.
+    pub candidates: Vec<String>,
+}
+
+impl From<GatewayCandidates> for BroadcastCandidates {
+    fn from(of: GatewayCandidates) -> Self {
+        Self {
+            gateway_ids: vec![of.gateway_id],
+            candidates: of.candidates,
+        }
+    }
 }

@@ -21,7 +21,7 @@ messages! {
         /// The whole state; comes after every join. Grants it doesn't list are revoked.
         Init(Init) = "init",
         /// Let this client in, then acknowledge.
-        CreateAuthorization(CreateAuthorization) = "create_authorization",
+        CreateAuthorization(CreateAuthorization) = "create_authorization" / "authorize_flow",
         /// This client may no longer use this resource.
         RejectAccess(RejectAccess) = "reject_access",
         /// A resource's filters changed.
@@ -32,6 +32,8 @@ messages! {
         InvalidateIceCandidates(ClientCandidates) = "invalidate_ice_candidates",
         /// Relays came or went.
         RelaysPresence(RelaysPresence) = "relays_presence",
+        /// A grant ends at another time; portals of V1 alone say so.
+        ExpiryUpdated(Authorization) = "access_authorization_expiry_updated",
     }
 }
 
@@ -39,7 +41,7 @@ messages! {
     /// What a gateway says to the portal.
     ToPortal {
         /// The client is let in.
-        AuthorizationCreated(AuthorizationRef) = "authorization_created",
+        AuthorizationCreated(AuthorizationRef) = "authorization_created" / "flow_authorized",
         /// These clients may try these addresses.
         BroadcastIceCandidates(BroadcastCandidates) = "broadcast_ice_candidates",
         /// These clients must not try these addresses any longer.
@@ -48,6 +50,18 @@ messages! {
         SetCapabilities(Capabilities) = "set_snownet_capabilities",
         /// The last relay is lost; the answer is [`FromPortal::RelaysPresence`].
         NoRelays(Empty) = "no_relays",
+    }
+}
+
+impl ToPortal {
+    /// The same as V1 has it; `None` for what V1 has no word for.
+    pub fn in_v1(self) -> Option<Self> {
+        match self {
+            Self::AuthorizationCreated(_)
+            | Self::BroadcastIceCandidates(_)
+            | Self::BroadcastInvalidatedIceCandidates(_) => Some(self),
+            Self::SetCapabilities(_) | Self::NoRelays(_) => None,
+        }
     }
 }
 
@@ -68,9 +82,9 @@ pub struct Init {
     /// Every grant that is in force.
     #[serde(default)]
     pub authorizations: Vec<Authorization>,
-    /// Where flow logs go. A portal that doesn't say turns them off.
-    #[serde(default)]
-    pub flow_logs: FlowLogs,
+    /// Where flow logs go, but in V1. A portal that doesn't say turns them off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow_logs: Option<FlowLogs>,
 }
 
 /// Two switches of an older time.
@@ -108,12 +122,12 @@ pub struct CreateAuthorization {
     /// Until when, in Unix seconds. `None` means until it is revoked.
     #[serde(default)]
     pub expires_at: Option<u64>,
-    /// Whether the two ends do without ICE.
-    #[serde(default)]
-    pub use_iceless: bool,
-    /// The token flow logs are uploaded with.
-    #[serde(default)]
-    pub flow_logs_ingest_token: String,
+    /// Whether the two ends do without ICE, but in V1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub use_iceless: Option<bool>,
+    /// The token flow logs are uploaded with, but in V1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow_logs_ingest_token: Option<String>,
 }
 
 /// A client, as a gateway is told of it.

@@ -207,7 +207,7 @@ pub enum Filter {
 }
 
 /// Reads filters one by one: what is malformed is unknown.
-fn filters<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Filter>, D::Error> {
+pub(super) fn filters<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Filter>, D::Error> {
     let entries = Vec::<serde_json::Value>::deserialize(deserializer)?;
     let filters = entries.into_iter().map(|entry| {
         serde_json::from_value(entry).unwrap_or_else(|error| {

@@ -17,14 +17,27 @@ fn client(event: &str, payload: &str) -> Result<client::FromPortal, ParseError> 
 #[test]
 fn the_recorded_sessions_round_trip() {
     let sessions = [
-        ("client", include_str!("../../tests/vectors/client.jsonl")),
-        ("gateway", include_str!("../../tests/vectors/gateway.jsonl")),
-        ("relay", include_str!("../../tests/vectors/relay.jsonl")),
+        (
+            Generation::V1,
+            [
+                include_str!("../../tests/vectors/sep2025-client.jsonl"),
+                include_str!("../../tests/vectors/sep2025-gateway.jsonl"),
+                include_str!("../../tests/vectors/sep2025-relay.jsonl"),
+            ],
+        ),
+        (
+            Generation::V2,
+            [
+                include_str!("../../tests/vectors/aug2026-client.jsonl"),
+                include_str!("../../tests/vectors/aug2026-gateway.jsonl"),
+                include_str!("../../tests/vectors/aug2026-relay.jsonl"),
+            ],
+        ),
     ];
-    let mut seen = 0;
 
-    for (topic, session) in sessions {
-        for line in session.lines() {
+    for (generation, sessions) in sessions {
+        let mut seen = 0;
+        for line in sessions.iter().flat_map(|session| session.lines()) {
             #[derive(serde::Deserialize)]
             struct Line<'a> {
                 dir: String,
@@ -33,55 +46,169 @@ fn the_recorded_sessions_round_trip() {
             }
             let line: Line<'_> = serde_json::from_str(line).unwrap();
             let Some(msg) = line.msg else { continue };
-            let envelope = Envelope::parse(msg.get()).unwrap();
-            let payload = envelope.payload();
             seen += 1;
-
-            if line.dir == "peer->portal" {
-                let again = match (topic, envelope.event.as_str()) {
-                    (_, phoenix::HEARTBEAT) => phoenix::heartbeat(envelope.reference.unwrap()),
-                    ("relay", phoenix::JOIN) => {
-                        let join: relay::Join = serde_json::from_str(payload.get()).unwrap();
-                        phoenix::push(topic, phoenix::JOIN, &join, envelope.reference)
-                    }
-                    (_, phoenix::JOIN) => {
-                        phoenix::push(topic, phoenix::JOIN, &(), envelope.reference)
-                    }
-                    ("client", event) => {
-                        let message = client::ToPortal::parse(event, payload).unwrap();
-                        phoenix::push(topic, message.event(), &message, envelope.reference)
-                    }
-                    (_, event) => {
-                        let message = gateway::ToPortal::parse(event, payload).unwrap();
-                        phoenix::push(topic, message.event(), &message, envelope.reference)
-                    }
-                };
-                assert_eq!(again, msg.get());
-            } else if Control::parse(&envelope).is_none() {
-                let again = match topic {
-                    "client" => {
-                        let message = client::FromPortal::parse(&envelope.event, payload).unwrap();
-                        let again = serde_json::to_string(&message).unwrap();
-                        let reread = client::FromPortal::parse(&envelope.event, &raw(&again));
-                        assert_eq!(reread.unwrap(), message);
-                        message.event()
-                    }
-                    "gateway" => {
-                        let message = gateway::FromPortal::parse(&envelope.event, payload).unwrap();
-                        let again = serde_json::to_string(&message).unwrap();
-                        let reread = gateway::FromPortal::parse(&envelope.event, &raw(&again));
-                        assert_eq!(reread.unwrap(), message);
-                        message.event()
-                    }
-                    _ => relay::FromPortal::parse(&envelope.event, payload)
-                        .unwrap()
-                        .event(),
-                };
-                assert_eq!(again, envelope.event);
+            match line.dir.as_str() {
+                "peer->portal" => assert_eq!(peer_says_again(generation, msg), msg.get()),
+                _ => assert_portal_is_understood(generation, msg),
             }
         }
+        assert!(seen > 70, "only {seen} messages of {generation:?}");
     }
-    assert!(seen > 100, "only {seen} messages");
+}
+
+/// What a peer said, read and written again.
+fn peer_says_again(generation: Generation, msg: &RawValue) -> String {
+    let envelope = Envelope::parse(msg.get()).unwrap();
+    let (payload, reference) = (envelope.payload(), envelope.reference);
+    let topic = envelope.topic.as_str();
+
+    match (topic, envelope.event.as_str()) {
+        (_, phoenix::HEARTBEAT) => phoenix::heartbeat(reference.unwrap()),
+        (relay::TOPIC, phoenix::JOIN) => {
+            let join: relay::Join = serde_json::from_str(payload.get()).unwrap();
+            phoenix::push(topic, phoenix::JOIN, &join, reference)
+        }
+        (_, phoenix::JOIN) => phoenix::push(topic, phoenix::JOIN, &(), reference),
+        (client::TOPIC, event) => {
+            let message = client::ToPortal::parse_in(generation, event, payload).unwrap();
+            if generation == Generation::V1 {
+                assert_eq!(message.clone().in_v1(), Some(message.clone()));
+            }
+            phoenix::push(topic, message.event_in(generation), &message, reference)
+        }
+        (_, event) => {
+            let message = gateway::ToPortal::parse_in(generation, event, payload).unwrap();
+            if generation == Generation::V1 {
+                assert_eq!(message.clone().in_v1(), Some(message.clone()));
+            }
+            phoenix::push(topic, message.event_in(generation), &message, reference)
+        }
+    }
+}
+
+/// What a portal said is understood, written again with the same meaning, and without members that it didn't have.
+fn assert_portal_is_understood(generation: Generation, msg: &RawValue) {
+    let envelope = Envelope::parse(msg.get()).unwrap();
+    if Control::parse(&envelope).is_some() {
+        return;
+    }
+    let (event, payload) = (envelope.event.as_str(), envelope.payload());
+    let (name, again) = match envelope.topic.as_str() {
+        client::TOPIC => {
+            let message = client::FromPortal::parse_in(generation, event, payload).unwrap();
+            let again = serde_json::to_string(&message).unwrap();
+            let reread = client::FromPortal::parse(event, &raw(&again)).unwrap();
+            assert_eq!(reread, message);
+            (message.event_in(generation), again)
+        }
+        gateway::TOPIC => {
+            let message = gateway::FromPortal::parse_in(generation, event, payload).unwrap();
+            let again = serde_json::to_string(&message).unwrap();
+            let reread = gateway::FromPortal::parse(event, &raw(&again)).unwrap();
+            assert_eq!(reread, message);
+            (message.event_in(generation), again)
+        }
+        _ => {
+            let message = relay::FromPortal::parse(event, payload).unwrap();
+            (message.event(), "{}".into())
+        }
+    };
+    assert_eq!(name, event);
+
+    let only_in_v2 = ["flow_logs", "flow_logs_ingest_token", "use_iceless"];
+    for member in only_in_v2 {
+        let member = format!("\"{member}\"");
+        let is_there = payload.get().contains(&member);
+        assert_eq!(again.contains(&member), is_there, "{member} of {event}");
+    }
+}
+
+/// Names of the other generation are unknown; candidates are understood in both spellings.
+#[test]
+fn each_generation_has_its_own_requests() {
+    const REQUEST: &str =
+        r#"{"resource_id":"0d6f2a10-9c3b-4e51-b7a2-5f1c8e9d0a11","connected_gateway_ids":[]}"#;
+    const NEW: &str =
+        r#"{"gateway_id":"66666666-7777-4888-9999-aaaaaaaaaaaa","candidates":["candidate:a"]}"#;
+    const OLD: &str =
+        r#"{"gateway_ids":["66666666-7777-4888-9999-aaaaaaaaaaaa"],"candidates":["candidate:a"]}"#;
+    let parse = |generation, event, payload| {
+        client::ToPortal::parse_in(generation, event, &raw(payload))
+            .map_err(|error| error.to_string())
+    };
+    for (generation, own, other) in [
+        (Generation::V1, "create_flow", "request_authorization"),
+        (Generation::V2, "request_authorization", "create_flow"),
+    ] {
+        let message = parse(generation, own, REQUEST).unwrap();
+        assert_eq!(message.event_in(generation), own);
+        assert_eq!(
+            parse(generation, other, REQUEST).unwrap_err(),
+            format!("unknown event `{other}`")
+        );
+        let new = parse(generation, "new_gateway_ice_candidates", NEW).unwrap();
+        let old = parse(generation, "broadcast_ice_candidates", OLD).unwrap();
+        assert_eq!(new.in_v1(), Some(old));
+    }
+
+    assert_eq!(client::ToPortal::NoRelays(Empty {}).in_v1(), None);
+    assert_eq!(gateway::ToPortal::NoRelays(Empty {}).in_v1(), None);
+}
+
+/// What clients are told of each other is understood, and nothing of it is lost.
+#[test]
+fn messages_about_other_clients_are_understood() {
+    const CLIENT: &str = "11111111-2222-4333-8444-555555555555";
+    const RESOURCE: &str = "0d6f2a10-9c3b-4e51-b7a2-5f1c8e9d0a11";
+    let authorized = format!(
+        r#"{{"client_id":"{CLIENT}","client_name":"desk","client_public_key":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=","client_ipv4":"100.70.0.7","client_ipv6":"fd00:2021:1111::6:7","preshared_key":"fbhQuvG3cc9d7VL2dkA+/HbYodKAYHHZKfhgEMjz3RA=","local_ice_credentials":{{"username":"a","password":"b"}},"remote_ice_credentials":{{"username":"c","password":"d"}},"ice_role":"controlled","flow_logs_ingest_token":"t","use_iceless":false,"resource":{{"id":"{RESOURCE}","filters":[{{"protocol":"icmp"}}]}},"expires_at":1893456000}}"#
+    );
+    for (event, payload) in [
+        ("client_device_access_authorized", authorized),
+        (
+            "client_device_access_denied",
+            r#"{"ipv4":"100.70.0.7","reason":"version_mismatch"}"#.into(),
+        ),
+        (
+            "client_ice_candidates",
+            format!(r#"{{"client_id":"{CLIENT}","candidates":["candidate:a"]}}"#),
+        ),
+        (
+            "client_ice_candidate_error",
+            format!(r#"{{"client_id":"{CLIENT}","reason":"offline"}}"#),
+        ),
+        (
+            "resource_filters_updated",
+            format!(r#"{{"id":"{RESOURCE}","filters":[]}}"#),
+        ),
+        (
+            "reject_access",
+            format!(r#"{{"client_id":"{CLIENT}","resource_id":"{RESOURCE}"}}"#),
+        ),
+        (
+            "device_pool_domain_resolved",
+            format!(
+                r#"{{"resource_id":"{RESOURCE}","domain":"desk.pool","ipv4":"100.70.0.7/32","ipv6":"fd00:2021:1111::6:7/128"}}"#
+            ),
+        ),
+        (
+            "device_pool_domain_resolution_failed",
+            format!(r#"{{"resource_id":"{RESOURCE}","domain":"desk.pool","reason":"not_found"}}"#),
+        ),
+    ] {
+        let message = client(event, &payload).unwrap();
+        assert_eq!(message.event(), event);
+        assert_eq!(serde_json::to_string(&message).unwrap(), payload);
+    }
+    for reason in [
+        "ambiguous_address",
+        "missing_address",
+        "invalid_address",
+        "new",
+    ] {
+        let failed = format!(r#"{{"resource_id":"{RESOURCE}","reason":"{reason}"}}"#);
+        assert!(client("authorization_creation_failed", &failed).is_ok());
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use connlib_wire::portal::client::{
 };
 use connlib_wire::portal::gateway::{self, CreateAuthorization, RejectAccess};
 use connlib_wire::portal::resource::{Filter, Resource};
-use connlib_wire::portal::{Authorization, FlowLogs, TunnelAddresses};
+use connlib_wire::portal::{Authorization, TunnelAddresses};
 use connlib_wire::secret::Secret;
 use uuid::Uuid;
 
@@ -102,7 +102,7 @@ impl World {
             account_slug: None,
             relays: vec![relay("gate")],
             authorizations: authorizations.collect(),
-            flow_logs: FlowLogs::default(),
+            flow_logs: None,
         };
         self.gateway
             .handle_message(self.now, gateway::FromPortal::Init(init));
@@ -135,8 +135,8 @@ impl World {
             },
             resources,
             relays: vec![relay("clnt")],
-            authorizations: Vec::new(),
-            flow_logs: FlowLogs::default(),
+            authorizations: None,
+            flow_logs: None,
         };
         self.client
             .handle_message(self.now, client::FromPortal::Init(init));
@@ -217,8 +217,8 @@ impl World {
             client_ice_credentials: credentials("clnt"),
             gateway_ice_credentials: credentials("gate"),
             expires_at: until.map(unix),
-            use_iceless: false,
-            flow_logs_ingest_token: String::new(),
+            use_iceless: Some(false),
+            flow_logs_ingest_token: Some(String::new()),
         };
         self.gateway
             .handle_message(self.now, gateway::FromPortal::CreateAuthorization(create));
@@ -310,8 +310,8 @@ impl World {
                     client_ice_credentials: credentials("clnt"),
                     gateway_ice_credentials: credentials("gate"),
                     site_id: SiteId(Uuid::from_u128(9)),
-                    use_iceless: false,
-                    flow_logs_ingest_token: String::new(),
+                    use_iceless: Some(false),
+                    flow_logs_ingest_token: Some(String::new()),
                 })
             }
         };

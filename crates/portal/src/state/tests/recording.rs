@@ -10,15 +10,15 @@ use crate::tests::ids;
 const FILES: [(Role, &str); 3] = [
     (
         Role::Relay,
-        include_str!("../../../../wire/tests/vectors/relay.jsonl"),
+        include_str!("../../../../wire/tests/vectors/aug2026-relay.jsonl"),
     ),
     (
         Role::Gateway,
-        include_str!("../../../../wire/tests/vectors/gateway.jsonl"),
+        include_str!("../../../../wire/tests/vectors/aug2026-gateway.jsonl"),
     ),
     (
         Role::Client,
-        include_str!("../../../../wire/tests/vectors/client.jsonl"),
+        include_str!("../../../../wire/tests/vectors/aug2026-client.jsonl"),
     ),
 ];
 
