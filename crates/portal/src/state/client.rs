@@ -1,11 +1,12 @@
 //! The client's socket (portal-protocol.md §5).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use connlib_wire::id::{ClientId, GatewayId, ResourceId};
 use connlib_wire::portal::client::{
-    ConfigChanged, FromPortal, GatewayCandidates, Init, Interface, TOPIC, ToPortal,
+    BroadcastCandidates, ConfigChanged, FromPortal, Init, Interface, Refusal, TOPIC, ToPortal,
 };
+use connlib_wire::portal::devices::{CandidateError, DomainResolutionFailed};
 use connlib_wire::portal::phoenix::{self, Envelope};
 use connlib_wire::portal::resource::Resource;
 use connlib_wire::portal::{RelaysPresence, gateway};
@@ -50,15 +51,41 @@ impl State {
         match message {
             ToPortal::RequestAuthorization(request) => self.authorize(id, &request),
             ToPortal::NewIceCandidates(candidates) => {
-                self.forward_to_gateway(id, candidates, gateway::FromPortal::IceCandidates);
+                let event = gateway::FromPortal::IceCandidates;
+                self.forward_to_gateways(id, candidates.into(), event);
             }
             ToPortal::InvalidateIceCandidates(candidates) => {
                 let event = gateway::FromPortal::InvalidateIceCandidates;
-                self.forward_to_gateway(id, candidates, event);
+                self.forward_to_gateways(id, candidates.into(), event);
+            }
+            ToPortal::BroadcastIceCandidates(candidates) => {
+                let event = gateway::FromPortal::IceCandidates;
+                self.forward_to_gateways(id, candidates, event);
+            }
+            ToPortal::BroadcastInvalidatedIceCandidates(candidates) => {
+                let event = gateway::FromPortal::InvalidateIceCandidates;
+                self.forward_to_gateways(id, candidates, event);
             }
             ToPortal::NoRelays(_) => self.answer_no_relays_of_client(id),
+            // No client is connected with another one.
+            ToPortal::NewClientIceCandidates(candidates) => {
+                let error = CandidateError {
+                    client_id: candidates.client_id,
+                    reason: "offline".into(),
+                };
+                self.tell_client(id, &FromPortal::ClientIceCandidateError(error));
+            }
+            // There are no pools of devices, so no name is one's.
+            ToPortal::ResolveDevicePoolDomain(asked) => {
+                let failed = DomainResolutionFailed {
+                    resource_id: asked.resource_id,
+                    domain: asked.domain,
+                    reason: Refusal::NotFound,
+                };
+                self.tell_client(id, &FromPortal::DevicePoolDomainResolutionFailed(failed));
+            }
             // No connection of this version does without ICE, whatever its ends can do.
-            ToPortal::SetCapabilities(_) => {}
+            ToPortal::SetCapabilities(_) | ToPortal::InvalidateClientIceCandidates(_) => {}
             // The enum may grow; a message that is parsed and not handled is worth nothing to anyone.
             message => tracing::debug!(client = %id, event = message.event(), "Ignoring a message"),
         }
@@ -110,26 +137,24 @@ impl State {
         Some((interface, resources))
     }
 
-    fn forward_to_gateway(
+    fn forward_to_gateways(
         &mut self,
         client_id: ClientId,
-        candidates: GatewayCandidates,
+        broadcast: BroadcastCandidates,
         message: fn(gateway::ClientCandidates) -> gateway::FromPortal,
     ) {
-        let GatewayCandidates {
-            gateway_id,
-            candidates,
-        } = candidates;
-        if !self.share_a_grant(client_id, gateway_id) {
-            tracing::debug!(client = %client_id, gateway = %gateway_id, "Dropping candidates between strangers");
-            return;
+        let gateways: BTreeSet<GatewayId> = broadcast.gateway_ids.into_iter().collect();
+        for gateway_id in gateways {
+            if !self.share_a_grant(client_id, gateway_id) {
+                tracing::debug!(client = %client_id, gateway = %gateway_id, "Dropping candidates between strangers");
+                continue;
+            }
+            let candidates = gateway::ClientCandidates {
+                client_id,
+                candidates: broadcast.candidates.clone(),
+            };
+            self.tell_gateway(gateway_id, &message(candidates));
         }
-
-        let candidates = gateway::ClientCandidates {
-            client_id,
-            candidates,
-        };
-        self.tell_gateway(gateway_id, &message(candidates));
     }
 
     fn answer_no_relays_of_client(&mut self, id: ClientId) {

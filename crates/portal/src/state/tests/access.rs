@@ -274,6 +274,11 @@ fn candidates_pass_between_the_ends_of_a_grant_alone() {
         from_client(gateway_id),
     );
     portal.say(alice, "new_gateway_ice_candidates", from_client(other_id));
+    // The older spelling, as clients of either generation may use it.
+    let broadcast =
+        json!({"gateway_ids": [gateway_id, other_id, gateway_id], "candidates": ["candidate:1"]});
+    portal.say(alice, "broadcast_ice_candidates", broadcast.clone());
+    portal.say(alice, "broadcast_invalidated_ice_candidates", broadcast);
 
     let to_client = json!({"gateway_id": gateway_id, "candidates": ["candidate:2"]});
     let messages = portal.messages(alice);
@@ -291,6 +296,8 @@ fn candidates_pass_between_the_ends_of_a_grant_alone() {
     assert_eq!(
         portal.messages(gateway),
         [
+            ("ice_candidates".to_owned(), to_gateway.clone()),
+            ("invalidate_ice_candidates".to_owned(), to_gateway.clone()),
             ("ice_candidates".to_owned(), to_gateway.clone()),
             ("invalidate_ice_candidates".to_owned(), to_gateway),
         ]
@@ -395,4 +402,33 @@ fn parse_gateway(event: &str, payload: &Value) -> gateway::FromPortal {
 
 fn parse_client(event: &str, payload: &Value) -> client::FromPortal {
     client::FromPortal::parse(event, &to_raw_value(payload).unwrap()).unwrap()
+}
+
+#[test]
+fn what_clients_want_of_each_other_is_refused() {
+    let mut portal = Portal::new();
+    let (alice, _) = portal.client("alice");
+    let (bob, bob_id) = portal.client("bob");
+    let pool = portal.world.resource("lan");
+
+    let candidates = json!({"client_id": bob_id, "candidates": ["candidate:1"]});
+    portal.say(alice, "new_client_ice_candidates", candidates.clone());
+    portal.say(alice, "invalidate_client_ice_candidates", candidates);
+    let question = json!({"resource_id": pool, "domain": "desk.pool"});
+    portal.say(alice, "resolve_device_pool_domain", question);
+
+    assert_eq!(
+        portal.messages(alice),
+        [
+            (
+                "client_ice_candidate_error".to_owned(),
+                json!({"client_id": bob_id, "reason": "offline"})
+            ),
+            (
+                "device_pool_domain_resolution_failed".to_owned(),
+                json!({"resource_id": pool, "domain": "desk.pool", "reason": "not_found"})
+            ),
+        ]
+    );
+    assert_eq!(portal.events(bob), [] as [&str; 0]);
 }
