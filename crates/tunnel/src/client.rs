@@ -210,7 +210,17 @@ impl Client {
                         .remove_remote_candidate(now, told.gateway_id.into(), line);
                 }
             }
-            _ => tracing::debug!("Ignoring a message that this version doesn't act on"),
+            // Connections among clients are not for this version.
+            FromPortal::ClientIceCandidates(_)
+            | FromPortal::InvalidateClientIceCandidates(_)
+            | FromPortal::ClientIceCandidateError(_)
+            | FromPortal::DeviceAccessAuthorized(_)
+            | FromPortal::DeviceAccessDenied(_)
+            | FromPortal::ResourceFiltersUpdated(_)
+            | FromPortal::RejectAccess(_)
+            | FromPortal::DevicePoolDomainResolved(_)
+            | FromPortal::DevicePoolDomainResolutionFailed(_)
+            | _ => tracing::debug!("Ignoring a message that this version doesn't act on"),
         }
         self.settle(now);
     }
