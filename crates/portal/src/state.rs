@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use connlib_wire::id::{ClientId, GatewayId};
-use connlib_wire::portal::phoenix::{self, Envelope};
+use connlib_wire::portal::phoenix::{self, Envelope, Framing};
 use connlib_wire::portal::{
     Generation, ParseError, client as client_socket, gateway as gateway_socket,
 };
@@ -437,13 +437,13 @@ impl State {
     }
 
     fn reply_ok(&mut self, socket: SocketId, envelope: &Envelope<'_>) {
-        let text = phoenix::reply_ok(&envelope.topic, envelope.reference);
-        self.send(socket, text);
+        let answer = phoenix::ok(&envelope.topic, envelope.reference.clone());
+        self.send(socket, answer.write(Framing::Object, None));
     }
 
     fn reply_error(&mut self, socket: SocketId, envelope: &Envelope<'_>, reason: &str) {
-        let text = phoenix::reply_error(&envelope.topic, envelope.reference, reason);
-        self.send(socket, text);
+        let answer = phoenix::error(&envelope.topic, envelope.reference.clone(), reason);
+        self.send(socket, answer.write(Framing::Object, None));
     }
 }
 

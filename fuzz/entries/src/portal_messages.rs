@@ -3,7 +3,7 @@
 //! * What is understood and written again means the same, alone and in an envelope; written once more, the same text.
 //! * Secrets don't show in what is printed for people.
 
-use connlib_wire::portal::phoenix::{self, Control, Envelope};
+use connlib_wire::portal::phoenix::{self, Control, Envelope, Framing, Outgoing, Reference};
 use connlib_wire::portal::{client, gateway, relay};
 use serde_json::value::RawValue;
 
@@ -26,14 +26,28 @@ const KINDS: &[(Read, &[&str])] = &[
             "invalidate_ice_candidates",
             "gateway_ice_candidates",
             "invalidate_gateway_ice_candidates",
+            "flow_created",
+            "flow_creation_failed",
+            "client_ice_candidates",
+            "client_ice_candidate_error",
+            "client_device_access_authorized",
+            "client_device_access_denied",
+            "resource_filters_updated",
+            "device_pool_domain_resolved",
+            "device_pool_domain_resolution_failed",
         ],
     ),
     (
         from_client_to_portal,
         &[
             "request_authorization",
+            "create_flow",
             "new_gateway_ice_candidates",
             "invalidate_gateway_ice_candidates",
+            "broadcast_ice_candidates",
+            "broadcast_invalidated_ice_candidates",
+            "new_client_ice_candidates",
+            "resolve_device_pool_domain",
             "set_snownet_capabilities",
             "no_relays",
         ],
@@ -43,6 +57,8 @@ const KINDS: &[(Read, &[&str])] = &[
         &[
             "init",
             "create_authorization",
+            "authorize_flow",
+            "access_authorization_expiry_updated",
             "reject_access",
             "resource_updated",
             "ice_candidates",
@@ -54,6 +70,7 @@ const KINDS: &[(Read, &[&str])] = &[
         from_gateway_to_portal,
         &[
             "authorization_created",
+            "flow_authorized",
             "broadcast_ice_candidates",
             "broadcast_invalidated_ice_candidates",
             "set_snownet_capabilities",
@@ -82,43 +99,51 @@ pub fn portal_messages(bytes: &[u8]) {
 }
 
 fn envelope(text: &str) {
-    let Ok(envelope) = Envelope::parse(text) else {
-        return;
-    };
-    let control = Control::parse(&envelope);
-    for (read, _) in KINDS {
-        read(&envelope.event, envelope.payload());
+    for framing in [Framing::Object, Framing::Array] {
+        let Ok(envelope) = Envelope::parse_in(framing, text) else {
+            continue;
+        };
+        for (read, _) in KINDS {
+            read(&envelope.event, envelope.payload());
+        }
+        join(envelope.payload());
+        is_written_as_it_was_read(framing, &envelope);
+        replies(framing, &envelope);
     }
-    join(envelope.payload());
+}
 
-    let written = phoenix::push(
-        &envelope.topic,
-        &envelope.event,
-        &envelope.payload(),
-        envelope.reference,
-    );
-    let again = Envelope::parse(&written).expect("what we write can be read");
+fn is_written_as_it_was_read(framing: Framing, envelope: &Envelope<'_>) {
+    let message = Outgoing {
+        topic: &envelope.topic,
+        event: &envelope.event,
+        payload: envelope.payload(),
+        reference: envelope.reference.clone(),
+    };
+    let written = message.write(framing, envelope.join_reference.as_ref());
+    let again = Envelope::parse_in(framing, &written).expect("what we write can be read");
     assert_eq!(again.topic, envelope.topic);
     assert_eq!(again.event, envelope.event);
     assert_eq!(again.reference, envelope.reference);
     assert_eq!(again.payload().get(), envelope.payload().get());
-    assert_eq!(Control::parse(&again), control);
-
-    replies(&envelope.topic, envelope.reference, &envelope.event);
+    assert_eq!(Control::parse(&again), Control::parse(envelope));
 }
 
-fn replies(topic: &str, reference: Option<u64>, reason: &str) {
-    let ok = phoenix::reply_ok(topic, reference);
-    let ok = Control::parse(&Envelope::parse(&ok).expect("a reply is an envelope"));
-    let error = phoenix::reply_error(topic, reference, reason);
-    let error = Control::parse(&Envelope::parse(&error).expect("a reply is an envelope"));
-    match reference {
+fn replies(framing: Framing, envelope: &Envelope<'_>) {
+    let (topic, reason, name) = (&envelope.topic, &envelope.event, &envelope.reference);
+    let read = |written: String| {
+        let envelope = Envelope::parse_in(framing, &written).expect("a reply is an envelope");
+        assert_eq!(envelope.reference, *name);
+        Control::parse(&envelope)
+    };
+    let ok = read(phoenix::ok(topic, name.clone()).write(framing, None));
+    let error = read(phoenix::error(topic, name.clone(), reason).write(framing, None));
+    match name.as_ref().and_then(Reference::number) {
         Some(reference) => {
             assert_eq!(ok, Some(Control::Ok { reference }));
             let Some(Control::Error { reason: read, .. }) = error else {
                 panic!("{error:?}");
             };
-            assert_eq!(read.to_string(), reason);
+            assert_eq!(read.to_string(), *reason);
         }
         None => assert_eq!(
             (ok, error),

@@ -200,7 +200,7 @@ mod tests {
             let mut socket = tungstenite::accept(stream).unwrap();
             while let Ok(Message::Text(text)) = socket.read() {
                 let reference = Envelope::parse(&text).unwrap().reference.unwrap();
-                let Some(texts) = answer(reference) else {
+                let Some(texts) = answer(reference.number().unwrap()) else {
                     return;
                 };
                 for text in texts {

@@ -84,6 +84,51 @@ messages! {
     }
 }
 
+impl FromPortal {
+    /// The same as V1 has it, without members that are only in V2; `None` for what V1 has no word for.
+    pub fn in_v1(self) -> Option<Self> {
+        Some(match self {
+            Self::Init(init) => Self::Init(Init {
+                authorizations: None,
+                flow_logs: None,
+                ..init
+            }),
+            Self::AuthorizationCreated(created) => {
+                Self::AuthorizationCreated(AuthorizationCreated {
+                    use_iceless: None,
+                    flow_logs_ingest_token: None,
+                    ..created
+                })
+            }
+            // To clients of that time, gateways that don't fit are not there (portal-protocol.md §10.4).
+            Self::AuthorizationCreationFailed(failed)
+                if failed.reason == Refusal::VersionMismatch =>
+            {
+                Self::AuthorizationCreationFailed(AuthorizationCreationFailed {
+                    reason: Refusal::Offline,
+                    ..failed
+                })
+            }
+            Self::AuthorizationCreationFailed(_)
+            | Self::ConfigChanged(_)
+            | Self::ResourceCreatedOrUpdated(_)
+            | Self::ResourceDeleted(_)
+            | Self::RelaysPresence(_)
+            | Self::IceCandidates(_)
+            | Self::InvalidateIceCandidates(_) => self,
+            Self::ClientIceCandidates(_)
+            | Self::InvalidateClientIceCandidates(_)
+            | Self::ClientIceCandidateError(_)
+            | Self::DeviceAccessAuthorized(_)
+            | Self::DeviceAccessDenied(_)
+            | Self::ResourceFiltersUpdated(_)
+            | Self::RejectAccess(_)
+            | Self::DevicePoolDomainResolved(_)
+            | Self::DevicePoolDomainResolutionFailed(_) => return None,
+        })
+    }
+}
+
 impl ToPortal {
     /// The same as V1 has it; `None` for what V1 has no word for.
     pub fn in_v1(self) -> Option<Self> {

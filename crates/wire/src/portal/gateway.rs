@@ -53,6 +53,30 @@ messages! {
     }
 }
 
+impl FromPortal {
+    /// The same as V1 has it, without members that are only in V2.
+    #[must_use]
+    pub fn in_v1(self) -> Self {
+        match self {
+            Self::Init(init) => Self::Init(Init {
+                flow_logs: None,
+                ..init
+            }),
+            Self::CreateAuthorization(create) => Self::CreateAuthorization(CreateAuthorization {
+                use_iceless: None,
+                flow_logs_ingest_token: None,
+                ..create
+            }),
+            Self::RejectAccess(_)
+            | Self::ResourceUpdated(_)
+            | Self::IceCandidates(_)
+            | Self::InvalidateIceCandidates(_)
+            | Self::RelaysPresence(_)
+            | Self::ExpiryUpdated(_) => self,
+        }
+    }
+}
+
 impl ToPortal {
     /// The same as V1 has it; `None` for what V1 has no word for.
     pub fn in_v1(self) -> Option<Self> {

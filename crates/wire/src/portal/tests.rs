@@ -1,6 +1,6 @@
 use serde_json::value::RawValue;
 
-use super::phoenix::{Control, Envelope, Reason};
+use super::phoenix::{Control, Envelope, Framing, Reason, Reference};
 use super::resource::{Filter, PortRange, Resource};
 use super::*;
 
@@ -59,7 +59,8 @@ fn the_recorded_sessions_round_trip() {
 /// What a peer said, read and written again.
 fn peer_says_again(generation: Generation, msg: &RawValue) -> String {
     let envelope = Envelope::parse(msg.get()).unwrap();
-    let (payload, reference) = (envelope.payload(), envelope.reference);
+    let payload = envelope.payload();
+    let reference = envelope.reference.as_ref().and_then(Reference::number);
     let topic = envelope.topic.as_str();
 
     match (topic, envelope.event.as_str()) {
@@ -99,6 +100,9 @@ fn assert_portal_is_understood(generation: Generation, msg: &RawValue) {
             let again = serde_json::to_string(&message).unwrap();
             let reread = client::FromPortal::parse(event, &raw(&again)).unwrap();
             assert_eq!(reread, message);
+            if generation == Generation::V1 {
+                assert_eq!(message.clone().in_v1(), Some(message.clone()));
+            }
             (message.event_in(generation), again)
         }
         gateway::TOPIC => {
@@ -106,6 +110,9 @@ fn assert_portal_is_understood(generation: Generation, msg: &RawValue) {
             let again = serde_json::to_string(&message).unwrap();
             let reread = gateway::FromPortal::parse(event, &raw(&again)).unwrap();
             assert_eq!(reread, message);
+            if generation == Generation::V1 {
+                assert_eq!(message.clone().in_v1(), message);
+            }
             (message.event_in(generation), again)
         }
         _ => {
@@ -114,12 +121,23 @@ fn assert_portal_is_understood(generation: Generation, msg: &RawValue) {
         }
     };
     assert_eq!(name, event);
+    let older = match envelope.topic.as_str() {
+        client::TOPIC => {
+            serde_json::to_string(&client::FromPortal::parse(event, payload).unwrap().in_v1())
+        }
+        gateway::TOPIC => {
+            serde_json::to_string(&gateway::FromPortal::parse(event, payload).unwrap().in_v1())
+        }
+        _ => Ok("{}".to_owned()),
+    };
+    let older = older.unwrap();
 
     let only_in_v2 = ["flow_logs", "flow_logs_ingest_token", "use_iceless"];
     for member in only_in_v2 {
         let member = format!("\"{member}\"");
         let is_there = payload.get().contains(&member);
         assert_eq!(again.contains(&member), is_there, "{member} of {event}");
+        assert!(!older.contains(&member), "{member} of {event} in V1");
     }
 }
 
@@ -224,6 +242,46 @@ fn joins_and_empty_events_are_written_as_the_portal_wants_them() {
     assert_eq!(
         text,
         r#"{"topic":"client","event":"no_relays","payload":{},"ref":1}"#
+    );
+}
+
+/// Clients of the framework call messages by texts, and ask for arrays; answers call them the same.
+#[test]
+fn arrays_are_read_and_written_and_references_come_back_as_they_were() {
+    let text = r#"["3","7","client","phx_join",{}]"#;
+    let join = Envelope::parse_in(Framing::Array, text).unwrap();
+    assert_eq!(
+        (join.topic.as_str(), join.event.as_str()),
+        ("client", phoenix::JOIN)
+    );
+    assert_eq!(join.payload().get(), "{}");
+    let (three, seven) = (join.join_reference, join.reference);
+    assert_eq!(three, Some(Reference::Text("3".into())));
+    assert_eq!(
+        phoenix::ok("client", seven).write(Framing::Array, three.as_ref()),
+        r#"["3","7","client","phx_reply",{"response":{},"status":"ok"}]"#
+    );
+
+    let text = r#"[null,null,"phoenix","heartbeat",{}]"#;
+    let beat = Envelope::parse_in(Framing::Array, text).unwrap();
+    assert_eq!((beat.join_reference, beat.reference), (None, None));
+    for text in [
+        "{}",
+        "[]",
+        "[1,2,3]",
+        r#"["3","7","client","phx_join"]"#,
+        "7",
+        "[",
+    ] {
+        assert!(Envelope::parse_in(Framing::Array, text).is_err(), "{text}");
+    }
+
+    let text = r#"{"topic":"client","event":"x","payload":{},"ref":"9","join_ref":4}"#;
+    let said = Envelope::parse_in(Framing::Object, text).unwrap();
+    assert_eq!(said.join_reference, Some(Reference::Number(4)));
+    assert_eq!(
+        phoenix::error("client", said.reference, "no").write(Framing::Object, None),
+        r#"{"topic":"client","event":"phx_reply","payload":{"response":{"reason":"no"},"status":"error"},"ref":"9"}"#
     );
 }
 
