@@ -199,24 +199,25 @@ fn nobody_on_the_way_sees_what_is_inside() {
 fn memory_stays_small_and_does_not_grow_with_what_is_carried() {
     let _alone = alone();
     let demo = Demo::start(&[]);
-    let resident_mib = |role: &str| {
+    // What a program took, without its own code, which is large in builds for tests.
+    let taken_mib = |role: &str| {
         let (pid, _) = program_of(demo.pid(), role);
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS"));
+        let line = status.lines().find(|line| line.starts_with("RssAnon"));
         let kib = line.unwrap().split_whitespace().nth(1).unwrap();
         kib.parse::<u64>().unwrap() / 1_024
     };
-    let resident = || ["client", "gateway", "relay"].map(resident_mib);
+    let taken = || ["client", "gateway", "relay"].map(taken_mib);
     assert!(demo.fetch(64).is_some());
 
-    let before = resident();
+    let before = taken();
     for _ in 0..8 {
         assert!(demo.fetch(128).is_some());
     }
-    let after = resident();
+    let after = taken();
 
     println!("MiB of client, gateway, relay: {before:?}, after 1 GiB more {after:?}");
-    assert!(before[0] < 30, "{before:?}");
+    assert!(before.iter().all(|mib| *mib < 16), "{before:?}");
     for (before, after) in before.into_iter().zip(after) {
         assert!(after <= before + 4, "grown from {before} to {after} MiB");
     }
