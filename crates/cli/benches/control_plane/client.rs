@@ -14,6 +14,9 @@ use tokio::time::sleep;
 use crate::portal::{Contact, Portal, RESOURCE};
 use crate::socket::{Heard, Socket};
 
+/// Devices that share a token: a portal lets one token connect a hundred times from one address at once.
+const PER_TOKEN: usize = 50;
+
 /// So many connect at once while the crowd grows.
 const AT_ONCE: usize = 8;
 
@@ -24,12 +27,12 @@ const LONGEST_DELAY: f64 = 60.0;
 
 pub(crate) struct Crowd {
     shared: Rc<Shared>,
+    tokens: Vec<Rc<str>>,
     members: RefCell<Vec<mpsc::UnboundedSender<()>>>,
 }
 
 struct Shared {
     contact: Contact,
-    token: String,
     joining: Semaphore,
     joined: Cell<usize>,
     joins: RefCell<Vec<Duration>>,
@@ -40,6 +43,7 @@ struct Shared {
 
 struct Member {
     shared: Rc<Shared>,
+    token: Rc<str>,
     id: String,
     orders: mpsc::UnboundedReceiver<()>,
     resource: Option<ResourceId>,
@@ -47,10 +51,12 @@ struct Member {
 }
 
 impl Crowd {
-    pub(crate) fn new(portal: &Portal) -> Self {
+    /// A crowd that may grow to `count`; none has come yet.
+    pub(crate) fn new(portal: &Portal, count: usize) -> Self {
+        let token = |_| portal.token(&["--client", "alice"]).into();
+        let tokens = (0..count.div_ceil(PER_TOKEN)).map(token).collect();
         let shared = Shared {
             contact: portal.contact(),
-            token: portal.token(&["--client", "alice"]),
             joining: Semaphore::new(AT_ONCE),
             joined: Cell::default(),
             joins: RefCell::default(),
@@ -61,6 +67,7 @@ impl Crowd {
 
         Self {
             shared: Rc::new(shared),
+            tokens,
             members: RefCell::default(),
         }
     }
@@ -71,6 +78,7 @@ impl Crowd {
             let (orders, received) = mpsc::unbounded_channel();
             let member = Member {
                 shared: Rc::clone(&self.shared),
+                token: Rc::clone(&self.tokens[number / PER_TOKEN]),
                 id: format!("device-{number}"),
                 orders: received,
                 resource: None,
@@ -87,7 +95,7 @@ impl Crowd {
         self.members.borrow()[number].send(()).unwrap();
     }
 
-    /// Waits until something holds; a minute is too long.
+    /// Waits until something holds; three minutes are too long.
     pub(crate) async fn until(&self, holds: impl Fn(&Self) -> bool) {
         let began = Instant::now();
         while !holds(self) {
@@ -159,7 +167,7 @@ impl Member {
     async fn join(&mut self) -> Option<Socket> {
         let shared = &self.shared;
         shared.attempts.borrow_mut().push(Instant::now());
-        let mut socket = Socket::open(&shared.contact, TOPIC, &shared.token, &self.id).await?;
+        let mut socket = Socket::open(&shared.contact, TOPIC, &self.token, &self.id).await?;
         let init = socket.hear().await?;
         let FromPortal::Init(init) = FromPortal::parse(&init.event, &init.payload).unwrap() else {
             panic!("{} before init", init.event);

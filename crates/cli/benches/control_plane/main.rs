@@ -59,7 +59,7 @@ async fn load(clients: usize) -> Vec<Row> {
     println!("portal at rest: {:.1} MB", portal.rss_mb());
 
     let gateway = Gateway::join(&portal).await;
-    let crowd = Rc::new(Crowd::new(&portal));
+    let crowd = Rc::new(Crowd::new(&portal, clients.max(HOLDERS)));
     crowd.grow_to(HOLDERS).await;
     rows.push(requests(&crowd).await);
     rows.extend(revocation(&portal, &crowd, &gateway).await);
