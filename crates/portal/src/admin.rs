@@ -9,6 +9,7 @@ mod show;
 
 use std::time::Duration;
 
+use connlib_wire::id::ClientId;
 use connlib_wire::secret::Secret;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,7 @@ pub use show::{
     ShownResource, ShownSite, ShownToken,
 };
 
-use crate::model::{Directory, Edit, Token, TokenId, TokenKind};
+use crate::model::{Client, Directory, Edit, Token, TokenId, TokenKind};
 use crate::policy::{Changes, plan};
 use crate::state::Presence;
 use crate::token;
@@ -55,6 +56,13 @@ pub enum Request {
     RevokeToken {
         /// Which.
         id: TokenId,
+    },
+    /// Mark a client as verified, or no longer. Doing it again does nothing.
+    VerifyClient {
+        /// Which.
+        id: ClientId,
+        /// Whether it is.
+        verified: bool,
     },
     /// Show everything.
     Show,
@@ -104,6 +112,13 @@ pub enum Response {
         /// Which.
         id: TokenId,
     },
+    /// The client is marked.
+    ClientVerified {
+        /// Which.
+        id: ClientId,
+        /// Whether it is verified now.
+        verified: bool,
+    },
     /// Everything.
     Shown(Box<Show>),
 }
@@ -133,6 +148,12 @@ pub enum Failure {
     UnknownToken {
         /// The id.
         id: TokenId,
+    },
+    /// No client has this id.
+    #[error("there is no client with the id {id}; `portal show --json` lists them")]
+    UnknownClient {
+        /// The id.
+        id: ClientId,
     },
     /// A running portal couldn't store the change; nothing changed.
     #[error("the portal could not store the change: {problem}")]
@@ -192,6 +213,11 @@ pub fn perform(
             let edits = revoke(directory, token, unix);
             Ok((edits, Response::TokenRevoked { id: *id }))
         }
+        Request::VerifyClient { id, verified } => {
+            let edits = verify(directory, *id, *verified)?;
+            let (id, verified) = (*id, *verified);
+            Ok((edits, Response::ClientVerified { id, verified }))
+        }
         Request::Show => {
             let show = Show::of(directory, presence, unix);
             Ok((vec![], Response::Shown(Box::new(show))))
@@ -228,6 +254,20 @@ fn revoke(directory: &Directory, token: &Token, unix: u64) -> Vec<Edit> {
         .map(|grant| Edit::DropGrant(grant.key));
 
     std::iter::once(revoked).chain(grants).collect()
+}
+
+fn verify(directory: &Directory, id: ClientId, verified: bool) -> Result<Vec<Edit>, Failure> {
+    let client = directory.clients().get(&id);
+    let client = client.ok_or(Failure::UnknownClient { id })?;
+    let marked = Client {
+        verified,
+        ..client.clone()
+    };
+
+    Ok(match marked == *client {
+        true => vec![],
+        false => vec![Edit::PutClient(marked)],
+    })
 }
 
 fn new_id(random: &mut impl Rng) -> Uuid {

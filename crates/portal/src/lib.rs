@@ -50,7 +50,7 @@
 //!
 //! # Not here
 //!
-//! Conditions of policies, protocol v1, device pools, connections without ICE, flow logs, and choosing relays or
+//! Protocol v1, device pools, connections without ICE, flow logs, and choosing relays or
 //! gateways by distance.
 
 pub mod admin;

@@ -1,8 +1,11 @@
 //! The nouns that the portal keeps.
 
 mod address;
+mod condition;
 mod directory;
 mod id;
+mod locations;
+mod window;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,8 +21,12 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 pub(crate) use address::check_name;
 pub use address::{Address, InvalidAddress, InvalidFilter, filter_text, parse_filter};
+pub use condition::{Condition, Country, InvalidCountry, Networks};
+pub(crate) use condition::{conditions_text, parse_network};
 pub use directory::{Directory, Edit};
 pub use id::{ActorId, GrantId, PolicyId, TokenId};
+pub use locations::{InvalidLocations, Location, Locations};
+pub use window::{Hours, InvalidWindow, WallClock, Weekdays, Window, Zone};
 
 /// Whom all the others belong to; a portal serves one.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -80,7 +87,7 @@ pub struct Resource {
     pub filters: Vec<Filter>,
 }
 
-/// "This group may reach this resource." Unique in the two.
+/// "This group may reach this resource, under these conditions." Several of the same two are alternatives.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Policy {
     /// Its id, kept while group and resource stay.
@@ -89,6 +96,8 @@ pub struct Policy {
     pub group: String,
     /// What.
     pub resource: ResourceId,
+    /// When and from where; all must hold.
+    pub conditions: Vec<Condition>,
 }
 
 /// What the portal remembers of a token: never the token itself.
@@ -128,6 +137,8 @@ pub struct Client {
     pub id: ClientId,
     /// Whose it is.
     pub actor: ActorId,
+    /// Whether an admin has looked at the device and found it good.
+    pub verified: bool,
     /// The device.
     pub device: Device,
 }
@@ -175,6 +186,8 @@ pub struct Grant {
     pub created_at: u64,
     /// When it ends, in Unix seconds. `None` means when it is revoked.
     pub expires_at: Option<u64>,
+    /// Where the client was when it was made; counts while the client isn't connected.
+    pub remote_ip: Option<IpAddr>,
 }
 
 /// Who, what and through whom.

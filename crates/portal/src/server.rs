@@ -32,7 +32,7 @@ use uuid::Builder;
 
 pub use tls::TlsError;
 
-use crate::model::Account;
+use crate::model::{Account, InvalidLocations, Locations};
 use crate::state::State;
 use crate::store::memory::Memory;
 use crate::store::sqlite::{IfMissing, Sqlite};
@@ -57,6 +57,14 @@ pub struct ServerConfig {
     pub admin_socket: Option<PathBuf>,
     /// Whether plain HTTP may be spoken beyond this machine: tokens can be read on the way.
     pub insecure_plaintext: bool,
+}
+
+/// What a portal may be told beyond [`ServerConfig`].
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct ServerOptions {
+    /// A file of where addresses are ([`Locations::parse`]). Without it nobody's country is known.
+    pub countries: Option<PathBuf>,
 }
 
 /// A certificate chain and its key, in PEM.
@@ -115,6 +123,24 @@ pub enum ServerError {
         #[source]
         source: io::Error,
     },
+    /// The file of where addresses are can't be read.
+    #[error("can't read the locations in {}: {source}; check that this user may read it", path.display())]
+    LocationsUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The file of where addresses are says something else.
+    #[error("{}: {source}", path.display())]
+    Locations {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: InvalidLocations,
+    },
     /// The operating system has no random numbers.
     #[error("the operating system has no random numbers: {0}")]
     NoRandomness(#[from] getrandom::Error),
@@ -139,11 +165,24 @@ impl Server {
     ///
     /// Any [`ServerError`]; nothing is left behind then but a database that was made.
     pub async fn start(config: ServerConfig) -> Result<Self, ServerError> {
+        Self::start_with(config, ServerOptions::default()).await
+    }
+
+    /// As [`Server::start`], with options.
+    ///
+    /// # Errors
+    ///
+    /// Any [`ServerError`]; nothing is left behind then but a database that was made.
+    pub async fn start_with(
+        config: ServerConfig,
+        options: ServerOptions,
+    ) -> Result<Self, ServerError> {
         let listen = config.listen;
         if config.tls.is_none() && !listen.ip().is_loopback() && !config.insecure_plaintext {
             return Err(ServerError::PlaintextRefused { listen });
         }
         let tls = config.tls.as_ref().map(tls::load).transpose()?;
+        let locations = options.countries.map(load_locations).transpose()?;
         let account = fresh_account()?;
         let mut store: Box<dyn Store> = match &config.db {
             Database::Memory => Box::new(Memory::new(account)),
@@ -155,7 +194,8 @@ impl Server {
         let local_addr = listener.local_addr().map_err(refused)?;
         let admin = config.admin_socket.map(AdminListener::bind).transpose()?;
 
-        let state = State::new(clock::now(), clock::unix(), directory, seed()?);
+        let (now, unix, locations) = (clock::now(), clock::unix(), locations.unwrap_or_default());
+        let state = State::with_locations(now, unix, directory, seed()?, locations);
         let (core, handle) = Core::new(state, store);
         let (stopping, stop) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -192,6 +232,15 @@ impl Server {
         }
         self.tasks.shutdown().await;
     }
+}
+
+fn load_locations(path: PathBuf) -> Result<Locations, ServerError> {
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(source) => return Err(ServerError::LocationsUnreadable { path, source }),
+    };
+
+    Locations::parse(&text).map_err(|source| ServerError::Locations { path, source })
 }
 
 /// The account of a database that has none yet.

@@ -14,6 +14,7 @@ mod relays;
 mod render;
 mod requests;
 mod session;
+mod standing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -31,12 +32,13 @@ pub use connect::{Admission, Connect, Refused, Role};
 pub use relays::RelayPresence;
 pub use session::{Goodbye, SocketId};
 
-use crate::model::{Directory, Edit};
-use crate::policy::{Fate, fate};
+use crate::model::{Directory, Edit, Locations};
+use crate::policy::Circumstances;
 use newcomers::Newcomers;
 use relays::Relays;
 use requests::Requests;
 use session::{ClientSession, GatewaySession, Socket, Who};
+use standing::Schedule;
 
 /// How long a socket may say nothing before it is closed. Peers of any age send a heartbeat every 30 s.
 const IDLE_AFTER: Duration = Duration::from_secs(60);
@@ -50,12 +52,14 @@ pub struct State {
     clock: Clock,
     random: StdRng,
     directory: Directory,
+    locations: Locations,
     sockets: BTreeMap<SocketId, Socket>,
     clients: BTreeMap<ClientId, ClientSession>,
     gateways: BTreeMap<GatewayId, GatewaySession>,
     newcomers: Newcomers,
     relays: Relays,
     requests: Requests,
+    schedule: Schedule,
     token_ends: BTreeSet<(u64, SocketId)>,
     idle_check_at: Option<Instant>,
     sweep_at: Option<Instant>,
@@ -108,6 +112,8 @@ pub enum Reason {
     Relays,
     /// A token ends whose owner is connected.
     TokenEnd,
+    /// A time window of a policy closes, or may open.
+    Conditions,
     /// A socket may have been silent for too long.
     Idle,
     /// Grants that are over may wait to be swept out.
@@ -123,6 +129,8 @@ pub struct Presence {
     pub gateways: BTreeSet<GatewayId>,
     /// The relays that joined.
     pub relays: Vec<RelayPresence>,
+    /// What conditions look at, of each of [`Presence::clients`].
+    pub circumstances: BTreeMap<ClientId, Circumstances>,
 }
 
 /// The latest time that came in.
@@ -132,21 +140,43 @@ struct Clock {
     unix: u64,
 }
 
+impl Clock {
+    /// When the wall clock will show `unix` (seconds), if it isn't set; now, if it shows a later time already.
+    fn instant_of(self, unix: u64) -> Option<Instant> {
+        let left = Duration::from_secs(unix.saturating_sub(self.unix));
+
+        self.now.checked_add(left)
+    }
+}
+
 impl State {
     /// A portal with nobody connected; `unix` is the wall clock's seconds, `seed` is secret.
     ///
-    /// Grants in `directory` that are over or no longer stand fall at once.
+    /// Grants in `directory` that are over or no longer stand fall at once. Nobody's country is known.
     pub fn new(now: Instant, unix: u64, directory: Directory, seed: [u8; 32]) -> Self {
+        Self::with_locations(now, unix, directory, seed, Locations::default())
+    }
+
+    /// As [`State::new`], knowing where addresses are from the beginning: grants that depend on it stand.
+    pub fn with_locations(
+        now: Instant,
+        unix: u64,
+        directory: Directory,
+        seed: [u8; 32],
+        locations: Locations,
+    ) -> Self {
         let mut state = Self {
             clock: Clock { now, unix },
             random: StdRng::from_seed(seed),
             directory,
+            locations,
             sockets: BTreeMap::new(),
             clients: BTreeMap::new(),
             gateways: BTreeMap::new(),
             newcomers: Newcomers::default(),
             relays: Relays::default(),
             requests: Requests::default(),
+            schedule: Schedule::default(),
             token_ends: BTreeSet::new(),
             idle_check_at: None,
             sweep_at: None,
@@ -226,6 +256,7 @@ impl State {
         if self.idle_check_at.is_some_and(|at| at <= now) {
             self.close_idle();
         }
+        self.handle_conditions();
         if self.sweep_at.is_some_and(|at| at <= now) {
             self.sweep();
         }
@@ -244,10 +275,8 @@ impl State {
     /// When to call [`State::handle_timeout`] at the latest, and for what.
     pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
         let is_waiting = !self.events.is_empty() || !self.edits.is_empty();
-        let token_end = self.token_ends.first().and_then(|(ends_at, _)| {
-            let left = Duration::from_secs(ends_at.saturating_sub(self.clock.unix));
-            self.clock.now.checked_add(left)
-        });
+        let token_end = self.token_ends.first();
+        let token_end = token_end.and_then(|(ends_at, _)| self.clock.instant_of(*ends_at));
 
         [
             (is_waiting.then_some(self.clock.now), Reason::Output),
@@ -255,6 +284,7 @@ impl State {
             (self.requests.poll_timeout(), Reason::Request),
             (self.relays.poll_timeout(), Reason::Relays),
             (token_end, Reason::TokenEnd),
+            (self.schedule.poll_timeout(self.clock), Reason::Conditions),
             (self.idle_check_at, Reason::Idle),
             (self.sweep_at, Reason::Sweep),
         ]
@@ -268,13 +298,23 @@ impl State {
         &self.directory
     }
 
+    /// Where addresses are, as far as it is known.
+    pub fn locations(&self) -> &Locations {
+        &self.locations
+    }
+
     /// Who is connected.
     pub fn presence(&self) -> Presence {
         let clients = self.clients.iter().filter(|(_, session)| session.joined);
         let gateways = self.gateways.iter().filter(|(_, session)| session.joined);
 
+        let clients: BTreeSet<ClientId> = clients.map(|(id, _)| *id).collect();
+
         Presence {
-            clients: clients.map(|(id, _)| *id).collect(),
+            circumstances: (clients.iter())
+                .map(|id| (*id, self.circumstances(*id, None)))
+                .collect(),
+            clients,
             gateways: gateways.map(|(id, _)| *id).collect(),
             relays: self.relays.presence(),
         }
@@ -352,7 +392,9 @@ impl State {
         }
         match entry.who {
             Who::Client(id) => {
-                self.clients.remove(&id);
+                let session = self.clients.remove(&id);
+                let end = session.and_then(|session| session.sees_until);
+                self.schedule.forget_end(id, end);
                 self.requests.forget_client(id);
                 tracing::info!(client = %id, "Client disconnected");
             }
@@ -400,30 +442,6 @@ impl State {
 
         let oldest = self.sockets.values().map(|entry| entry.last_heard_at).min();
         self.idle_check_at = oldest.map(|last_heard_at| last_heard_at + IDLE_AFTER);
-    }
-
-    /// Takes out grants that are over or stand no longer. Gateways enforce expiry themselves and hear nothing.
-    fn sweep(&mut self) {
-        let edits: Vec<Edit> = (self.directory.grants().values())
-            .filter_map(|grant| {
-                let token = self.directory.tokens().get(&grant.token);
-                let is_good = grant.is_live(self.clock.unix)
-                    && token.is_some_and(|token| token.is_usable(self.clock.unix));
-                match fate(&self.directory, grant) {
-                    Fate::Stands if is_good => None,
-                    Fate::Renewed(grant) if is_good => Some(Edit::PutGrant(grant)),
-                    Fate::Stands | Fate::Renewed(_) | Fate::Falls => {
-                        Some(Edit::DropGrant(grant.key))
-                    }
-                }
-            })
-            .collect();
-        for edit in edits {
-            self.edit(edit);
-        }
-
-        let has_grants = !self.directory.grants().is_empty();
-        self.sweep_at = has_grants.then(|| self.clock.now + SWEEP_EVERY);
     }
 
     /// Changes what is kept, here and in the store.

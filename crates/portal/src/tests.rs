@@ -54,7 +54,12 @@ impl World {
     pub(crate) fn put_client(&mut self, actor: &str, id: ClientId) -> TokenId {
         let actor = self.directory.actor_named(actor).unwrap().id;
         let device = self.device();
-        let client = Client { id, actor, device };
+        let client = Client {
+            id,
+            actor,
+            verified: false,
+            device,
+        };
         self.directory.apply(&Edit::PutClient(client));
 
         let (token, _) = token::mint(&mut self.random, TokenKind::Client(actor), 0, None);

@@ -3,6 +3,7 @@
 //! [`Topology::parse`] takes a file whole or not at all. It knows nothing of ids; the plan to apply it matches
 //! names with what is there.
 
+mod conditions;
 mod file;
 
 use std::collections::BTreeSet;
@@ -10,7 +11,7 @@ use std::collections::BTreeSet;
 use connlib_wire::portal::resource::Filter;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Address, Network};
+use crate::model::{Address, Condition, Network};
 
 /// A topology without contradictions: each name is unique, and whatever is named exists.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -56,6 +57,8 @@ pub struct PolicyEntry {
     pub group: String,
     /// The resource's name.
     pub resource: String,
+    /// When and from where, in an order that doesn't depend on the file's; all must hold.
+    pub conditions: Vec<Condition>,
 }
 
 /// What is wrong with a topology file, and where.
@@ -78,7 +81,7 @@ impl Topology {
     /// # Errors
     ///
     /// [`TopologyError`] for the first thing that is wrong: TOML itself, an unknown or missing key, a name that is
-    /// given twice or to nothing, a bad address or filter, or `conditions`, which this version doesn't know.
+    /// given twice or to nothing, a bad address, filter or condition.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, TopologyError> {
         file::parse(text, file_name)
     }

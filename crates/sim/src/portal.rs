@@ -217,6 +217,7 @@ impl Portal {
             ipv4: hello.ipv4.clone(),
             ipv6: hello.ipv6.clone(),
             port: None,
+            remote: None,
         };
         self.last_socket += 1;
         let socket = SocketId(self.last_socket);

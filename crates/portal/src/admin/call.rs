@@ -137,7 +137,10 @@ async fn work_on(file: &Path, request: &Request) -> Result<Response, AdminError>
             let mut nothing = Memory::new(account);
             return answer(&mut nothing, request);
         }
-        Request::Apply { .. } | Request::RevokeToken { .. } | Request::Show => IfMissing::Fail,
+        Request::Apply { .. }
+        | Request::RevokeToken { .. }
+        | Request::VerifyClient { .. }
+        | Request::Show => IfMissing::Fail,
     };
 
     let mut waited = Duration::ZERO;

@@ -110,6 +110,9 @@ pub struct ShownClient {
     pub external_id: String,
     /// Its actor's name.
     pub actor: String,
+    /// Whether an admin marked it as verified.
+    #[serde(default)]
+    pub verified: bool,
     /// Whether it is connected.
     pub online: bool,
     /// Its tunnel address.
@@ -147,6 +150,9 @@ pub struct ShownPolicy {
     pub group: String,
     /// The resource's name.
     pub resource: String,
+    /// When and from where, in words; all must hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<String>,
 }
 
 /// A token, without its secret.
@@ -241,10 +247,15 @@ impl Show {
         let resources = directory.resources().values();
         (self.resources).extend(resources.map(|resource| shown_resource(directory, resource)));
         let policies = directory.policies().values();
-        self.policies.extend(policies.map(|policy| ShownPolicy {
-            id: policy.id,
-            group: policy.group.clone(),
-            resource: resource_name(directory, policy.resource),
+        self.policies.extend(policies.map(|policy| {
+            ShownPolicy {
+                id: policy.id,
+                group: policy.group.clone(),
+                resource: resource_name(directory, policy.resource),
+                conditions: (policy.conditions.iter())
+                    .map(ToString::to_string)
+                    .collect(),
+            }
         }));
     }
 
@@ -265,6 +276,7 @@ impl Show {
             name: client.device.name.clone(),
             external_id: client.device.external_id.clone(),
             actor: actor_name(directory, client.actor),
+            verified: client.verified,
             online: presence.clients.contains(&client.id),
             ipv4: client.device.addresses.ipv4,
             ipv6: client.device.addresses.ipv6,

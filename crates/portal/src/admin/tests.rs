@@ -128,6 +128,32 @@ fn revoking_is_final_and_can_be_repeated() {
 }
 
 #[test]
+fn a_client_is_verified_by_its_id() {
+    let mut world = World::new(FILE);
+    let id = ClientId(ids(1));
+    world.put_client("alice", id);
+    let verify = |directory: &Directory, verified| {
+        let (edits, response) = ask(directory, &Request::VerifyClient { id, verified }).unwrap();
+        assert_eq!(response, Response::ClientVerified { id, verified });
+        edits
+    };
+
+    assert_eq!(verify(&world.directory, false), []);
+    for edit in verify(&world.directory, true) {
+        world.directory.apply(&edit);
+    }
+    assert!(world.directory.clients()[&id].verified);
+    assert_eq!(verify(&world.directory, true), []);
+
+    let id = ClientId(ids(404));
+    let unknown = Request::VerifyClient { id, verified: true };
+    assert_eq!(
+        ask(&world.directory, &unknown),
+        Err(Failure::UnknownClient { id })
+    );
+}
+
+#[test]
 fn what_is_shown_has_names_and_no_secrets() {
     let mut directory = World::new(FILE).directory;
     let request = Request::CreateToken {
@@ -172,6 +198,10 @@ fn requests_and_answers_survive_the_socket() {
         },
         Request::RevokeToken {
             id: TokenId(ids(404)),
+        },
+        Request::VerifyClient {
+            id: ClientId(ids(404)),
+            verified: true,
         },
         Request::Show,
         apply("[[site]]", false),

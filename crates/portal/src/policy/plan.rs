@@ -1,5 +1,7 @@
 //! From what is there to what a topology file wants.
 
+mod policies;
+
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -7,12 +9,12 @@ use connlib_wire::id::{ResourceId, SiteId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Fate, fate};
+use super::{Fate, standing};
 use crate::model::{
-    Actor, ActorId, Address, Directory, Edit, Network, Policy, PolicyId, Resource, Site,
-    filter_text,
+    Actor, ActorId, Address, Directory, Edit, Network, PolicyId, Resource, Site, filter_text,
 };
-use crate::topology::{ActorEntry, PolicyEntry, ResourceEntry, Topology};
+use crate::topology::{ActorEntry, ResourceEntry, Topology};
+use policies::{entry_of, policy_name};
 
 /// What applying a topology does, for people and for the directory.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -103,8 +105,8 @@ pub fn plan(directory: &Directory, topology: &Topology, new_id: &mut dyn FnMut()
     planner.add_sites(&topology.sites);
     planner.put_actors(&topology.actors);
     planner.put_resources(&topology.resources);
-    planner.add_policies(&topology.policies);
-    let drops = planner.drops(topology);
+    let kept = planner.put_policies(&topology.policies);
+    let drops = planner.drops(topology, &kept);
     planner.judge_grants(&drops);
     for edit in drops {
         planner.edit(edit);
@@ -213,32 +215,9 @@ impl Planner<'_> {
         }
     }
 
-    fn add_policies(&mut self, wanted: &[PolicyEntry]) {
-        let known: BTreeSet<PolicyEntry> = (self.before.policies().values())
-            .map(|policy| entry_of(self.before, policy))
-            .collect();
-        for entry in wanted {
-            let resource = (self.after.resources().values())
-                .find(|resource| resource.name == entry.resource)
-                .map(|resource| resource.id);
-            let Some(resource) = resource.filter(|_| !known.contains(entry)) else {
-                continue;
-            };
-            let policy = Policy {
-                id: PolicyId((self.new_id)()),
-                group: entry.group.clone(),
-                resource,
-            };
-            let added = change(Noun::Policy, &policy_name(entry));
-            self.plan.changes.added.push(added);
-            self.edit(Edit::PutPolicy(policy));
-        }
-    }
-
     /// What is there and not wanted. What names others comes before what is named.
-    fn drops(&mut self, wanted: &Topology) -> Vec<Edit> {
+    fn drops(&mut self, wanted: &Topology, kept: &BTreeSet<PolicyId>) -> Vec<Edit> {
         let before = self.before;
-        let policies: BTreeSet<&PolicyEntry> = wanted.policies.iter().collect();
         let mut drops = vec![];
         let mut drop = |noun, name: &str, edit| {
             self.plan.changes.removed.push(change(noun, name));
@@ -246,10 +225,9 @@ impl Planner<'_> {
         };
 
         for policy in before.policies().values() {
-            let entry = entry_of(before, policy);
-            if !policies.contains(&entry) {
-                let edit = Edit::DropPolicy(policy.id);
-                drop(Noun::Policy, &policy_name(&entry), edit);
+            if !kept.contains(&policy.id) {
+                let name = policy_name(&entry_of(before, policy));
+                drop(Noun::Policy, &name, Edit::DropPolicy(policy.id));
             }
         }
         for resource in before.resources().values() {
@@ -273,7 +251,8 @@ impl Planner<'_> {
     }
 
     /// Says what becomes of each grant once `drops` are made. Comes before them: dropping a policy takes the grants
-    /// along that it decided, those too that another policy holds up.
+    /// along that it decided, those too that another policy holds up. Conditions aren't looked at: that is for whoever
+    /// knows where clients are.
     fn judge_grants(&mut self, drops: &[Edit]) {
         let mut after = self.after.clone();
         for edit in drops {
@@ -289,7 +268,7 @@ impl Planner<'_> {
                 self.edit(Edit::DropGrant(grant.key));
                 continue;
             }
-            match fate(&after, grant) {
+            match standing(&after, grant) {
                 Fate::Stands => {}
                 Fate::Renewed(grant) => self.edit(Edit::PutGrant(grant)),
                 Fate::Falls => self.edit(Edit::DropGrant(grant.key)),
@@ -385,17 +364,4 @@ fn change(noun: Noun, name: &str) -> Change {
         name: name.to_owned(),
         details: vec![],
     }
-}
-
-fn entry_of(directory: &Directory, policy: &Policy) -> PolicyEntry {
-    let resource = directory.resources().get(&policy.resource);
-
-    PolicyEntry {
-        group: policy.group.clone(),
-        resource: resource.map_or_else(String::new, |resource| resource.name.clone()),
-    }
-}
-
-fn policy_name(entry: &PolicyEntry) -> String {
-    format!("{} -> {}", entry.group, entry.resource)
 }

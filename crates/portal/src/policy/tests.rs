@@ -1,7 +1,7 @@
 use connlib_wire::id::{ClientId, GatewayId};
 
 use super::*;
-use crate::model::{Edit, GrantId, GrantKey};
+use crate::model::{Condition, Edit, GrantId, GrantKey, Weekdays, Window, Zone, conditions_text};
 use crate::tests::{World, ids};
 use crate::topology::Topology;
 
@@ -42,7 +42,7 @@ fn groups_decide_who_reaches_what() {
 
     let names = |actor: &str| -> Vec<String> {
         let actor = world.directory.actor_named(actor).unwrap().id;
-        let mut names: Vec<String> = reachable(&world.directory, actor)
+        let mut names: Vec<String> = reachable(&world.directory, actor, &Circumstances::default())
             .values()
             .map(|decision| decision.resource.name.clone())
             .collect();
@@ -53,8 +53,12 @@ fn groups_decide_who_reaches_what() {
     assert_eq!(names("bob"), ["lan"]);
 
     let bob = world.directory.actor_named("bob").unwrap().id;
-    assert!(decide(&world.directory, bob, world.resource("lan")).is_some());
-    assert!(decide(&world.directory, bob, world.resource("vault")).is_none());
+    let decide = |resource: &str| {
+        let resource = world.resource(resource);
+        decide(&world.directory, bob, resource, &Circumstances::default())
+    };
+    assert!(decide("lan").is_ok());
+    assert_eq!(decide("vault").unwrap_err(), Denied::NotFound);
 }
 
 #[test]
@@ -175,6 +179,129 @@ fn a_grant_falls_with_what_it_was_given_for() {
     }
 }
 
+#[test]
+fn alternatives_keep_their_ids() {
+    let policy = "[[policy]]\ngroup = \"staff\"\nresource = \"lan\"\n";
+    let file = |alternatives: &[&str]| {
+        let policies = alternatives
+            .iter()
+            .map(|list| format!("{policy}conditions = [ {list} ]\n"));
+        FILE.replace(policy, &policies.collect::<String>())
+    };
+    let (night, office, verified) = (
+        "{ hours = \"20:00-24:00\" }",
+        "{ remote_ip = [\"203.0.113.0/24\"] }",
+        "{ verified = true }",
+    );
+    let mut world = World::new(&file(&[night, office]));
+    let id = |world: &World, text: &str| {
+        let mut policies = world.directory.policies().values();
+        let policy = policies.find(|policy| conditions_text(&policy.conditions).contains(text));
+        policy.unwrap().id
+    };
+    let (of_night, of_office) = (id(&world, "20:00"), id(&world, "203.0.113"));
+
+    let reordered = world.apply(&file(&[office, night]));
+    assert!(reordered.changes.is_empty(), "{reordered:?}");
+
+    let changed = world.apply(&file(&[verified, office]));
+    assert_eq!(
+        (id(&world, "verified"), id(&world, "203.0.113")),
+        (of_night, of_office)
+    );
+    assert_eq!(
+        changed.changes.changed[0].to_string(),
+        "policy `staff -> lan` (conditions: weekdays mon-sun 20:00-24:00 UTC -> verified)"
+    );
+    assert!(changed.changes.added.is_empty() && changed.changes.removed.is_empty());
+
+    let more = world.apply(&file(&[verified, night, office]));
+    assert_eq!(
+        more.changes.added[0].to_string(),
+        "policy `staff -> lan, if weekdays mon-sun 20:00-24:00 UTC`"
+    );
+    let fewer = world.apply(&file(&[office]));
+    assert_eq!(fewer.changes.removed.len(), 2);
+    assert_eq!(id(&world, "203.0.113"), of_office);
+}
+
+#[test]
+fn the_policy_that_lasts_longest_decides() {
+    let mut world = World::new(FILE);
+    let lan = world.resource("lan");
+    let alice = world.directory.actor_named("alice").unwrap().id;
+    let staff = policy_of(&world, "staff", lan);
+    let admins = policy_of(&world, "admins", lan);
+    // Friday 2026-01-02, 12:00 UTC.
+    let noon = 1_767_355_200;
+    let circumstances = Circumstances {
+        unix: noon,
+        ..Circumstances::default()
+    };
+    let mut decided = |conditions: [Vec<Condition>; 2]| {
+        for (policy, conditions) in [&staff, &admins].into_iter().zip(conditions) {
+            world.directory.apply(&Edit::PutPolicy(Policy {
+                conditions,
+                ..policy.clone()
+            }));
+        }
+        let decision = decide(&world.directory, alice, lan, &circumstances);
+        let reachable = reachable(&world.directory, alice, &circumstances);
+        let shown = reachable.get(&lan).map(|decision| decision.policy.id);
+        assert_eq!(
+            shown,
+            decision.as_ref().ok().map(|decision| decision.policy.id)
+        );
+        decision.map(|decision| (decision.policy.group.clone(), decision.until))
+    };
+    let hours = |text: &str| {
+        Condition::Time(Window {
+            weekdays: Weekdays::default(),
+            hours: text.parse().unwrap(),
+            timezone: Zone::default(),
+        })
+    };
+    let (early, late, over) = (
+        hours("11:00-13:00"),
+        hours("12:00-14:00"),
+        hours("08:00-12:00"),
+    );
+    let group = |name: &str| name.to_owned();
+
+    let first = if staff.id < admins.id {
+        "staff"
+    } else {
+        "admins"
+    };
+    assert_eq!(decided([vec![], vec![]]), Ok((group(first), None)));
+    assert_eq!(
+        decided([vec![], vec![late.clone()]]),
+        Ok((group("staff"), None))
+    );
+    let end = Some(noon + 7200);
+    assert_eq!(
+        decided([vec![early.clone()], vec![late.clone()]]),
+        Ok((group("admins"), end))
+    );
+    let end = Some(noon + 3600);
+    assert_eq!(
+        decided([vec![early, late], vec![over.clone()]]),
+        Ok((group("staff"), end))
+    );
+    assert_eq!(
+        decided([vec![Condition::Verified], vec![over]]),
+        Err(Denied::Forbidden(
+            [Property::Verified, Property::Time].into()
+        ))
+    );
+}
+
+fn policy_of(world: &World, group: &str, resource: ResourceId) -> Policy {
+    let mut policies = world.directory.policies().values();
+    let policy = policies.find(|policy| policy.group == group && policy.resource == resource);
+    policy.unwrap().clone()
+}
+
 /// Lets `actor`'s only client into `resource` by a gateway of `site`, as the first policy of `staff` decides.
 fn grant(world: &mut World, actor: &str, resource: &str, site: &str) -> GrantKey {
     let key = GrantKey {
@@ -195,6 +322,7 @@ fn grant(world: &mut World, actor: &str, resource: &str, site: &str) -> GrantKey
         token,
         created_at: 0,
         expires_at: None,
+        remote_ip: None,
     }));
 
     key
@@ -242,7 +370,7 @@ fn topology() -> impl proptest::strategy::Strategy<Value = Topology> {
                 file += "filters = [\"tcp/80\"]\n";
             }
         }
-        let groups: std::collections::BTreeSet<u8> = actors.values().copied().collect();
+        let groups: BTreeSet<u8> = actors.values().copied().collect();
         for (group, resource) in groups.iter().zip(resources.keys()) {
             file += &format!("[[policy]]\ngroup = \"g{group}\"\nresource = \"r{resource}\"\n");
         }

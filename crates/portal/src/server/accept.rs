@@ -75,6 +75,13 @@ enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    pub(super) upgrade: Upgrade,
+}
+
 /// Says that a connection became a WebSocket, and may live on.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Upgrade(Arc<AtomicBool>);
@@ -193,9 +200,12 @@ impl Listener for Incoming {
     }
 }
 
-impl Connected<IncomingStream<'_, Incoming>> for Upgrade {
+impl Connected<IncomingStream<'_, Incoming>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Incoming>) -> Self {
-        stream.io().upgrade.clone()
+        Self {
+            address: *stream.remote_addr(),
+            upgrade: stream.io().upgrade.clone(),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use connlib_wire::secret::Secret;
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use super::accept::{Incoming, Upgrade};
+use super::accept::{Incoming, Peer};
 use super::core::{CoreHandle, Rejected};
 use super::problem::problem;
 use super::socket;
@@ -45,7 +45,7 @@ pub(super) async fn serve(incoming: Incoming, core: CoreHandle, mut stop: watch:
         // A sender that is gone stops us too.
         let _ = stop.wait_for(|stop| *stop).await;
     };
-    let app = router(core).into_make_service_with_connect_info::<Upgrade>();
+    let app = router(core).into_make_service_with_connect_info::<Peer>();
     let served = axum::serve(incoming, app)
         .with_graceful_shutdown(stopped)
         .await;
@@ -59,11 +59,11 @@ fn router(core: CoreHandle) -> Router {
     let role = |role: Role| {
         get(
             move |state: State<CoreHandle>,
-                  upgrade: ConnectInfo<Upgrade>,
+                  peer: ConnectInfo<Peer>,
                   headers: HeaderMap,
                   parameters: Result<Query<Parameters>, QueryRejection>,
                   websocket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>| {
-                open(role, state.0, upgrade.0, headers, parameters, websocket)
+                open(role, state.0, peer.0, headers, parameters, websocket)
             },
         )
     };
@@ -85,7 +85,7 @@ fn router(core: CoreHandle) -> Router {
 async fn open(
     role: Role,
     core: CoreHandle,
-    upgrade: Upgrade,
+    peer: Peer,
     headers: HeaderMap,
     parameters: Result<Query<Parameters>, QueryRejection>,
     websocket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -103,6 +103,7 @@ async fn open(
         ipv4: parameters.ipv4,
         ipv6: parameters.ipv6,
         port: parameters.port,
+        remote: Some(peer.address.ip()),
     };
     let websocket = match websocket {
         Ok(websocket) => websocket,
@@ -132,7 +133,7 @@ async fn open(
             tokio::spawn(async move { core_for_failure.disconnected(socket).await });
         })
         .on_upgrade(move |websocket| {
-            upgrade.done();
+            peer.upgrade.done();
             socket::serve(websocket, opened, core)
         })
 }

@@ -6,6 +6,8 @@
 //!        ◄── authorization_created ────── authorization_created ──┘   (or 15 s: offline)
 //! ```
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use connlib_wire::id::{ClientId, GatewayId, ResourceId, SiteId};
@@ -20,7 +22,7 @@ use super::{SWEEP_EVERY, State, render};
 use crate::derive::ingest::{self, Claims};
 use crate::derive::{Ends, FAR_FUTURE};
 use crate::model::{Address, Edit, Grant, GrantId, GrantKey};
-use crate::policy;
+use crate::policy::{self, Denied, Property};
 
 /// What the two ends of a grant are told.
 struct Introduction {
@@ -28,12 +30,30 @@ struct Introduction {
     to_client: AuthorizationCreated,
 }
 
+/// Why a client isn't let in, and all that is against it.
+struct No(Refusal, BTreeSet<Property>);
+
+impl From<Refusal> for No {
+    fn from(reason: Refusal) -> Self {
+        Self(reason, BTreeSet::new())
+    }
+}
+
+impl From<Denied> for No {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::NotFound => Refusal::NotFound.into(),
+            Denied::Forbidden(violated) => Self(Refusal::Forbidden, violated),
+        }
+    }
+}
+
 impl State {
     pub(super) fn authorize(&mut self, client: ClientId, request: &RequestAuthorization) {
         let resource = request.resource_id;
-        if let Err(reason) = self.try_authorize(client, request) {
-            tracing::debug!(%client, %resource, ?reason, "Refusing access");
-            self.refuse(client, resource, reason);
+        if let Err(No(reason, violated)) = self.try_authorize(client, request) {
+            tracing::debug!(%client, %resource, ?reason, ?violated, "Refusing access");
+            self.refuse(client, resource, reason, &violated);
         }
     }
 
@@ -44,6 +64,10 @@ impl State {
             resource,
             gateway,
         } = request.key;
+        if !request.is_asked_for {
+            tracing::debug!(%client, %resource, %gateway, "Access prolonged");
+            return;
+        }
         tracing::info!(%client, %resource, %gateway, "Access granted");
 
         let message = client::FromPortal::AuthorizationCreated(request.answer);
@@ -58,7 +82,9 @@ impl State {
         tracing::debug!(%client, %resource, gateway = %request.key.gateway, "The gateway does not acknowledge");
 
         self.withdraw(&request);
-        self.refuse(client, resource, Refusal::Offline);
+        if request.is_asked_for {
+            self.refuse(client, resource, Refusal::Offline, &BTreeSet::new());
+        }
     }
 
     /// Asks a gateway once more that was gone and came back, by now perhaps with another key.
@@ -82,14 +108,48 @@ impl State {
             if let Some(request) = self.requests.waiting_mut(client, resource) {
                 request.answer = introduction.to_client;
             }
-            let message = gateway::FromPortal::CreateAuthorization(introduction.to_gateway);
-            self.tell_gateway(gateway, &message);
+            self.introduce_to_gateway(key, introduction.to_gateway);
         }
+    }
+
+    /// Lets the gateway know that a grant lasts longer. False if that can't be done now.
+    pub(super) fn prolong(&mut self, grant: &Grant) -> bool {
+        let GrantKey {
+            client, resource, ..
+        } = grant.key;
+        let waiting = self.requests.waiting_mut(client, resource);
+        let known = waiting.map(|request| (request.key, request.reference.clone()));
+        let reference = match known {
+            Some((key, reference)) if key == grant.key => reference,
+            // The client is about to go through another gateway.
+            Some(_) => return false,
+            None => self.new_reference(),
+        };
+        let Some(introduction) = self.introduce(grant, reference.clone()) else {
+            return false;
+        };
+        match self.requests.waiting_mut(client, resource) {
+            Some(request) => request.answer = introduction.to_client,
+            None => {
+                self.requests.add(Request {
+                    key: grant.key,
+                    reference,
+                    due_at: self.clock.now + ACKNOWLEDGE_WITHIN,
+                    is_first: false,
+                    is_asked_for: false,
+                    answer: introduction.to_client,
+                });
+            }
+        }
+        self.introduce_to_gateway(grant.key, introduction.to_gateway);
+
+        true
     }
 
     /// Takes back a grant that was in force, or may have been.
     pub(super) fn reject(&mut self, key: GrantKey) {
         self.requests.forget_grant(key);
+        self.schedule.is_told(key);
         let message = gateway::FromPortal::RejectAccess(RejectAccess {
             client_id: key.client,
             resource_id: key.resource,
@@ -101,11 +161,14 @@ impl State {
         &mut self,
         client: ClientId,
         request: &RequestAuthorization,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), No> {
         let session = self.clients.get(&client).ok_or(Refusal::NotFound)?;
-        let (actor, token, expires_at) = (session.actor, session.token, session.token_ends_at);
-        let decision =
-            policy::decide(&self.directory, actor, request.resource_id).ok_or(Refusal::NotFound)?;
+        let (actor, token) = (session.actor, session.token);
+        let (token_ends_at, remote_ip) = (session.token_ends_at, session.remote_ip);
+        let circumstances = self.circumstances(client, None);
+        let resource = request.resource_id;
+        let decision = policy::decide(&self.directory, actor, resource, &circumstances)?;
+        let expires_at = policy::earlier(decision.until, token_ends_at);
         let (policy, sites) = (decision.policy.id, decision.resource.sites.clone());
         let gateway = self
             .choose_gateway(&sites, &request.connected_gateway_ids)
@@ -115,13 +178,14 @@ impl State {
             id: GrantId(self.new_id()),
             key: GrantKey {
                 client,
-                resource: request.resource_id,
+                resource,
                 gateway,
             },
             policy,
             token,
             created_at: self.clock.unix,
             expires_at,
+            remote_ip,
         };
         let reference = self.new_reference();
         let introduction = (self.introduce(&grant, reference.clone())).ok_or(Refusal::NotFound)?;
@@ -140,6 +204,7 @@ impl State {
             reference,
             due_at: self.clock.now + ACKNOWLEDGE_WITHIN,
             is_first,
+            is_asked_for: true,
             answer: introduction.to_client,
         };
         let replaced = self.requests.add(request);
@@ -149,7 +214,12 @@ impl State {
 
         self.edit(Edit::PutGrant(grant));
         self.sweep_at.get_or_insert(self.clock.now + SWEEP_EVERY);
-        let message = gateway::FromPortal::CreateAuthorization(introduction.to_gateway);
+        self.introduce_to_gateway(key, introduction.to_gateway);
+    }
+
+    fn introduce_to_gateway(&mut self, key: GrantKey, introduction: CreateAuthorization) {
+        self.schedule.is_told(key);
+        let message = gateway::FromPortal::CreateAuthorization(introduction);
         self.tell_gateway(key.gateway, &message);
     }
 
@@ -166,11 +236,19 @@ impl State {
         self.edit(Edit::DropGrant(request.key));
     }
 
-    fn refuse(&mut self, client: ClientId, resource_id: ResourceId, reason: Refusal) {
+    fn refuse(
+        &mut self,
+        client: ClientId,
+        resource_id: ResourceId,
+        reason: Refusal,
+        violated: &BTreeSet<Property>,
+    ) {
         let failure = AuthorizationCreationFailed {
             resource_id,
             reason,
-            violated_properties: vec![],
+            violated_properties: (violated.iter())
+                .map(|property| property.name().to_owned())
+                .collect(),
         };
         let message = client::FromPortal::AuthorizationCreationFailed(failure);
         self.tell_client(client, &message);

@@ -28,6 +28,7 @@ impl State {
                 self.reject(key);
             }
         }
+        self.judge_grants();
         self.update_filters(&resources);
         let clients: Vec<ClientId> = self.clients.keys().copied().collect();
         for client in clients {

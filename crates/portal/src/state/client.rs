@@ -17,13 +17,26 @@ use super::{State, render};
 use crate::derive::FAR_FUTURE;
 use crate::policy;
 
+/// What a client is to know of.
+struct View {
+    interface: Interface,
+    resources: BTreeMap<ResourceId, Resource>,
+    /// When one of the resources may go because a time window closes, in Unix seconds.
+    until: Option<u64>,
+}
+
 impl State {
     pub(super) fn join_client(&mut self, socket: SocketId, id: ClientId, envelope: &Envelope<'_>) {
         let view = self.view_of(id);
-        let Some(((interface, resources), session)) = view.zip(self.clients.get_mut(&id)) else {
+        let Some((view, session)) = view.zip(self.clients.get_mut(&id)) else {
             self.reply_error(socket, envelope, "unmatched topic");
             return;
         };
+        let View {
+            interface,
+            resources,
+            until,
+        } = view;
         session.joined = true;
         session.interface = Some(interface.clone());
         session.resources.clone_from(&resources);
@@ -42,6 +55,7 @@ impl State {
             flow_logs: Some(render::no_flow_logs()),
         };
 
+        self.note_end(id, until);
         self.reply_ok(socket, envelope);
         self.tell_client(id, &FromPortal::Init(init));
         tracing::info!(client = %id, "Client joined");
@@ -95,11 +109,17 @@ impl State {
     pub(super) fn update_client(&mut self, id: ClientId) {
         let view = self.view_of(id);
         let session = (self.clients.get_mut(&id)).filter(|session| session.joined);
-        let Some(((interface, resources), session)) = view.zip(session) else {
+        let Some((view, session)) = view.zip(session) else {
             return;
         };
+        let View {
+            interface,
+            resources,
+            until,
+        } = view;
         let old_interface = session.interface.replace(interface.clone());
         let old_resources = std::mem::replace(&mut session.resources, resources.clone());
+        self.note_end(id, until);
 
         if old_interface.as_ref() != Some(&interface) {
             let message = FromPortal::ConfigChanged(ConfigChanged { interface });
@@ -125,16 +145,21 @@ impl State {
         }
     }
 
-    /// What the client is to know of: its interface and its resources.
-    fn view_of(&self, id: ClientId) -> Option<(Interface, BTreeMap<ResourceId, Resource>)> {
+    /// What the client is to know of now.
+    fn view_of(&self, id: ClientId) -> Option<View> {
         let client = self.directory.clients().get(&id)?;
-        let interface = render::interface(&self.directory, client.device.addresses);
-        let resources = policy::reachable(&self.directory, client.actor)
-            .into_iter()
-            .map(|(id, decision)| (id, render::resource(&self.directory, decision.resource)))
-            .collect();
+        let circumstances = self.circumstances(id, None);
+        let reachable = policy::reachable(&self.directory, client.actor, &circumstances);
 
-        Some((interface, resources))
+        Some(View {
+            interface: render::interface(&self.directory, client.device.addresses),
+            until: (reachable.values())
+                .filter_map(|decision| decision.until)
+                .min(),
+            resources: (reachable.into_iter())
+                .map(|(id, decision)| (id, render::resource(&self.directory, decision.resource)))
+                .collect(),
+        })
     }
 
     fn forward_to_gateways(

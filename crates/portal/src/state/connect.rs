@@ -1,5 +1,6 @@
 //! Who may open a socket (portal-protocol.md §1.1, §1.6, §10.1).
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use connlib_wire::id::{ClientId, GatewayId, SiteId};
@@ -43,6 +44,8 @@ pub struct Connect {
     pub ipv6: Option<String>,
     /// A relay's port.
     pub port: Option<String>,
+    /// Where it connects from, as the portal sees it. Conditions that ask for an address don't hold without one.
+    pub remote: Option<IpAddr>,
 }
 
 /// The kinds of sockets.
@@ -167,12 +170,16 @@ impl State {
                     token,
                     token_ends_at,
                     key,
+                    remote_ip: connect.remote.map(|address| address.to_canonical()),
                     joined: false,
+                    sees_until: None,
                     interface: None,
                     resources: Default::default(),
                     relays: vec![],
                 };
                 self.clients.insert(id, session);
+                // It may have been elsewhere before.
+                self.judge_grants_of(id);
                 Who::Client(id)
             }
             Entrance::Gateway(site) => {
@@ -249,7 +256,12 @@ impl State {
             None => {
                 let device = self.new_device(external_id, name)?;
                 let id = ClientId(self.new_id());
-                let client = Client { id, actor, device };
+                let client = Client {
+                    id,
+                    actor,
+                    verified: false,
+                    device,
+                };
                 self.edit(Edit::PutClient(client.clone()));
                 client
             }

@@ -47,6 +47,7 @@ impl State {
 
         self.reply_ok(socket, envelope);
         self.tell_gateway(id, &FromPortal::Init(init));
+        self.schedule.is_told_all(id);
         self.tell_filters(id, &granted);
         tracing::info!(gateway = %id, "Gateway joined");
         self.repeat_requests(id);

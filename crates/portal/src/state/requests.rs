@@ -20,6 +20,8 @@ pub(super) struct Request {
     pub(super) due_at: Instant,
     /// Whether the gateway never acknowledged this grant before.
     pub(super) is_first: bool,
+    /// Whether the client waits for it. It doesn't when a grant of its is only to last longer.
+    pub(super) is_asked_for: bool,
     /// What the client is told then.
     pub(super) answer: AuthorizationCreated,
 }

@@ -1,7 +1,7 @@
 //! Who is at the other end of a socket, and what they know.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
 use connlib_wire::id::{ClientId, GatewayId, RelayId, ResourceId, SiteId};
@@ -92,7 +92,11 @@ pub(super) struct ClientSession {
     pub(super) token: TokenId,
     pub(super) token_ends_at: Option<u64>,
     pub(super) key: PublicKey,
+    /// Where it connected from.
+    pub(super) remote_ip: Option<IpAddr>,
     pub(super) joined: bool,
+    /// When one of its resources may go because a time window closes, in Unix seconds.
+    pub(super) sees_until: Option<u64>,
     /// What it was told last.
     pub(super) interface: Option<Interface>,
     /// What it was told last.

@@ -3,6 +3,7 @@
 mod access;
 mod agreement;
 mod changes;
+mod conditions;
 mod newcomers;
 mod recording;
 mod relays;
@@ -384,6 +385,7 @@ fn device(role: Role, token: &Secret, external_id: &str, key: u8) -> Connect {
         ipv4: None,
         ipv6: None,
         port: None,
+        remote: None,
     }
 }
 
@@ -397,6 +399,7 @@ fn relay(token: &Secret) -> Connect {
         ipv4: Some("192.0.2.10".to_owned()),
         ipv6: Some("2001:db8::10".to_owned()),
         port: Some("3478".to_owned()),
+        remote: None,
     }
 }
 

@@ -16,6 +16,7 @@ use crate::model::{Account, Directory, Edit};
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001.sql"),
     include_str!("../../migrations/0002.sql"),
+    include_str!("../../migrations/0003.sql"),
 ];
 
 /// What tells our files from those of others (SQLite's `application_id`): "conn".
@@ -147,7 +148,8 @@ impl Sqlite {
         // A revocation must survive a loss of power, so each commit is synced.
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "foreign_keys", true)?;
+        // A table that is made anew would take along what refers to it. This can't be changed inside a transaction.
+        connection.pragma_update(None, "foreign_keys", false)?;
 
         let transaction = connection.transaction()?;
         let done = usize::try_from(version).unwrap_or_default();
@@ -157,8 +159,9 @@ impl Sqlite {
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
         rows::put_account_if_none(&transaction, fresh)?;
+        transaction.commit()?;
 
-        transaction.commit()
+        connection.pragma_update(None, "foreign_keys", true)
     }
 }
 

@@ -6,9 +6,9 @@ use std::ops::Range;
 
 use connlib_wire::portal::resource::IpStack;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use toml::Spanned;
 
+use super::conditions::RawCondition;
 use super::{ActorEntry, PolicyEntry, ResourceEntry, Topology, TopologyError};
 use crate::model::{Address, Network, parse_filter};
 
@@ -67,7 +67,8 @@ struct RawResource {
 struct RawPolicy {
     group: Spanned<String>,
     resource: Spanned<String>,
-    conditions: Option<Spanned<IgnoredAny>>,
+    #[serde(default)]
+    conditions: Vec<Spanned<RawCondition>>,
 }
 
 pub(super) fn parse(text: &str, file_name: &str) -> Result<Topology, TopologyError> {
@@ -91,7 +92,7 @@ pub(super) fn parse(text: &str, file_name: &str) -> Result<Topology, TopologyErr
 
 /// The text, to tell where in it something is wrong.
 #[derive(Clone, Copy)]
-struct Source<'a> {
+pub(super) struct Source<'a> {
     text: &'a str,
     file_name: &'a str,
 }
@@ -270,16 +271,20 @@ impl Source<'_> {
                 let problem = format!("there is no `[[resource]]` named `{resource}`");
                 return Err(self.wrong(policy.resource.span(), "policy.resource", problem));
             }
-            if let Some(conditions) = policy.conditions {
-                let problem = "conditions are not in this version; leave the key out";
-                return Err(self.wrong(conditions.span(), "policy.conditions", problem));
-            }
             let entry = PolicyEntry {
                 group,
                 resource: policy.resource.into_inner(),
+                conditions: self.conditions(policy.conditions)?,
             };
             if !entries.insert(entry.clone()) {
-                let problem = format!("`{}` may reach `{}` already", entry.group, entry.resource);
+                let under = match entry.conditions.is_empty() {
+                    true => "",
+                    false => " under the same conditions",
+                };
+                let problem = format!(
+                    "`{}` may reach `{}` already{under}",
+                    entry.group, entry.resource
+                );
                 return Err(self.wrong(span, "policy.group", problem));
             }
             Ok(entry)
@@ -316,7 +321,12 @@ impl Source<'_> {
         self.wrong(span, &key, message.lines().next().unwrap_or("not TOML"))
     }
 
-    fn wrong(self, span: Range<usize>, key: &str, problem: impl ToString) -> TopologyError {
+    pub(super) fn wrong(
+        self,
+        span: Range<usize>,
+        key: &str,
+        problem: impl ToString,
+    ) -> TopologyError {
         let before = self.text.get(..span.start).unwrap_or(self.text);
 
         TopologyError {

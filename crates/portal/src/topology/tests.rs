@@ -247,13 +247,6 @@ const BAD: &[(&str, &str, usize, &str, &str)] = &[
         "no `[[resource]]` named `office`",
     ),
     (
-        "resource = \"office lan\"",
-        "resource = \"office lan\"\nconditions = [ { remote_ip = [\"203.0.113.0/24\"] } ]",
-        32,
-        "policy.conditions",
-        "not in this version",
-    ),
-    (
         "[[policy]]\n",
         "[[policy]]\ngroup = \"staff\"\nresource = \"office lan\"\n[[policy]]\n",
         33,
@@ -261,6 +254,145 @@ const BAD: &[(&str, &str, usize, &str, &str)] = &[
         "already",
     ),
 ];
+
+/// (a list of conditions, the key, a part of the problem)
+const BAD_CONDITIONS: &[(&str, &str, &str)] = &[
+    ("{}", "policy.conditions", "says nothing"),
+    ("{ remote = [] }", "remote", "unknown field"),
+    ("{ remote_ip = [] }", "conditions.remote_ip", "empty list"),
+    (
+        "{ remote_ip = \"10.0.0.0/8\" }",
+        "conditions",
+        "invalid type",
+    ),
+    (
+        "{ remote_ip = [\"10.0.0.1/8\"] }",
+        "conditions.remote_ip",
+        "10.0.0.0/8",
+    ),
+    (
+        "{ not_remote_ip = [\"corp.test\"] }",
+        "conditions.not_remote_ip",
+        "not an IP address",
+    ),
+    (
+        "{ country = [\"GER\"] }",
+        "conditions.country",
+        "not a country",
+    ),
+    (
+        "{ not_country = [] }",
+        "conditions.not_country",
+        "empty list",
+    ),
+    ("{ verified = false }", "conditions.verified", "only `true`"),
+    (
+        "{ weekdays = \"monday\" }",
+        "conditions.weekdays",
+        "not a list of weekdays",
+    ),
+    (
+        "{ weekdays = [] }",
+        "conditions.weekdays",
+        "not a list of weekdays",
+    ),
+    ("{ weekdays = 1 }", "conditions", "mon-fri"),
+    (
+        "{ hours = \"8-18\" }",
+        "conditions.hours",
+        "not a part of a day",
+    ),
+    (
+        "{ hours = \"22:00-06:00\" }",
+        "conditions.hours",
+        "ends at or before its start",
+    ),
+    (
+        "{ hours = \"08:00-18:00\", timezone = \"Berlin\" }",
+        "conditions.timezone",
+        "no time zone `Berlin`",
+    ),
+    (
+        "{ timezone = \"Europe/Berlin\" }",
+        "conditions.timezone",
+        "says nothing",
+    ),
+    ("true", "conditions", "invalid type"),
+];
+
+#[test]
+fn a_bad_condition_is_told_by_file_line_and_key() {
+    for (list, key, problem) in BAD_CONDITIONS {
+        let text = format!("{GOOD}conditions = [ {list} ]\n");
+
+        let error = Topology::parse(&text, "t.toml").unwrap_err();
+
+        assert_eq!(
+            (error.line, error.key.as_str()),
+            (32, *key),
+            "{list}: {error}"
+        );
+        assert!(error.problem.contains(problem), "{list}: {error}");
+    }
+
+    // In tables of their own the line is the key's.
+    let text = format!("{GOOD}[[policy.conditions]]\nverified = true\nhours = \"9-5\"");
+    let error = Topology::parse(&text, "t.toml").unwrap_err();
+    assert_eq!(
+        (error.line, error.key.as_str()),
+        (34, "conditions.hours"),
+        "{error}"
+    );
+}
+
+#[test]
+fn conditions_are_read() {
+    let conditions = |list: &str| -> Vec<String> {
+        let text = format!("{GOOD}conditions = [ {list} ]\n");
+        let topology = Topology::parse(&text, "t.toml").unwrap();
+        (topology.policies[0].conditions.iter())
+            .map(ToString::to_string)
+            .collect()
+    };
+
+    assert_eq!(conditions(""), [] as [&str; 0]);
+    let documented = r#"{ remote_ip = ["203.0.113.0/24"] }, { weekdays = "mon-fri", hours = "08:00-18:00", timezone = "Europe/Berlin" }"#;
+    assert_eq!(
+        conditions(documented),
+        [
+            "remote_ip 203.0.113.0/24",
+            "weekdays mon-fri 08:00-18:00 Europe/Berlin"
+        ]
+    );
+    let together = r#"{ verified = true, country = ["de", "FR"], weekdays = ["mon", "wed-fri"], not_remote_ip = ["2001:db8::1", "10.0.0.1"] }, { hours = "20:00-24:00" }"#;
+    assert_eq!(
+        conditions(together),
+        [
+            "not_remote_ip 10.0.0.1/32, 2001:db8::1/128",
+            "country DE, FR",
+            "verified",
+            "weekdays mon,wed-fri 00:00-24:00 UTC",
+            "weekdays mon-sun 20:00-24:00 UTC",
+        ]
+    );
+}
+
+#[test]
+fn alternatives_differ_in_their_conditions() {
+    let again = |list: &str| {
+        let again = "[[policy]]\ngroup = \"staff\"\nresource = \"office lan\"\n";
+        let first = "conditions = [ { verified = true }, { hours = \"08:00-18:00\" } ]\n";
+        Topology::parse(
+            &format!("{GOOD}{first}{again}conditions = [ {list} ]"),
+            "t.toml",
+        )
+    };
+
+    assert_eq!(again("{ verified = true }").unwrap().policies.len(), 2);
+    let same = again("{ hours = \"08:00-18:00\", verified = true }").unwrap_err();
+    assert_eq!((same.line, same.key.as_str()), (34, "policy.group"));
+    assert!(same.problem.contains("under the same conditions"), "{same}");
+}
 
 #[test]
 fn each_error_names_file_line_and_key() {
@@ -286,5 +418,6 @@ proptest::proptest! {
     fn no_text_makes_the_parser_panic(text in "\\PC*", cut in 0..GOOD.len()) {
         let _ = Topology::parse(&text, "t.toml");
         let _ = Topology::parse(&format!("{}{text}", &GOOD[..cut]), "t.toml");
+        let _ = Topology::parse(&format!("{GOOD}conditions = [ {{ hours = {text:?}, timezone = {text:?} }} ]"), "t.toml");
     }
 }

@@ -1,10 +1,13 @@
 use std::net::SocketAddr;
 
-use connlib_portal::server::{Database, Server, ServerConfig, ServerError, TlsError, TlsFiles};
+use connlib_portal::server::{
+    Database, Server, ServerConfig, ServerError, ServerOptions, TlsError, TlsFiles,
+};
 use connlib_portal::store::StoreError;
 use tempfile::TempDir;
 
-use crate::peers::config;
+use crate::FILE;
+use crate::peers::{Portal, config};
 
 #[tokio::test]
 async fn plaintext_stays_on_this_machine_unless_asked_for() {
@@ -152,6 +155,41 @@ async fn a_stopped_portal_leaves_its_port_and_its_database() {
         listen = server.local_addr();
         server.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_file_says_where_peers_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let countries = dir.path().join("countries.csv");
+    let start = || {
+        let mut options = ServerOptions::default();
+        options.countries = Some(countries.clone());
+        Server::start_with(config(&dir), options)
+    };
+
+    let unreadable = start().await.map(drop);
+    assert!(
+        matches!(unreadable, Err(ServerError::LocationsUnreadable { .. })),
+        "{unreadable:?}"
+    );
+    std::fs::write(&countries, "127.0.0.0/8,DE\n127.0.0.1/8,FR").unwrap();
+    let error = start().await.map(drop).unwrap_err();
+    assert!(
+        error.to_string().contains("countries.csv: line 2"),
+        "{error}"
+    );
+
+    std::fs::write(&countries, "127.0.0.0/8,DE").unwrap();
+    let server = start().await.unwrap();
+    let portal = Portal { server, dir };
+    let conditions = "conditions = [ { remote_ip = [\"127.0.0.1\"], country = [\"de\"] } ]";
+    portal.apply(&format!("{FILE}{conditions}")).await;
+    let (mut client, init) = portal.client("alice").await;
+    assert_eq!(init["resources"][0]["name"], "lan");
+    portal
+        .apply(&format!("{FILE}{}", conditions.replace("de", "fr")))
+        .await;
+    client.hear("resource_deleted").await;
 }
 
 fn memory(dir: &TempDir) -> ServerConfig {

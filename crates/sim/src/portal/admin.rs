@@ -93,6 +93,7 @@ impl Portal {
             id,
             group: group(scenario.host(client), name),
             resource: self.resource(resource).unwrap_or(ResourceId(Uuid::nil())),
+            conditions: vec![],
         })
     }
 }

@@ -8,11 +8,14 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::Token;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 6] = [
     FILE,
     "",
     "[[site]]\nname = \"hq\"\n[[site]]\nname = \"branch\"\n[[actor]]\nname = \"alice\"\ngroups = [\"staff\"]\n[[actor]]\nname = \"bob\"\ngroups = [\"staff\"]\n[[resource]]\nname = \"lan\"\naddress = \"10.21.0.0/16\"\nsites = [\"hq\", \"branch\"]\n[[policy]]\ngroup = \"staff\"\nresource = \"lan\"",
     "[[site]]\nname = \"hq\"\n[[site]]\nname = \"branch\"\n[[actor]]\nname = \"alice\"\ngroups = [\"guests\"]\n[[resource]]\nname = \"lan\"\naddress = \"10.20.0.0/16\"\nsites = [\"branch\"]\n[[policy]]\ngroup = \"guests\"\nresource = \"lan\"",
+    // The clock begins on a Tuesday, at 22:13:20 UTC.
+    "[[site]]\nname = \"hq\"\n[[actor]]\nname = \"alice\"\ngroups = [\"staff\"]\n[[actor]]\nname = \"bob\"\ngroups = [\"staff\"]\n[[resource]]\nname = \"lan\"\naddress = \"10.20.0.0/16\"\nsites = [\"hq\"]\n[[policy]]\ngroup = \"staff\"\nresource = \"lan\"\nconditions = [{ hours = \"22:00-22:20\" }]\n[[policy]]\ngroup = \"staff\"\nresource = \"lan\"\nconditions = [{ remote_ip = [\"203.0.113.0\"], hours = \"22:16-22:25\" }]",
+    "[[site]]\nname = \"hq\"\n[[actor]]\nname = \"alice\"\ngroups = [\"staff\"]\n[[actor]]\nname = \"bob\"\ngroups = [\"guests\"]\n[[resource]]\nname = \"lan\"\naddress = \"10.20.0.0/16\"\nsites = [\"hq\"]\n[[policy]]\ngroup = \"staff\"\nresource = \"lan\"\nconditions = [{ not_remote_ip = [\"203.0.113.0\"] }]\n[[policy]]\ngroup = \"guests\"\nresource = \"lan\"\nconditions = [{ hours = \"22:00-22:18\" }]",
 ];
 
 const ACTORS: [&str; 2] = ["alice", "bob"];
@@ -22,7 +25,8 @@ const SITES: [&str; 2] = ["hq", "branch"];
 #[derive(Clone, Debug)]
 enum Step {
     Ask(usize, &'static str),
-    ConnectClient(usize),
+    /// From where: the last byte of an address.
+    ConnectClient(usize, u8),
     /// Whether an older connection of it answers comes last.
     ConnectGateway(usize, usize, bool),
     Disconnect(usize),
@@ -38,8 +42,8 @@ struct Scene {
     portal: Portal,
     clients: BTreeMap<SocketId, Peer>,
     gateways: BTreeMap<SocketId, (Peer, GatewayId)>,
-    /// Whom each gateway lets in, whether connected or not.
-    admitted: BTreeMap<GatewayId, BTreeSet<(ClientId, ResourceId)>>,
+    /// Whom each gateway lets in and until when, whether connected or not.
+    admitted: BTreeMap<GatewayId, BTreeMap<(ClientId, ResourceId), Option<u64>>>,
     acknowledged: BTreeSet<(GatewayId, ResourceId)>,
     /// Gateways that install grants and never acknowledge.
     hung: BTreeSet<GatewayId>,
@@ -88,11 +92,14 @@ impl Scene {
                     portal.say(peer, "request_authorization", ask);
                 }
             }
-            Step::ConnectClient(actor) => {
+            Step::ConnectClient(actor, address) => {
                 let actor = ACTORS[*actor];
                 if portal.state.directory().actor_named(actor).is_some() {
                     let token = portal.client_token(actor);
-                    let peer = portal.join(&device(Role::Client, &token, actor, 1));
+                    let peer = portal.join(&Connect {
+                        remote: Some([203, 0, 113, *address].into()),
+                        ..device(Role::Client, &token, actor, 1)
+                    });
                     self.clients.insert(peer.socket, peer);
                 }
             }
@@ -201,12 +208,18 @@ impl Scene {
         match event {
             "init" => {
                 let listed = payload["authorizations"].as_array().unwrap();
-                let listed: BTreeSet<(ClientId, ResourceId)> = listed.iter().map(pair).collect();
-                admitted.retain(|pair| listed.contains(pair));
+                let ends: BTreeMap<(ClientId, ResourceId), Option<u64>> = (listed.iter())
+                    .map(|entry| (pair(entry), entry["expires_at"].as_u64()))
+                    .collect();
+                admitted.retain(|pair, _| ends.contains_key(pair));
+                for (pair, end) in admitted {
+                    *end = ends[pair];
+                }
             }
             "create_authorization" => {
                 let resource = read(&payload["resource"]["id"]);
-                admitted.insert((read(&payload["client"]["id"]), resource));
+                let end = payload["expires_at"].as_u64();
+                admitted.insert((read(&payload["client"]["id"]), resource), end);
                 if self.hung.contains(&id) {
                     return false;
                 }
@@ -230,9 +243,14 @@ impl Scene {
             if !connected.contains(gateway) {
                 continue;
             }
-            let granted: BTreeSet<(ClientId, ResourceId)> = (self.portal.stored.grants().keys())
-                .filter(|key| key.gateway == *gateway)
-                .map(|key| (key.client, key.resource))
+            let unix = self.portal.unix;
+            let granted: BTreeSet<(ClientId, ResourceId)> = (self.portal.stored.grants().values())
+                .filter(|grant| grant.key.gateway == *gateway && grant.is_live(unix))
+                .map(|grant| (grant.key.client, grant.key.resource))
+                .collect();
+            let admitted: BTreeSet<(ClientId, ResourceId)> = (admitted.iter())
+                .filter(|(_, end)| end.is_none_or(|end| unix < end))
+                .map(|(pair, _)| *pair)
                 .collect();
             assert!(admitted.is_subset(&granted), "{admitted:?} {granted:?}");
         }
@@ -243,14 +261,14 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..3_usize, prop_oneof![Just("lan"), Just("wiki"), Just("everything")])
             .prop_map(|(client, resource)| Step::Ask(client, resource)),
-        2 => (0..2_usize).prop_map(Step::ConnectClient),
+        2 => (0..2_usize, 0..2_u8).prop_map(|(actor, address)| Step::ConnectClient(actor, address)),
         2 => (0..2_usize, 0..2_usize, any::<bool>())
             .prop_map(|(site, name, old_answers)| Step::ConnectGateway(site, name, old_answers)),
         1 => (0..6_usize).prop_map(Step::Disconnect),
         1 => (0..3_usize).prop_map(Step::Hang),
-        1 => (0..4_usize).prop_map(Step::Apply),
+        2 => (0..6_usize).prop_map(Step::Apply),
         1 => (0..8_usize).prop_map(Step::Revoke),
-        2 => (1..30_u64).prop_map(Step::Wait),
+        2 => prop_oneof![1..30_u64, 1..300_u64].prop_map(Step::Wait),
         1 => Just(Step::Restart),
     ]
 }

@@ -165,6 +165,7 @@ fn prepare(portal: &mut Portal) -> [Secret; 3] {
         Edit::PutClient(Client {
             id: CLIENT.parse().unwrap(),
             actor,
+            verified: false,
             device: device("lab-client-1", 3),
         }),
         Edit::PutGateway(Gateway {
@@ -185,6 +186,7 @@ fn prepare(portal: &mut Portal) -> [Secret; 3] {
             id: PolicyId(ids(number)),
             group: "lab".to_owned(),
             resource: resource.id,
+            conditions: vec![],
         }));
         edits.insert(2, Edit::PutResource(resource));
     }
@@ -222,5 +224,6 @@ fn parsed(role: Role, token: &Secret, line: &str) -> Connect {
         ipv4: value("ipv4"),
         ipv6: value("ipv6"),
         port: value("port"),
+        remote: None,
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Directory> {
         )?,
         all(
             connection,
-            "SELECT id, group_name, resource_id FROM policies",
+            "SELECT id, group_name, resource_id, conditions FROM policies",
             policy,
         )?,
         all(
@@ -60,7 +60,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Directory> {
         )?,
         all(
             connection,
-            "SELECT id, actor_id, external_id, name, ipv4, ipv6, psk_base FROM clients",
+            "SELECT id, actor_id, external_id, name, ipv4, ipv6, psk_base, verified FROM clients",
             client,
         )?,
         all(
@@ -70,7 +70,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Directory> {
         )?,
         all(
             connection,
-            "SELECT client_id, resource_id, gateway_id, id, policy_id, token_id, created_at, expires_at FROM grants",
+            "SELECT client_id, resource_id, gateway_id, id, policy_id, token_id, created_at, expires_at, remote_ip FROM grants",
             grant,
         )?,
     ] {
@@ -98,29 +98,13 @@ pub(super) fn write(transaction: &Transaction<'_>, edit: &Edit) -> rusqlite::Res
         Edit::DropActor(id) => drop("DELETE FROM actors WHERE id = ?", id),
         Edit::PutResource(resource) => put_resource(transaction, resource),
         Edit::DropResource(id) => drop("DELETE FROM resources WHERE id = ?", id),
-        Edit::PutPolicy(policy) => execute(
-            transaction,
-            "INSERT INTO policies VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE
-             SET group_name = excluded.group_name, resource_id = excluded.resource_id",
-            params![
-                policy.id.to_string(),
-                policy.group,
-                policy.resource.to_string()
-            ],
-        ),
+        Edit::PutPolicy(policy) => put_policy(transaction, policy),
         Edit::DropPolicy(id) => drop("DELETE FROM policies WHERE id = ?", id),
         Edit::PutToken(token) => put_token(transaction, token),
-        Edit::PutClient(Client { id, actor, device }) => put_device(
-            transaction,
-            "INSERT INTO clients VALUES (?, ?, ?, ?, ?, ?, ?)
-             ON CONFLICT (id) DO UPDATE SET name = excluded.name",
-            id,
-            actor,
-            device,
-        ),
+        Edit::PutClient(client) => put_client(transaction, client),
         Edit::PutGateway(Gateway { id, site, device }) => put_device(
             transaction,
-            "INSERT INTO gateways VALUES (?, ?, ?, ?, ?, ?, ?)
+            "INSERT INTO gateways (id, site_id, external_id, name, ipv4, ipv6, psk_base) VALUES (?, ?, ?, ?, ?, ?, ?)
              ON CONFLICT (id) DO UPDATE SET name = excluded.name",
             id,
             site,
@@ -230,6 +214,41 @@ fn put_resource(transaction: &Transaction<'_>, resource: &Resource) -> rusqlite:
     Ok(())
 }
 
+fn put_policy(transaction: &Transaction<'_>, policy: &Policy) -> rusqlite::Result<()> {
+    let conditions = serde_json::to_string(&policy.conditions)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+
+    execute(
+        transaction,
+        "INSERT INTO policies (id, group_name, resource_id, conditions) VALUES (?, ?, ?, ?)
+         ON CONFLICT (id) DO UPDATE SET group_name = excluded.group_name, resource_id = excluded.resource_id,
+             conditions = excluded.conditions",
+        params![
+            policy.id.to_string(),
+            policy.group,
+            policy.resource.to_string(),
+            conditions
+        ],
+    )
+}
+
+fn put_client(transaction: &Transaction<'_>, client: &Client) -> rusqlite::Result<()> {
+    put_device(
+        transaction,
+        "INSERT INTO clients (id, actor_id, external_id, name, ipv4, ipv6, psk_base) VALUES (?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT (id) DO UPDATE SET name = excluded.name",
+        &client.id,
+        &client.actor,
+        &client.device,
+    )?;
+
+    execute(
+        transaction,
+        "UPDATE clients SET verified = ? WHERE id = ?",
+        params![client.verified, client.id.to_string()],
+    )
+}
+
 fn put_token(transaction: &Transaction<'_>, token: &Token) -> rusqlite::Result<()> {
     let (actor, site) = match token.kind {
         TokenKind::Client(actor) => (Some(actor.to_string()), None),
@@ -280,10 +299,10 @@ fn put_device(
 fn put_grant(transaction: &Transaction<'_>, grant: &Grant) -> rusqlite::Result<()> {
     execute(
         transaction,
-        "INSERT INTO grants VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+        "INSERT INTO grants VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (client_id, resource_id, gateway_id) DO UPDATE
          SET id = excluded.id, policy_id = excluded.policy_id, token_id = excluded.token_id,
-             created_at = excluded.created_at, expires_at = excluded.expires_at",
+             created_at = excluded.created_at, expires_at = excluded.expires_at, remote_ip = excluded.remote_ip",
         params![
             grant.key.client.to_string(),
             grant.key.resource.to_string(),
@@ -293,6 +312,7 @@ fn put_grant(transaction: &Transaction<'_>, grant: &Grant) -> rusqlite::Result<(
             grant.token.to_string(),
             seconds(grant.created_at),
             grant.expires_at.map(seconds),
+            grant.remote_ip.map(|address| address.to_string()),
         ],
     )
 }
@@ -362,6 +382,8 @@ fn policy(row: &Row<'_>) -> rusqlite::Result<Edit> {
         id: parsed(row, 0)?,
         group: row.get(1)?,
         resource: parsed(row, 2)?,
+        conditions: serde_json::from_str(&row.get::<_, String>(3)?)
+            .map_err(|error| senseless(3, error))?,
     }))
 }
 
@@ -389,6 +411,7 @@ fn client(row: &Row<'_>) -> rusqlite::Result<Edit> {
     Ok(Edit::PutClient(Client {
         id: parsed(row, 0)?,
         actor: parsed(row, 1)?,
+        verified: row.get(7)?,
         device: device(row)?,
     }))
 }
@@ -425,6 +448,10 @@ fn grant(row: &Row<'_>) -> rusqlite::Result<Edit> {
         token: parsed(row, 5)?,
         created_at: unix(row, 6)?,
         expires_at: optional_unix(row, 7)?,
+        remote_ip: match row.get::<_, Option<String>>(8)? {
+            Some(_) => Some(parsed(row, 8)?),
+            None => None,
+        },
     }))
 }
 

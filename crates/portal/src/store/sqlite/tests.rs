@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    Actor, ActorId, Address, Client, Device, Gateway, Grant, GrantId, GrantKey, Network, Policy,
-    PolicyId, PskBase, Resource, Site, Token, TokenId, TokenKind, parse_filter,
+    Actor, ActorId, Address, Client, Condition, Device, Gateway, Grant, GrantId, GrantKey, Network,
+    Networks, Policy, PolicyId, PskBase, Resource, Site, Token, TokenId, TokenKind, parse_filter,
 };
 use crate::store::memory::Memory;
 use crate::tests::{account, ids};
@@ -51,6 +51,7 @@ fn edits_are_made_together_or_not_at_all() {
         id: PolicyId(ids(1)),
         group: "g".to_owned(),
         resource: ResourceId(ids(404)),
+        conditions: vec![],
     };
     let site = Site {
         id: SiteId(ids(1)),
@@ -117,7 +118,7 @@ fn a_file_of_a_newer_version_is_refused() {
             error,
             StoreError::Newer {
                 found: 99,
-                known: 2,
+                known: 3,
                 ..
             }
         ),
@@ -129,18 +130,59 @@ fn a_file_of_a_newer_version_is_refused() {
 #[test]
 fn a_file_of_the_first_version_is_carried_over() {
     let (_dir, file) = temporary();
-    drop(open(&file).unwrap());
     let connection = Connection::open(&file).unwrap();
+    connection.execute_batch(MIGRATIONS[0]).unwrap();
+    let rows = "INSERT INTO account VALUES (1, '1', 'test', 'key');
+         INSERT INTO resolvers VALUES ('do53', 0, '9.9.9.9'), ('doh', 0, 'https://dns.example/');
+         INSERT INTO sites VALUES ('3', 'hq');
+         INSERT INTO actors VALUES ('4', 'alice');
+         INSERT INTO resources VALUES ('5', 'lan', '10.20.0.0/16', NULL);
+         INSERT INTO policies VALUES ('6', 'staff', '5');
+         INSERT INTO tokens VALUES ('7', '4', NULL, zeroblob(32), zeroblob(16), 5, NULL, NULL);
+         INSERT INTO clients VALUES ('8', '4', 'laptop', 'laptop', '100.64.0.1', 'fd00:2021:1111::1', zeroblob(32));
+         INSERT INTO gateways VALUES ('9', '3', 'gw', 'gw', '100.64.0.2', 'fd00:2021:1111::2', zeroblob(32));
+         INSERT INTO grants VALUES ('8', '5', '9', '2', '6', '7', 6, NULL);
+         PRAGMA user_version = 1;";
+    let long = |number: u32| format!("'{}'", ids(number.into()));
+    let rows = (1..10).fold(rows.to_owned(), |rows, number| {
+        rows.replace(&format!("'{number}'"), &long(number))
+    });
+    connection.execute_batch(&rows).unwrap();
     connection
-        .execute_batch(
-            "DROP TABLE resolvers;
-             CREATE TABLE resolvers (kind TEXT NOT NULL CHECK (kind IN ('do53', 'doh')), position INTEGER NOT NULL,
-                 server TEXT NOT NULL, PRIMARY KEY (kind, position)) STRICT;
-             INSERT INTO resolvers VALUES ('do53', 0, '9.9.9.9'), ('doh', 0, 'https://dns.example/');
-             PRAGMA user_version = 1;",
-        )
+        .pragma_update(None, "application_id", APPLICATION_ID)
         .unwrap();
     drop(connection);
+
+    let mut store = open(&file).unwrap();
+    let directory = store.load().unwrap();
+    assert_eq!(directory.grants().len(), 1);
+    assert!(
+        directory
+            .policies()
+            .values()
+            .all(|policy| policy.conditions.is_empty())
+    );
+    assert!(directory.clients().values().all(|client| !client.verified));
+
+    // References are enforced again.
+    let policy = PolicyId(ids(6));
+    store.write(&[Edit::DropPolicy(policy)]).unwrap();
+    assert_eq!(store.load().unwrap().grants().len(), 0);
+    let second = Policy {
+        id: PolicyId(ids(60)),
+        group: "staff".to_owned(),
+        resource: ResourceId(ids(5)),
+        conditions: vec![Condition::Verified],
+    };
+    let third = Policy {
+        id: PolicyId(ids(61)),
+        ..second.clone()
+    };
+    store
+        .write(&[Edit::PutPolicy(second), Edit::PutPolicy(third)])
+        .unwrap();
+    assert_eq!(store.load().unwrap().policies().len(), 2);
+    drop(store);
 
     let network = open(&file).unwrap().load().unwrap().network().clone();
     assert_eq!(
@@ -278,8 +320,15 @@ fn topology_edit(directory: &Directory, (kind, a, b, c): (u8, u8, u8, u8)) -> Op
         6 => Edit::DropResource(resource),
         7 if directory.resources().contains_key(&resource) => Edit::PutPolicy(Policy {
             id: policy,
-            group: format!("group {b}"),
+            group: format!("group {}", b % 2),
             resource,
+            conditions: match c {
+                0 => vec![],
+                _ => vec![
+                    Condition::RemoteIp(Networks::from_iter(["203.0.113.0/24".parse().unwrap()])),
+                    Condition::Verified,
+                ],
+            },
         }),
         8 => Edit::DropPolicy(policy),
         _ => return None,
@@ -298,6 +347,7 @@ fn session_edit(directory: &Directory, (kind, a, b, c): (u8, u8, u8, u8)) -> Opt
             Edit::PutClient(Client {
                 id: client,
                 actor,
+                verified: c == 1,
                 device,
             })
         }
@@ -331,6 +381,7 @@ fn session_edit(directory: &Directory, (kind, a, b, c): (u8, u8, u8, u8)) -> Opt
                 token: token.id,
                 created_at: 6,
                 expires_at: token.expires_at,
+                remote_ip: (c == 0).then(|| [203, 0, 113, a].into()),
             })
         }
         _ => return None,
