@@ -5,8 +5,10 @@
 
 #[cfg(feature = "server")]
 mod call;
+mod explain;
 mod show;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use connlib_wire::id::ClientId;
@@ -17,16 +19,18 @@ use uuid::{Builder, Uuid};
 
 #[cfg(feature = "server")]
 pub use call::{AdminError, Target, call};
+pub use explain::{ExplainedPolicy, Explanation, Verdict};
 pub use show::{
     Show, ShownActor, ShownClient, ShownGateway, ShownGrant, ShownNetwork, ShownPolicy, ShownRelay,
     ShownResource, ShownSite, ShownToken,
 };
 
-use crate::model::{Client, Directory, Edit, Token, TokenId, TokenKind};
+use crate::model::{Client, Country, Directory, Edit, Locations, Token, TokenId, TokenKind};
 use crate::policy::{Changes, plan};
 use crate::state::Presence;
 use crate::token;
 use crate::topology::{Topology, TopologyError};
+use explain::Question;
 
 /// The end of the year 9999, in Unix seconds: no token that expires expires later.
 const LAST_EXPIRY: u64 = 253_402_300_799;
@@ -63,6 +67,17 @@ pub enum Request {
         id: ClientId,
         /// Whether it is.
         verified: bool,
+    },
+    /// Say whether an actor may reach a resource now, and what decides.
+    Explain {
+        /// The actor's name.
+        actor: String,
+        /// The resource's name.
+        resource: String,
+        /// From where, if none of its clients is connected.
+        remote_ip: Option<IpAddr>,
+        /// In which country, if none of its clients is connected. `None` means where the address is.
+        country: Option<Country>,
     },
     /// Show everything.
     Show,
@@ -119,6 +134,8 @@ pub enum Response {
         /// Whether it is verified now.
         verified: bool,
     },
+    /// What decides.
+    Explained(Box<Explanation>),
     /// Everything.
     Shown(Box<Show>),
 }
@@ -134,6 +151,12 @@ pub enum Failure {
     /// No actor has this name.
     #[error("there is no actor named `{name}`; `portal show` lists them")]
     UnknownActor {
+        /// The name.
+        name: String,
+    },
+    /// No resource has this name.
+    #[error("there is no resource named `{name}`; `portal show` lists them")]
+    UnknownResource {
         /// The name.
         name: String,
     },
@@ -163,20 +186,38 @@ pub enum Failure {
     },
 }
 
+/// What requests are answered from.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// Everything that is kept.
+    pub directory: &'a Directory,
+    /// Who is connected; nobody, if no portal runs.
+    pub presence: &'a Presence,
+    /// Where addresses are; nothing is known of them, if no portal runs.
+    pub locations: &'a Locations,
+    /// What time it is, in Unix seconds.
+    pub unix: u64,
+}
+
 /// Turns a request into its answer, and the edits that make it true.
 ///
-/// `unix` is in seconds. Nothing is changed: whoever calls this stores the edits, and only then gives the answer.
+/// Nothing is changed: whoever calls this stores the edits, and only then gives the answer.
 ///
 /// # Errors
 ///
 /// Any [`Failure`] but [`Failure::NotStored`].
 pub fn perform(
-    directory: &Directory,
-    presence: &Presence,
+    known: &Known<'_>,
     request: &Request,
-    unix: u64,
     random: &mut impl Rng,
 ) -> Result<(Vec<Edit>, Response), Failure> {
+    let Known {
+        directory,
+        presence,
+        unix,
+        ..
+    } = *known;
+
     match request {
         Request::Apply {
             text,
@@ -217,6 +258,21 @@ pub fn perform(
             let edits = verify(directory, *id, *verified)?;
             let (id, verified) = (*id, *verified);
             Ok((edits, Response::ClientVerified { id, verified }))
+        }
+        Request::Explain {
+            actor,
+            resource,
+            remote_ip,
+            country,
+        } => {
+            let question = Question {
+                actor,
+                resource,
+                remote_ip: *remote_ip,
+                country: *country,
+            };
+            let explanation = explain::explain(known, &question)?;
+            Ok((vec![], Response::Explained(Box::new(explanation))))
         }
         Request::Show => {
             let show = Show::of(directory, presence, unix);

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use connlib_wire::id::ResourceId;
 
 pub use conditions::{Circumstances, Conformity, Property, evaluate};
-pub(crate) use conditions::{earlier, lateness};
+pub(crate) use conditions::{earlier, holds, lateness};
 pub use plan::{Change, Changes, Noun, Plan, plan};
 
 use crate::model::{ActorId, Directory, Grant, Policy, Resource};

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 
-use super::{Failure, Request, Response, perform};
+use super::{Failure, Known, Request, Response, perform};
+use crate::model::Locations;
 use crate::server::{clock, fresh_account, random};
 use crate::state::Presence;
 use crate::store::memory::Memory;
@@ -140,6 +141,7 @@ async fn work_on(file: &Path, request: &Request) -> Result<Response, AdminError>
         Request::Apply { .. }
         | Request::RevokeToken { .. }
         | Request::VerifyClient { .. }
+        | Request::Explain { .. }
         | Request::Show => IfMissing::Fail,
     };
 
@@ -158,8 +160,13 @@ async fn work_on(file: &Path, request: &Request) -> Result<Response, AdminError>
 
 fn answer(store: &mut dyn Store, request: &Request) -> Result<Response, AdminError> {
     let directory = store.load()?;
-    let nobody = Presence::default();
-    let (edits, response) = perform(&directory, &nobody, request, clock::unix(), &mut random()?)?;
+    let known = Known {
+        directory: &directory,
+        presence: &Presence::default(),
+        locations: &Locations::default(),
+        unix: clock::unix(),
+    };
+    let (edits, response) = perform(&known, request, &mut random()?)?;
     store.write(&edits)?;
 
     Ok(response)

@@ -203,6 +203,12 @@ fn requests_and_answers_survive_the_socket() {
             id: ClientId(ids(404)),
             verified: true,
         },
+        Request::Explain {
+            actor: "alice".to_owned(),
+            resource: "lan".to_owned(),
+            remote_ip: Some([203, 0, 113, 9].into()),
+            country: "DE".parse().ok(),
+        },
         Request::Show,
         apply("[[site]]", false),
     ] {
@@ -228,5 +234,11 @@ fn apply(text: &str, dry_run: bool) -> Request {
 
 fn ask(directory: &Directory, request: &Request) -> Result<(Vec<Edit>, Response), Failure> {
     let mut random = StdRng::from_seed([5; 32]);
-    perform(directory, &Presence::default(), request, 1000, &mut random)
+    let known = Known {
+        directory,
+        presence: &Presence::default(),
+        locations: &Locations::default(),
+        unix: 1000,
+    };
+    perform(&known, request, &mut random)
 }

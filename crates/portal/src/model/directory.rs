@@ -211,6 +211,13 @@ impl Directory {
         self.actors.values().find(|actor| actor.name == name)
     }
 
+    /// The resource called `name`.
+    pub fn resource_named(&self, name: &str) -> Option<&Resource> {
+        self.resources
+            .values()
+            .find(|resource| resource.name == name)
+    }
+
     /// The client of `actor` that calls itself `external_id`.
     pub fn client_of(&self, actor: ActorId, external_id: &str) -> Option<&Client> {
         let id = self

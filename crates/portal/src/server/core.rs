@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::clock;
-use crate::admin::{Failure, Request, Response, perform};
+use crate::admin::{Failure, Known, Request, Response, perform};
 use crate::model::Edit;
 use crate::state::{Admission, Connect, Event, Refused, SocketId, State};
 use crate::store::Store;
@@ -346,13 +346,13 @@ impl Core {
         let unix = clock::unix();
         let mut random = self.state.fork_random();
         let presence = self.state.presence();
-        let (edits, response) = perform(
-            self.state.directory(),
-            &presence,
-            request,
+        let known = Known {
+            directory: self.state.directory(),
+            presence: &presence,
+            locations: self.state.locations(),
             unix,
-            &mut random,
-        )?;
+        };
+        let (edits, response) = perform(&known, request, &mut random)?;
         if !edits.is_empty() {
             (self.store.write(&edits)).map_err(|error| not_stored(error.to_string()))?;
             self.state.handle_edits(clock::now(), unix, &edits);

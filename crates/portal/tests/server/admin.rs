@@ -1,6 +1,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 
-use connlib_portal::admin::{AdminError, Failure, Request, Response, Show, Target, TokenFor, call};
+use connlib_portal::admin::{
+    AdminError, Explanation, Failure, Request, Response, Show, Target, TokenFor, call,
+};
 use connlib_portal::store::StoreError;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -94,6 +96,26 @@ async fn failures_come_back_as_what_they_are() {
         unknown,
         Err(AdminError::Failed(Failure::UnknownActor { .. }))
     ));
+}
+
+#[tokio::test]
+async fn what_decides_is_explained_for_those_who_are_connected() {
+    let portal = Portal::start().await;
+    let conditions = "conditions = [ { remote_ip = [\"127.0.0.1\"] } ]";
+    portal.apply(&format!("{FILE}{conditions}")).await;
+    let _client = portal.client("alice").await;
+    let file = Target::File(portal.file());
+
+    let online = explain(&portal.target()).await;
+    assert!(online.allowed, "{online:?}");
+    assert!(online.verdicts[0].online);
+    assert_eq!(online.verdicts[0].remote_ip, Some([127, 0, 0, 1].into()));
+
+    portal.server.stop().await;
+    let at_rest = explain(&file).await;
+    assert!(!at_rest.allowed, "{at_rest:?}");
+    let failed = &at_rest.verdicts[0].others[0].failed[0];
+    assert!(failed.contains("connects from 192.0.2.1"), "{failed}");
 }
 
 #[tokio::test]
@@ -198,6 +220,20 @@ fn apply(text: &str, dry_run: bool) -> Request {
         file_name: "t.toml".to_owned(),
         dry_run,
     }
+}
+
+async fn explain(target: &Target) -> Explanation {
+    let request = Request::Explain {
+        actor: "alice".to_owned(),
+        resource: "lan".to_owned(),
+        remote_ip: Some([192, 0, 2, 1].into()),
+        country: None,
+    };
+    let response = call(target, request).await.unwrap();
+    let Response::Explained(explanation) = response else {
+        panic!("{response:?}");
+    };
+    *explanation
 }
 
 async fn show(target: &Target) -> Show {
