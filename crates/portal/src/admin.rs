@@ -6,6 +6,7 @@
 #[cfg(feature = "server")]
 mod call;
 mod explain;
+mod perform;
 mod show;
 
 use std::net::IpAddr;
@@ -13,27 +14,21 @@ use std::time::Duration;
 
 use connlib_wire::id::ClientId;
 use connlib_wire::secret::Secret;
-use rand::Rng;
 use serde::{Deserialize, Serialize};
-use uuid::{Builder, Uuid};
 
 #[cfg(feature = "server")]
 pub use call::{AdminError, Target, call};
 pub use explain::{ExplainedPolicy, Explanation, Verdict};
+pub use perform::{Answer, Known, Performed, perform};
 pub use show::{
     Show, ShownActor, ShownClient, ShownGateway, ShownGrant, ShownNetwork, ShownPolicy, ShownRelay,
     ShownResource, ShownSite, ShownToken,
 };
 
-use crate::model::{Client, Country, Directory, Edit, Locations, Token, TokenId, TokenKind};
-use crate::policy::{Changes, plan};
-use crate::state::Presence;
-use crate::token;
-use crate::topology::{Topology, TopologyError};
-use explain::Question;
-
-/// The end of the year 9999, in Unix seconds: no token that expires expires later.
-const LAST_EXPIRY: u64 = 253_402_300_799;
+use crate::audit::Row;
+use crate::model::{Country, TokenId};
+use crate::policy::Changes;
+use crate::topology::TopologyError;
 
 /// What an admin asks for.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -78,6 +73,13 @@ pub enum Request {
         remote_ip: Option<IpAddr>,
         /// In which country, if none of its clients is connected. `None` means where the address is.
         country: Option<Country>,
+    },
+    /// Show who changed what, and when.
+    Audit {
+        /// No more rows than this, the newest. `None` means all.
+        limit: Option<u32>,
+        /// No row before this time, in Unix seconds.
+        since: Option<u64>,
     },
     /// Show everything.
     Show,
@@ -136,6 +138,11 @@ pub enum Response {
     },
     /// What decides.
     Explained(Box<Explanation>),
+    /// Who changed what, the newest last.
+    Audited {
+        /// The rows.
+        rows: Vec<Row>,
+    },
     /// Everything.
     Shown(Box<Show>),
 }
@@ -178,159 +185,18 @@ pub enum Failure {
         /// The id.
         id: ClientId,
     },
+    /// A running portal couldn't read what it was asked for.
+    #[error("the portal could not read its store: {problem}")]
+    NotRead {
+        /// What its store says.
+        problem: String,
+    },
     /// A running portal couldn't store the change; nothing changed.
     #[error("the portal could not store the change: {problem}")]
     NotStored {
         /// What its store says.
         problem: String,
     },
-}
-
-/// What requests are answered from.
-#[derive(Clone, Copy, Debug)]
-pub struct Known<'a> {
-    /// Everything that is kept.
-    pub directory: &'a Directory,
-    /// Who is connected; nobody, if no portal runs.
-    pub presence: &'a Presence,
-    /// Where addresses are; nothing is known of them, if no portal runs.
-    pub locations: &'a Locations,
-    /// What time it is, in Unix seconds.
-    pub unix: u64,
-}
-
-/// Turns a request into its answer, and the edits that make it true.
-///
-/// Nothing is changed: whoever calls this stores the edits, and only then gives the answer.
-///
-/// # Errors
-///
-/// Any [`Failure`] but [`Failure::NotStored`].
-pub fn perform(
-    known: &Known<'_>,
-    request: &Request,
-    random: &mut impl Rng,
-) -> Result<(Vec<Edit>, Response), Failure> {
-    let Known {
-        directory,
-        presence,
-        unix,
-        ..
-    } = *known;
-
-    match request {
-        Request::Apply {
-            text,
-            file_name,
-            dry_run,
-        } => {
-            let topology = Topology::parse(text, file_name).map_err(Failure::Topology)?;
-            let plan = plan(directory, &topology, &mut || new_id(random));
-            let edits = match dry_run {
-                true => vec![],
-                false => plan.edits,
-            };
-            let response = Response::Applied {
-                changes: plan.changes,
-                dry_run: *dry_run,
-            };
-            Ok((edits, response))
-        }
-        Request::CreateToken { kind, expires } => {
-            let kind = token_kind(directory, kind)?;
-            let expires_at =
-                expires.map(|expires| unix.saturating_add(expires.as_secs()).min(LAST_EXPIRY));
-            let (token, text) = token::mint(random, kind, unix, expires_at);
-            let response = Response::TokenCreated {
-                id: token.id,
-                token: text,
-                expires_at,
-            };
-            Ok((vec![Edit::PutToken(token)], response))
-        }
-        Request::RevokeToken { id } => {
-            let token = directory.tokens().get(id);
-            let token = token.ok_or(Failure::UnknownToken { id: *id })?;
-            let edits = revoke(directory, token, unix);
-            Ok((edits, Response::TokenRevoked { id: *id }))
-        }
-        Request::VerifyClient { id, verified } => {
-            let edits = verify(directory, *id, *verified)?;
-            let (id, verified) = (*id, *verified);
-            Ok((edits, Response::ClientVerified { id, verified }))
-        }
-        Request::Explain {
-            actor,
-            resource,
-            remote_ip,
-            country,
-        } => {
-            let question = Question {
-                actor,
-                resource,
-                remote_ip: *remote_ip,
-                country: *country,
-            };
-            let explanation = explain::explain(known, &question)?;
-            Ok((vec![], Response::Explained(Box::new(explanation))))
-        }
-        Request::Show => {
-            let show = Show::of(directory, presence, unix);
-            Ok((vec![], Response::Shown(Box::new(show))))
-        }
-    }
-}
-
-fn token_kind(directory: &Directory, wanted: &TokenFor) -> Result<TokenKind, Failure> {
-    match wanted {
-        TokenFor::Client { actor: name } => {
-            let actor = directory.actor_named(name);
-            let actor = actor.ok_or_else(|| Failure::UnknownActor { name: name.clone() })?;
-            Ok(TokenKind::Client(actor.id))
-        }
-        TokenFor::Gateway { site: name } => {
-            let site = directory.site_named(name);
-            let site = site.ok_or_else(|| Failure::UnknownSite { name: name.clone() })?;
-            Ok(TokenKind::Gateway(site.id))
-        }
-        TokenFor::Relay => Ok(TokenKind::Relay),
-    }
-}
-
-fn revoke(directory: &Directory, token: &Token, unix: u64) -> Vec<Edit> {
-    if token.revoked_at.is_some() {
-        return vec![];
-    }
-    let revoked = Edit::PutToken(Token {
-        revoked_at: Some(unix),
-        ..token.clone()
-    });
-    let grants = (directory.grants().values())
-        .filter(|grant| grant.token == token.id)
-        .map(|grant| Edit::DropGrant(grant.key));
-
-    std::iter::once(revoked).chain(grants).collect()
-}
-
-fn verify(directory: &Directory, id: ClientId, verified: bool) -> Result<Vec<Edit>, Failure> {
-    let client = directory.clients().get(&id);
-    let client = client.ok_or(Failure::UnknownClient { id })?;
-    let marked = Client {
-        verified,
-        ..client.clone()
-    };
-
-    Ok(match marked == *client {
-        true => vec![],
-        false => vec![Edit::PutClient(marked)],
-    })
-}
-
-fn new_id(random: &mut impl Rng) -> Uuid {
-    let mut bytes = [0; 16];
-    random.fill_bytes(&mut bytes);
-
-    Builder::from_random_bytes(bytes).into_uuid()
 }
 
 #[cfg(test)]

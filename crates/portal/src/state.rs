@@ -1,8 +1,8 @@
 //! What is going on: who is connected, what was asked, who has which relays.
 //!
 //! [`State`] is the portal without its edges. Sockets are numbers, messages are texts, time comes in as an argument.
-//! Each call may leave something to do behind; drain [`State::poll_edit`] first and store the edits, then
-//! [`State::poll_event`], and call [`State::handle_timeout`] when [`State::poll_timeout`] says so.
+//! Each call may leave something to do behind; drain [`State::poll_edit`] and [`State::poll_entry`] first and store
+//! what they give, then [`State::poll_event`], and call [`State::handle_timeout`] when [`State::poll_timeout`] says so.
 
 mod access;
 mod change;
@@ -32,6 +32,7 @@ pub use connect::{Admission, Connect, Refused, Role};
 pub use relays::RelayPresence;
 pub use session::{Goodbye, SocketId};
 
+use crate::audit::{self, Entry};
 use crate::model::{Directory, Edit, Locations};
 use crate::policy::Circumstances;
 use newcomers::Newcomers;
@@ -65,6 +66,7 @@ pub struct State {
     sweep_at: Option<Instant>,
     events: VecDeque<Event>,
     edits: VecDeque<Edit>,
+    entries: VecDeque<Entry>,
 }
 
 /// Something for the edge to do.
@@ -182,6 +184,7 @@ impl State {
             sweep_at: None,
             events: VecDeque::new(),
             edits: VecDeque::new(),
+            entries: VecDeque::new(),
         };
         state.sweep();
 
@@ -265,6 +268,11 @@ impl State {
     /// The next edit to store, in order. Already part of [`State::directory`].
     pub fn poll_edit(&mut self) -> Option<Edit> {
         self.edits.pop_front()
+    }
+
+    /// The next entry of the audit to store, in order, together with the edits.
+    pub fn poll_entry(&mut self) -> Option<Entry> {
+        self.entries.pop_front()
     }
 
     /// The next thing to do, in order.
@@ -446,6 +454,11 @@ impl State {
 
     /// Changes what is kept, here and in the store.
     fn edit(&mut self, edit: Edit) {
+        let who = match matches!(edit, Edit::DropGrant(_)) {
+            true => audit::Who::Portal,
+            false => audit::Who::Peer,
+        };
+        (self.entries).extend(audit::of_edit(&self.directory, &edit, who, self.clock.unix));
         self.directory.apply(&edit);
         self.edits.push_back(edit);
     }

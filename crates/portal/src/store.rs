@@ -7,6 +7,7 @@ pub mod sqlite;
 use std::error::Error;
 use std::path::PathBuf;
 
+use crate::audit::{Entry, Filter, Row};
 use crate::model::{Directory, Edit};
 
 /// Keeps a directory.
@@ -20,12 +21,19 @@ pub trait Store: Send {
     /// [`StoreError`], if what is kept can't be read or makes no sense.
     fn load(&mut self) -> Result<Directory, StoreError>;
 
-    /// Makes all edits, in order, or none. They are safe from a loss of power when this returns.
+    /// Makes all edits and appends all entries, in order, or nothing. They are safe from a loss of power when this returns.
     ///
     /// # Errors
     ///
     /// [`StoreError`], if they can't be written.
-    fn write(&mut self, edits: &[Edit]) -> Result<(), StoreError>;
+    fn write(&mut self, edits: &[Edit], entries: &[Entry]) -> Result<(), StoreError>;
+
+    /// The rows of the audit that `filter` wants, the newest last.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`], if what is kept can't be read or makes no sense.
+    fn audit(&mut self, filter: Filter) -> Result<Vec<Row>, StoreError>;
 }
 
 /// What is wrong with a store.

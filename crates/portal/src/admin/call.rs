@@ -8,6 +8,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::UnixStream;
 
 use super::{Failure, Known, Request, Response, perform};
+use crate::audit::Who;
 use crate::model::Locations;
 use crate::server::{clock, fresh_account, random};
 use crate::state::Presence;
@@ -70,6 +71,9 @@ pub enum AdminError {
         #[source]
         source: io::Error,
     },
+    /// The operating system doesn't say which user this is.
+    #[error("can't find out which user this is: {0}")]
+    UnknownUser(#[source] io::Error),
     /// The operating system has no random numbers.
     #[error("the operating system has no random numbers: {0}")]
     NoRandomness(#[from] getrandom::Error),
@@ -142,6 +146,7 @@ async fn work_on(file: &Path, request: &Request) -> Result<Response, AdminError>
         | Request::RevokeToken { .. }
         | Request::VerifyClient { .. }
         | Request::Explain { .. }
+        | Request::Audit { .. }
         | Request::Show => IfMissing::Fail,
     };
 
@@ -166,8 +171,18 @@ fn answer(store: &mut dyn Store, request: &Request) -> Result<Response, AdminErr
         locations: &Locations::default(),
         unix: clock::unix(),
     };
-    let (edits, response) = perform(&known, request, &mut random()?)?;
-    store.write(&edits)?;
+    let who = Who::Admin { uid: own_uid()? };
+    let performed = perform(&known, who, request, &mut random()?)?;
 
-    Ok(response)
+    Ok(performed.answer_from(store)?)
+}
+
+/// The user that this process runs as: the system tells both ends of a socket who the other one is.
+fn own_uid() -> Result<u32, AdminError> {
+    let uid = || -> io::Result<u32> {
+        let (end, _other) = UnixStream::pair()?;
+        Ok(end.peer_cred()?.uid())
+    };
+
+    uid().map_err(AdminError::UnknownUser)
 }

@@ -1,7 +1,12 @@
+use connlib_wire::id::GatewayId;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
+use super::perform::LAST_EXPIRY;
 use super::*;
+use crate::audit::Who;
+use crate::model::{Directory, Edit, Grant, GrantId, GrantKey, Locations};
+use crate::state::Presence;
 use crate::tests::{World, ids};
 
 const FILE: &str = r#"
@@ -154,6 +159,91 @@ fn a_client_is_verified_by_its_id() {
 }
 
 #[test]
+fn whatever_an_admin_changes_leaves_entries_without_secrets() {
+    let mut world = World::new(FILE);
+    let client = ClientId(ids(1));
+    let token = world.put_client("alice", client);
+    world.put_gateway("hq", GatewayId(ids(2)));
+    let key = GrantKey {
+        client,
+        resource: world.resource("lan"),
+        gateway: GatewayId(ids(2)),
+    };
+    world.directory.apply(&Edit::PutGrant(Grant {
+        id: GrantId(ids(3)),
+        key,
+        policy: *world.directory.policies().keys().next().unwrap(),
+        token,
+        created_at: 0,
+        expires_at: None,
+        remote_ip: None,
+    }));
+    let entries = |request: &Request| -> Vec<(String, String)> {
+        let performed = performed(&world.directory, request).unwrap();
+        assert_eq!(performed.entries.is_empty(), performed.edits.is_empty());
+        let entries = performed.entries.into_iter();
+        let seen = entries.map(|entry| {
+            assert_eq!((entry.at, entry.who), (1000, Who::Admin { uid: 7 }));
+            assert!(entry.details.is_object());
+            (entry.what, entry.subject)
+        });
+        seen.collect()
+    };
+    let of = |what: &str, subject: &str| (what.to_owned(), subject.to_owned());
+    let id = |number: u128| ids(number).to_string();
+
+    let other = FILE
+        .replace("staff", "guests")
+        .replace("10.20.0.0/16", "10.21.0.0/16");
+    assert_eq!(
+        entries(&apply(&other, false)),
+        [
+            of("added policy", "guests -> lan"),
+            of("changed actor", "alice"),
+            of("changed resource", "lan"),
+            of("removed policy", "staff -> lan"),
+            of("withdrew grant", &id(3)),
+        ]
+    );
+    assert_eq!(entries(&apply(&other, true)), []);
+    assert_eq!(entries(&apply(FILE, false)), []);
+    assert_eq!(
+        entries(&Request::RevokeToken { id: token }),
+        [
+            of("revoked token", &token.to_string()),
+            of("withdrew grant", &id(3))
+        ]
+    );
+    let verify = |verified| Request::VerifyClient {
+        id: client,
+        verified,
+    };
+    assert_eq!(entries(&verify(true)), [of("verified client", &id(1))]);
+    assert_eq!(entries(&verify(false)), []);
+
+    let create = Request::CreateToken {
+        kind: TokenFor::Relay,
+        expires: None,
+    };
+    let created = performed(&world.directory, &create).unwrap();
+    let Answer::Known(Response::TokenCreated { id, token, .. }) = &created.answer else {
+        panic!("{created:?}");
+    };
+    let [entry] = &created.entries[..] else {
+        panic!("{created:?}");
+    };
+    assert_eq!(
+        (&entry.what[..], &entry.subject),
+        ("added token", &id.to_string())
+    );
+    let text = serde_json::to_string(entry).unwrap();
+    assert!(
+        !text.contains(token.expose().rsplit('.').next().unwrap()),
+        "{text}"
+    );
+}
+
+#[test]
 fn what_is_shown_has_names_and_no_secrets() {
     let mut directory = World::new(FILE).directory;
     let request = Request::CreateToken {
@@ -233,6 +323,14 @@ fn apply(text: &str, dry_run: bool) -> Request {
 }
 
 fn ask(directory: &Directory, request: &Request) -> Result<(Vec<Edit>, Response), Failure> {
+    let performed = performed(directory, request)?;
+    match performed.answer {
+        Answer::Known(response) => Ok((performed.edits, response)),
+        Answer::Audit(_) => panic!("{performed:?}"),
+    }
+}
+
+fn performed(directory: &Directory, request: &Request) -> Result<Performed, Failure> {
     let mut random = StdRng::from_seed([5; 32]);
     let known = Known {
         directory,
@@ -240,5 +338,5 @@ fn ask(directory: &Directory, request: &Request) -> Result<(Vec<Edit>, Response)
         locations: &Locations::default(),
         unix: 1000,
     };
-    perform(&known, request, &mut random)
+    perform(&known, Who::Admin { uid: 7 }, request, &mut random)
 }

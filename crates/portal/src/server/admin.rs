@@ -69,10 +69,10 @@ impl AdminListener {
                 _ = stop.wait_for(|stop| *stop) => return,
             };
             match accepted {
-                Ok((stream, _)) if self.is_allowed(&stream) => {
-                    admins.spawn(answer_all(stream, core.clone()));
-                }
-                Ok(_) => tracing::warn!("Refusing another user at the admin socket"),
+                Ok((stream, _)) => match self.admin(&stream) {
+                    Some(uid) => drop(admins.spawn(answer_all(stream, uid, core.clone()))),
+                    None => tracing::warn!("Refusing another user at the admin socket"),
+                },
                 Err(error) => {
                     tracing::debug!(%error, "Can't accept an admin");
                     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -81,10 +81,11 @@ impl AdminListener {
         }
     }
 
-    fn is_allowed(&self, stream: &UnixStream) -> bool {
-        let user = stream.peer_cred().map(|credentials| credentials.uid());
+    /// Who is at the other end, if that user may ask.
+    fn admin(&self, stream: &UnixStream) -> Option<u32> {
+        let user = stream.peer_cred().ok()?.uid();
 
-        user.is_ok_and(|user| user == self.owner || user == ROOT)
+        (user == self.owner || user == ROOT).then_some(user)
     }
 }
 
@@ -96,7 +97,7 @@ impl Drop for AdminListener {
     }
 }
 
-async fn answer_all(stream: UnixStream, core: CoreHandle) {
+async fn answer_all(stream: UnixStream, uid: u32, core: CoreHandle) {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     loop {
@@ -110,7 +111,7 @@ async fn answer_all(stream: UnixStream, core: CoreHandle) {
             tracing::debug!("Ignoring an admin who asks for nothing that this version knows");
             return;
         };
-        let Some(answer) = core.admin(request).await else {
+        let Some(answer) = core.admin(uid, request).await else {
             return;
         };
         // Plain enums with text keys: serde_json can't fail on them.

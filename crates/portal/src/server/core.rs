@@ -10,9 +10,10 @@ use tokio::time::Instant;
 
 use super::clock;
 use crate::admin::{Failure, Known, Request, Response, perform};
+use crate::audit::{Entry, Who};
 use crate::model::Edit;
 use crate::state::{Admission, Connect, Event, Refused, SocketId, State};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// How many commands wait for the core before those who send them wait.
 const COMMANDS: usize = 1024;
@@ -54,6 +55,7 @@ enum Command {
         socket: SocketId,
     },
     Admin {
+        uid: u32,
         request: Request,
         answer: oneshot::Sender<Result<Response, Failure>>,
     },
@@ -172,10 +174,19 @@ impl CoreHandle {
         self.tell(Command::Disconnected { socket }).await;
     }
 
-    /// Asks what an admin asks. `None` if the portal stops.
-    pub(super) async fn admin(&self, request: Request) -> Option<Result<Response, Failure>> {
+    /// Asks what the admin `uid` asks. `None` if the portal stops.
+    pub(super) async fn admin(
+        &self,
+        uid: u32,
+        request: Request,
+    ) -> Option<Result<Response, Failure>> {
         let (answer, answered) = oneshot::channel();
-        self.tell(Command::Admin { request, answer }).await;
+        let command = Command::Admin {
+            uid,
+            request,
+            answer,
+        };
+        self.tell(command).await;
 
         answered.await.ok()
     }
@@ -206,6 +217,8 @@ pub(super) struct Core {
     last_socket: u64,
     /// What the state has and the store hasn't, in order.
     unwritten: Vec<Edit>,
+    /// The audit's entries about these.
+    unwritten_entries: Vec<Entry>,
 }
 
 impl Core {
@@ -219,6 +232,7 @@ impl Core {
             waiting: BTreeMap::new(),
             last_socket: 0,
             unwritten: vec![],
+            unwritten_entries: vec![],
         };
 
         (core, CoreHandle { commands: sender })
@@ -273,8 +287,12 @@ impl Core {
             }
             Command::Pong { socket } => self.state.handle_pong(now, unix, socket),
             Command::Disconnected { socket } => self.disconnect(socket),
-            Command::Admin { request, answer } => {
-                let result = self.administer(&request);
+            Command::Admin {
+                uid,
+                request,
+                answer,
+            } => {
+                let result = self.administer(uid, &request);
                 let _ = answer.send(result);
             }
             // Taken care of before.
@@ -335,7 +353,7 @@ impl Core {
     }
 
     /// Stores first, then tells: what an admin was told is true after a loss of power too.
-    fn administer(&mut self, request: &Request) -> Result<Response, Failure> {
+    fn administer(&mut self, uid: u32, request: &Request) -> Result<Response, Failure> {
         let not_stored = |problem: String| Failure::NotStored { problem };
         // What the state did before comes before in the store.
         self.store_edits();
@@ -352,10 +370,16 @@ impl Core {
             locations: self.state.locations(),
             unix,
         };
-        let (edits, response) = perform(&known, request, &mut random)?;
-        if !edits.is_empty() {
-            (self.store.write(&edits)).map_err(|error| not_stored(error.to_string()))?;
-            self.state.handle_edits(clock::now(), unix, &edits);
+        let performed = perform(&known, Who::Admin { uid }, request, &mut random)?;
+        let response = performed.answer_from(&mut *self.store).map_err(|error| {
+            let problem = error.to_string();
+            match matches!(error, StoreError::Unwritable { .. }) {
+                true => not_stored(problem),
+                false => Failure::NotRead { problem },
+            }
+        })?;
+        if !performed.edits.is_empty() {
+            (self.state).handle_edits(clock::now(), unix, &performed.edits);
         }
 
         Ok(response)
@@ -405,11 +429,18 @@ impl Core {
         while let Some(edit) = self.state.poll_edit() {
             self.unwritten.push(edit);
         }
+        while let Some(entry) = self.state.poll_entry() {
+            self.unwritten_entries.push(entry);
+        }
         if self.unwritten.is_empty() {
             return;
         }
-        match self.store.write(&self.unwritten) {
-            Ok(()) => self.unwritten.clear(),
+        let written = (self.store).write(&self.unwritten, &self.unwritten_entries);
+        match written {
+            Ok(()) => {
+                self.unwritten.clear();
+                self.unwritten_entries.clear();
+            }
             Err(error) => tracing::error!(%error, "Can't store; will try again"),
         }
     }

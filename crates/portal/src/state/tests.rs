@@ -2,6 +2,7 @@
 
 mod access;
 mod agreement;
+mod audit;
 mod changes;
 mod conditions;
 mod newcomers;
@@ -72,6 +73,7 @@ struct Portal {
     last_socket: u64,
     stored: Directory,
     waiting: Vec<Event>,
+    entries: Vec<Entry>,
 }
 
 /// A connected peer.
@@ -103,6 +105,7 @@ impl Portal {
             last_socket: 0,
             stored,
             waiting: vec![],
+            entries: vec![],
         }
     }
 
@@ -304,6 +307,9 @@ impl Portal {
             self.stored.apply(&edit);
         }
         assert_eq!(&self.stored, self.state.directory());
+        while let Some(entry) = self.state.poll_entry() {
+            self.entries.push(entry);
+        }
         while let Some(event) = self.state.poll_event() {
             self.waiting.push(event);
         }

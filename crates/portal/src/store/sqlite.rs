@@ -1,5 +1,6 @@
 //! A store in an SQLite file.
 
+mod audit;
 mod rows;
 
 use std::fs::{File, TryLockError};
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction};
 
 use super::{Store, StoreError};
+use crate::audit::{Entry, Filter, Row};
 use crate::model::{Account, Directory, Edit};
 
 /// Each step from one version of the layout to the next; the first begins with an empty file.
@@ -17,6 +19,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001.sql"),
     include_str!("../../migrations/0002.sql"),
     include_str!("../../migrations/0003.sql"),
+    include_str!("../../migrations/0004.sql"),
 ];
 
 /// What tells our files from those of others (SQLite's `application_id`): "conn".
@@ -143,6 +146,13 @@ impl Sqlite {
         Ok(version)
     }
 
+    fn damaged(&self, error: rusqlite::Error) -> StoreError {
+        StoreError::Damaged {
+            file: self.file.clone(),
+            source: error.into(),
+        }
+    }
+
     fn migrate(&mut self, version: i64, fresh: &Account) -> rusqlite::Result<()> {
         let connection = &mut self.connection;
         // A revocation must survive a loss of power, so each commit is synced.
@@ -167,17 +177,13 @@ impl Sqlite {
 
 impl Store for Sqlite {
     fn load(&mut self) -> Result<Directory, StoreError> {
-        rows::load(&self.connection).map_err(|error| StoreError::Damaged {
-            file: self.file.clone(),
-            source: error.into(),
-        })
+        rows::load(&self.connection).map_err(|error| self.damaged(error))
     }
 
-    fn write(&mut self, edits: &[Edit]) -> Result<(), StoreError> {
+    fn write(&mut self, edits: &[Edit], entries: &[Entry]) -> Result<(), StoreError> {
         let write = |transaction: &Transaction<'_>| {
-            edits
-                .iter()
-                .try_for_each(|edit| rows::write(transaction, edit))
+            (edits.iter()).try_for_each(|edit| rows::write(transaction, edit))?;
+            (entries.iter()).try_for_each(|entry| audit::append(transaction, entry))
         };
 
         self.connection
@@ -190,6 +196,10 @@ impl Store for Sqlite {
                 file: self.file.clone(),
                 source: error.into(),
             })
+    }
+
+    fn audit(&mut self, filter: Filter) -> Result<Vec<Row>, StoreError> {
+        audit::read(&self.connection, filter).map_err(|error| self.damaged(error))
     }
 }
 

@@ -1,8 +1,9 @@
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use connlib_portal::admin::{
     AdminError, Explanation, Failure, Request, Response, Show, Target, TokenFor, call,
 };
+use connlib_portal::audit::{Row, Who};
 use connlib_portal::store::StoreError;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -119,6 +120,39 @@ async fn what_decides_is_explained_for_those_who_are_connected() {
 }
 
 #[tokio::test]
+async fn the_audit_says_who_changed_what() {
+    let portal = Portal::start().await;
+    let (_gateway, _) = portal.gateway().await;
+    let uid = portal.dir.path().metadata().unwrap().uid();
+    let file = Target::File(portal.file());
+
+    let running = audit(&portal.target(), None).await;
+    let told: Vec<(&str, &str)> = (running.iter())
+        .map(|row| (row.entry.what.as_str(), row.entry.subject.as_str()))
+        .collect();
+    assert_eq!(told[..2], [("added site", "hq"), ("added actor", "alice")]);
+    let [.., token, gateway] = &running[..] else {
+        panic!("{running:?}");
+    };
+    assert_eq!(
+        (&token.entry.what[..], token.entry.who),
+        ("added token", Who::Admin { uid })
+    );
+    assert_eq!(
+        (&gateway.entry.what[..], gateway.entry.who),
+        ("added gateway", Who::Peer)
+    );
+
+    portal.server.stop().await;
+    assert_eq!(audit(&file, None).await, running);
+    call(&file, apply("", false)).await.unwrap();
+    let newest = audit(&file, Some(1)).await;
+    assert_eq!(newest[0].entry.what, "removed site");
+    assert_eq!(newest[0].entry.who, Who::Admin { uid });
+    assert!(newest[0].sequence > running.len() as u64);
+}
+
+#[tokio::test]
 async fn a_database_at_rest_answers_the_same() {
     let portal = Portal::start().await;
     let (_, _) = portal.gateway().await;
@@ -220,6 +254,15 @@ fn apply(text: &str, dry_run: bool) -> Request {
         file_name: "t.toml".to_owned(),
         dry_run,
     }
+}
+
+async fn audit(target: &Target, limit: Option<u32>) -> Vec<Row> {
+    let request = Request::Audit { limit, since: None };
+    let response = call(target, request).await.unwrap();
+    let Response::Audited { rows } = response else {
+        panic!("{response:?}");
+    };
+    rows
 }
 
 async fn explain(target: &Target) -> Explanation {

@@ -3,7 +3,8 @@ use std::collections::BTreeSet;
 use connlib_wire::id::GatewayId;
 
 use super::*;
-use crate::admin::{Request, Response};
+use crate::admin::{Answer, Request, Response};
+use crate::audit::Who;
 use crate::model::{Directory, Edit, Locations};
 use crate::state::Presence;
 use crate::tests::{World, ids};
@@ -257,8 +258,12 @@ fn perform(
         unix,
     };
     let mut random = rand::rngs::StdRng::from_seed([5; 32]);
-    let (edits, response) = crate::admin::perform(&known, request, &mut random)?;
-    assert_eq!(edits, []);
+    let who = Who::Admin { uid: 7 };
+    let performed = crate::admin::perform(&known, who, request, &mut random)?;
+    assert!(performed.edits.is_empty() && performed.entries.is_empty());
+    let Answer::Known(response) = performed.answer else {
+        panic!("{performed:?}");
+    };
     Ok(response)
 }
 

@@ -5,6 +5,7 @@ use rand::rngs::StdRng;
 
 use super::*;
 use crate::admin::TokenFor;
+use crate::audit::{Filter, Row};
 use crate::model::{Directory, TokenKind};
 use crate::state::Role;
 use crate::store::StoreError;
@@ -23,14 +24,18 @@ impl Store for Moody {
         self.memory.load()
     }
 
-    fn write(&mut self, edits: &[Edit]) -> Result<(), StoreError> {
+    fn audit(&mut self, filter: Filter) -> Result<Vec<Row>, StoreError> {
+        self.memory.audit(filter)
+    }
+
+    fn write(&mut self, edits: &[Edit], entries: &[Entry]) -> Result<(), StoreError> {
         if self.is_full.load(Ordering::Relaxed) {
             return Err(StoreError::Unwritable {
                 file: "moody".into(),
                 source: "no space left".into(),
             });
         }
-        self.memory.write(edits)
+        self.memory.write(edits, entries)
     }
 }
 
@@ -43,7 +48,7 @@ async fn what_can_not_be_stored_is_not_done_and_keeps_peers_out() {
     };
     let mut random = StdRng::from_seed([1; 32]);
     let (relay, relay_token) = token::mint(&mut random, TokenKind::Relay, 0, None);
-    store.write(&[Edit::PutToken(relay)]).unwrap();
+    store.write(&[Edit::PutToken(relay)], &[]).unwrap();
     let state = State::new(clock::now(), clock::unix(), store.load().unwrap(), [2; 32]);
     let (core, handle) = Core::new(state, Box::new(store));
     let running = tokio::spawn(core.run());
@@ -64,12 +69,12 @@ async fn what_can_not_be_stored_is_not_done_and_keeps_peers_out() {
     };
 
     is_full.store(true, Ordering::Relaxed);
-    let failed = handle.admin(create.clone()).await.unwrap();
+    let failed = handle.admin(7, create.clone()).await.unwrap();
     let Err(Failure::NotStored { problem }) = failed else {
         panic!("{failed:?}");
     };
     assert!(problem.contains("no space left"), "{problem}");
-    let shown = handle.admin(Request::Show).await.unwrap().unwrap();
+    let shown = handle.admin(7, Request::Show).await.unwrap().unwrap();
     let Response::Shown(shown) = shown else {
         panic!("{shown:?}");
     };
@@ -77,7 +82,17 @@ async fn what_can_not_be_stored_is_not_done_and_keeps_peers_out() {
     let _opened = handle.connect(connect.clone()).await.unwrap();
 
     is_full.store(false, Ordering::Relaxed);
-    handle.admin(create).await.unwrap().unwrap();
+    handle.admin(7, create).await.unwrap().unwrap();
+    let audited = Request::Audit {
+        limit: None,
+        since: None,
+    };
+    let audited = handle.admin(7, audited).await.unwrap().unwrap();
+    let Response::Audited { rows } = audited else {
+        panic!("{audited:?}");
+    };
+    assert_eq!(rows.len(), 1, "what failed leaves no entry: {rows:?}");
+    assert_eq!(rows[0].entry.who, Who::Admin { uid: 7 });
     handle.stop().await;
     running.await.unwrap();
     let gone = handle.connect(connect).await;
@@ -96,7 +111,7 @@ async fn a_device_that_can_not_be_stored_keeps_the_next_one_out_until_it_is() {
         is_full: Arc::clone(&is_full),
     };
     store
-        .write(&[Edit::PutSite(site), Edit::PutToken(token)])
+        .write(&[Edit::PutSite(site), Edit::PutToken(token)], &[])
         .unwrap();
     let state = State::new(clock::now(), clock::unix(), store.load().unwrap(), [2; 32]);
     let (mut core, _handle) = Core::new(state, Box::new(store));
@@ -124,6 +139,9 @@ async fn a_device_that_can_not_be_stored_keeps_the_next_one_out_until_it_is() {
     connect(&mut core, &gateway("second")).unwrap();
     core.settle();
     assert_eq!(core.store.load().unwrap().gateways().len(), 2);
+    let rows = core.store.audit(Filter::default()).unwrap();
+    let told: Vec<&str> = rows.iter().map(|row| row.entry.what.as_str()).collect();
+    assert_eq!(told, ["added gateway", "added gateway"]);
 }
 
 fn connect(core: &mut Core, connect: &Connect) -> Result<Opened, Rejected> {

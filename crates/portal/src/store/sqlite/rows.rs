@@ -487,14 +487,14 @@ where
     text.parse().map_err(|error| senseless(column, error))
 }
 
-fn senseless(
+pub(super) fn senseless(
     column: usize,
     error: impl std::error::Error + Send + Sync + 'static,
 ) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
 }
 
-fn unix(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(super) fn unix(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     let seconds: i64 = row.get(column)?;
 
     u64::try_from(seconds).map_err(|error| senseless(column, error))
@@ -508,7 +508,7 @@ fn optional_unix(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> 
 }
 
 /// SQLite's integers are signed; no token lives until then.
-fn seconds(unix: u64) -> i64 {
+pub(super) fn seconds(unix: u64) -> i64 {
     i64::try_from(unix).unwrap_or(i64::MAX)
 }
 

@@ -5,6 +5,7 @@ use connlib_wire::portal::resource::IpStack;
 use proptest::prelude::*;
 
 use super::*;
+use crate::audit::Who;
 use crate::model::{
     Actor, ActorId, Address, Client, Condition, Device, Gateway, Grant, GrantId, GrantKey, Network,
     Networks, Policy, PolicyId, PskBase, Resource, Site, Token, TokenId, TokenKind, parse_filter,
@@ -28,7 +29,7 @@ fn what_was_written_is_there_after_reopening() {
             continue;
         }
         written.apply(&edit);
-        store.write(&[edit]).unwrap();
+        store.write(&[edit], &[]).unwrap();
     }
     drop(store);
 
@@ -58,13 +59,17 @@ fn edits_are_made_together_or_not_at_all() {
         name: "hq".to_owned(),
     };
 
-    let error = store.write(&[Edit::PutSite(site), Edit::PutPolicy(nobodys)]);
+    let error = store.write(
+        &[Edit::PutSite(site), Edit::PutPolicy(nobodys)],
+        &[entry(1)],
+    );
 
     assert!(
         matches!(error, Err(StoreError::Unwritable { .. })),
         "{error:?}"
     );
     assert_eq!(store.load().unwrap(), Directory::new(account()));
+    assert_eq!(store.audit(Filter::default()).unwrap(), []);
 }
 
 #[test]
@@ -118,7 +123,7 @@ fn a_file_of_a_newer_version_is_refused() {
             error,
             StoreError::Newer {
                 found: 99,
-                known: 3,
+                known: 4,
                 ..
             }
         ),
@@ -166,7 +171,7 @@ fn a_file_of_the_first_version_is_carried_over() {
 
     // References are enforced again.
     let policy = PolicyId(ids(6));
-    store.write(&[Edit::DropPolicy(policy)]).unwrap();
+    store.write(&[Edit::DropPolicy(policy)], &[]).unwrap();
     assert_eq!(store.load().unwrap().grants().len(), 0);
     let second = Policy {
         id: PolicyId(ids(60)),
@@ -179,7 +184,7 @@ fn a_file_of_the_first_version_is_carried_over() {
         ..second.clone()
     };
     store
-        .write(&[Edit::PutPolicy(second), Edit::PutPolicy(third)])
+        .write(&[Edit::PutPolicy(second), Edit::PutPolicy(third)], &[])
         .unwrap();
     assert_eq!(store.load().unwrap().policies().len(), 2);
     drop(store);
@@ -244,6 +249,71 @@ fn a_row_that_makes_no_sense_is_told_and_does_not_panic() {
     assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
 }
 
+#[test]
+fn the_audit_only_grows() {
+    let (_dir, file) = temporary();
+    let mut store = open(&file).unwrap();
+    store.write(&[], &[entry(5), entry(6), entry(7)]).unwrap();
+    drop(store);
+    let connection = Connection::open(&file).unwrap();
+    for tampering in [
+        "UPDATE audit SET who = 'portal', uid = NULL",
+        "DELETE FROM audit WHERE sequence = 2",
+        "DELETE FROM audit",
+        "INSERT OR REPLACE INTO audit SELECT 2, at, who, uid, 'nothing', subject, details FROM audit WHERE sequence = 1",
+    ] {
+        let error = connection.execute_batch(tampering).unwrap_err();
+        assert!(
+            error.to_string().contains("only grows"),
+            "{tampering}: {error}"
+        );
+    }
+    drop(connection);
+
+    let mut store = open(&file).unwrap();
+    let rows = store.audit(Filter::default()).unwrap();
+    let expected = [(1, entry(5)), (2, entry(6)), (3, entry(7))];
+    assert_eq!(
+        rows,
+        expected.map(|(sequence, entry)| audit_row(sequence, entry))
+    );
+    let newest = Filter {
+        limit: Some(1),
+        since: Some(6),
+    };
+    assert_eq!(store.audit(newest).unwrap(), [audit_row(3, entry(7))]);
+}
+
+fn audit_row(sequence: u64, entry: Entry) -> Row {
+    Row { sequence, entry }
+}
+
+fn entry(at: u64) -> Entry {
+    let who = match at % 3 {
+        0 => Who::Admin { uid: u32::MAX },
+        1 => Who::Peer,
+        _ => Who::Portal,
+    };
+
+    Entry {
+        at,
+        who,
+        what: "added \"it's\"".to_owned(),
+        subject: at.to_string(),
+        details: serde_json::json!({"a": [1, null, "b"]}),
+    }
+}
+
+fn filters() -> [Filter; 4] {
+    [
+        (None, None),
+        (Some(2), None),
+        (Some(3), Some(1)),
+        (Some(0), Some(2)),
+    ]
+    .map(|(limit, since)| Filter { limit, since })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -254,17 +324,21 @@ proptest! {
         let mut directory = Directory::new(account());
         let mut memory = Memory::new(account());
         let mut sqlite = Sqlite::in_memory(&account()).unwrap();
-        for op in ops {
+        for op @ (_, a, _, c) in ops {
             let Some(edit) = edit(&directory, op) else {
                 continue;
             };
             directory.apply(&edit);
-            memory.write(std::slice::from_ref(&edit)).unwrap();
-            sqlite.write(&[edit]).unwrap();
+            let entries: Vec<Entry> = (0..c % 2).map(|_| entry(a.into())).collect();
+            memory.write(std::slice::from_ref(&edit), &entries).unwrap();
+            sqlite.write(&[edit], &entries).unwrap();
         }
 
         prop_assert_eq!(&memory.load().unwrap(), &directory);
         prop_assert_eq!(&sqlite.load().unwrap(), &directory);
+        for filter in filters() {
+            prop_assert_eq!(sqlite.audit(filter).unwrap(), memory.audit(filter).unwrap());
+        }
     }
 }
 
