@@ -10,6 +10,7 @@ mod perform;
 mod show;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use connlib_wire::id::ClientId;
@@ -81,6 +82,11 @@ pub enum Request {
         /// No row before this time, in Unix seconds.
         since: Option<u64>,
     },
+    /// Copy the database, while it is in use or not.
+    Backup {
+        /// The new file; its path is absolute.
+        file: PathBuf,
+    },
     /// Show everything.
     Show,
 }
@@ -143,6 +149,11 @@ pub enum Response {
         /// The rows.
         rows: Vec<Row>,
     },
+    /// The copy is made, and safe from a loss of power.
+    BackedUp {
+        /// The file.
+        file: PathBuf,
+    },
     /// Everything.
     Shown(Box<Show>),
 }
@@ -184,6 +195,18 @@ pub enum Failure {
     UnknownClient {
         /// The id.
         id: ClientId,
+    },
+    /// A path means another file to the portal than to whoever asks.
+    #[error("the path {} is not absolute; the portal runs in a directory of its own", file.display())]
+    RelativePath {
+        /// The path.
+        file: PathBuf,
+    },
+    /// A running portal couldn't make the backup.
+    #[error("{problem}")]
+    NoBackup {
+        /// What its store says.
+        problem: String,
     },
     /// A running portal couldn't read what it was asked for.
     #[error("the portal could not read its store: {problem}")]

@@ -5,7 +5,8 @@ pub mod memory;
 pub mod sqlite;
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use crate::audit::{Entry, Filter, Row};
 use crate::model::{Directory, Edit};
@@ -34,6 +35,48 @@ pub trait Store: Send {
     ///
     /// [`StoreError`], if what is kept can't be read or makes no sense.
     fn audit(&mut self, filter: Filter) -> Result<Vec<Row>, StoreError>;
+
+    /// Prepares a copy of everything in the new file `to`, which is for its owner alone. Nothing has happened before the
+    /// job is run; that may take a while, on any thread, and edits may go on meanwhile: what is copied is as of one moment.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::BackupExists`], and [`StoreError::NotInAFile`].
+    fn backup_job(&mut self, to: &Path) -> Result<BackupJob, StoreError>;
+
+    /// Makes a copy of everything in the new file `to`, and waits for it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::BackupExists`], [`StoreError::BackupFailed`] and [`StoreError::NotInAFile`]; there is no copy then.
+    fn backup(&mut self, to: &Path) -> Result<(), StoreError> {
+        self.backup_job(to)?.run()
+    }
+}
+
+/// A copy that is to be made.
+pub struct BackupJob(Box<dyn FnOnce() -> Result<(), StoreError> + Send>);
+
+impl BackupJob {
+    /// A job that does what `work` does.
+    pub fn new(work: impl FnOnce() -> Result<(), StoreError> + Send + 'static) -> Self {
+        Self(Box::new(work))
+    }
+
+    /// Does it. Waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::BackupExists`] and [`StoreError::BackupFailed`]; there is no copy then.
+    pub fn run(self) -> Result<(), StoreError> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for BackupJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BackupJob(…)")
+    }
 }
 
 /// What is wrong with a store.
@@ -95,4 +138,24 @@ pub enum StoreError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// There is something already where a backup was to be.
+    #[error("{} exists already, and backups replace nothing; name another file, or move that one away", file.display())]
+    BackupExists {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The backup can't be written.
+    #[error("can't make the backup {}: {source}; check that its directory exists, that the portal's user may write there, and that its disk isn't full", file.display())]
+    BackupFailed {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// Everything is gone with the process, by design.
+    #[error(
+        "this portal keeps everything in memory, so there is no database to copy; start it with a file"
+    )]
+    NotInAFile,
 }

@@ -19,6 +19,9 @@ use crate::store::{Store, StoreError};
 /// How long a running portal may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
+/// How long a running portal may take to copy its database.
+const COPIED_WITHIN: Duration = Duration::from_secs(600);
+
 /// The longest answer, in bytes.
 const MAX_ANSWER: u64 = 256 * 1024 * 1024;
 
@@ -81,15 +84,21 @@ pub enum AdminError {
 
 /// Asks `target` and waits for the answer. Needs a tokio runtime with I/O and time.
 ///
-/// A file that isn't there is made by a request that adds to it.
+/// A file that isn't there is made by a request that adds to it. A path in a request that isn't absolute is taken from
+/// this process's directory.
 ///
 /// # Errors
 ///
 /// Any [`AdminError`]. Nothing has changed then, unless the connection broke after the portal took the request.
 pub async fn call(target: &Target, request: Request) -> Result<Response, AdminError> {
+    let request = with_absolute_path(request);
     match target {
         Target::Socket(socket) => {
-            let answer = tokio::time::timeout(ANSWER_WITHIN, ask(socket, &request)).await;
+            let within = match matches!(request, Request::Backup { .. }) {
+                true => COPIED_WITHIN,
+                false => ANSWER_WITHIN,
+            };
+            let answer = tokio::time::timeout(within, ask(socket, &request)).await;
             let answer = answer.unwrap_or_else(|_| {
                 Err(AdminError::NoAnswer {
                     socket: socket.clone(),
@@ -100,6 +109,15 @@ pub async fn call(target: &Target, request: Request) -> Result<Response, AdminEr
         }
         Target::File(file) => work_on(file, &request).await,
     }
+}
+
+fn with_absolute_path(request: Request) -> Request {
+    let Request::Backup { file } = request else {
+        return request;
+    };
+    let file = std::path::absolute(&file).unwrap_or(file);
+
+    Request::Backup { file }
 }
 
 async fn ask(socket: &Path, request: &Request) -> Result<Result<Response, Failure>, AdminError> {
@@ -147,6 +165,7 @@ async fn work_on(file: &Path, request: &Request) -> Result<Response, AdminError>
         | Request::VerifyClient { .. }
         | Request::Explain { .. }
         | Request::Audit { .. }
+        | Request::Backup { .. }
         | Request::Show => IfMissing::Fail,
     };
 

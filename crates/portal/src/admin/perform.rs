@@ -1,5 +1,6 @@
 //! From requests to answers.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use connlib_wire::id::ClientId;
@@ -50,6 +51,8 @@ pub enum Answer {
     Known(Response),
     /// These rows of the audit.
     Audit(Filter),
+    /// A copy in this new file.
+    Backup(PathBuf),
 }
 
 impl Performed {
@@ -68,6 +71,10 @@ impl Performed {
             Answer::Audit(filter) => {
                 let rows = store.audit(*filter)?;
                 Ok(Response::Audited { rows })
+            }
+            Answer::Backup(file) => {
+                store.backup(file)?;
+                Ok(Response::BackedUp { file: file.clone() })
             }
         }
     }
@@ -92,7 +99,7 @@ impl Performed {
 ///
 /// # Errors
 ///
-/// Any [`Failure`] but [`Failure::NotStored`].
+/// Any [`Failure`] but those that a store causes.
 pub fn perform(
     known: &Known<'_>,
     who: Who,
@@ -133,6 +140,10 @@ pub fn perform(
             limit: *limit,
             since: *since,
         }))),
+        Request::Backup { file } if file.is_relative() => {
+            Err(Failure::RelativePath { file: file.clone() })
+        }
+        Request::Backup { file } => Ok(Performed::look(Answer::Backup(file.clone()))),
         Request::Show => {
             let show = Show::of(known.directory, known.presence, known.unix);
             Ok(Performed::known(Response::Shown(Box::new(show))))

@@ -4,7 +4,7 @@ use rand::rngs::StdRng;
 
 use super::perform::LAST_EXPIRY;
 use super::*;
-use crate::audit::Who;
+use crate::audit::{Filter, Who};
 use crate::model::{Directory, Edit, Grant, GrantId, GrantKey, Locations};
 use crate::state::Presence;
 use crate::tests::{World, ids};
@@ -244,6 +244,26 @@ fn whatever_an_admin_changes_leaves_entries_without_secrets() {
 }
 
 #[test]
+fn what_only_the_store_knows_is_asked_of_it() {
+    let directory = World::new(FILE).directory;
+    let answer = |request: &Request| performed(&directory, request).map(|done| done.answer);
+    let backup = |file: &str| Request::Backup { file: file.into() };
+
+    let (limit, since) = (Some(3), Some(900));
+    let audit = answer(&Request::Audit { limit, since });
+    assert_eq!(audit, Ok(Answer::Audit(Filter { limit, since })));
+    assert_eq!(
+        answer(&backup("/b.sqlite")),
+        Ok(Answer::Backup("/b.sqlite".into()))
+    );
+    let file = "b.sqlite".into();
+    assert_eq!(
+        answer(&backup("b.sqlite")),
+        Err(Failure::RelativePath { file })
+    );
+}
+
+#[test]
 fn what_is_shown_has_names_and_no_secrets() {
     let mut directory = World::new(FILE).directory;
     let request = Request::CreateToken {
@@ -326,7 +346,7 @@ fn ask(directory: &Directory, request: &Request) -> Result<(Vec<Edit>, Response)
     let performed = performed(directory, request)?;
     match performed.answer {
         Answer::Known(response) => Ok((performed.edits, response)),
-        Answer::Audit(_) => panic!("{performed:?}"),
+        Answer::Audit(_) | Answer::Backup(_) => panic!("{performed:?}"),
     }
 }
 

@@ -9,11 +9,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::clock;
-use crate::admin::{Failure, Known, Request, Response, perform};
+use crate::admin::{Answer, Failure, Known, Request, Response, perform};
 use crate::audit::{Entry, Who};
 use crate::model::Edit;
 use crate::state::{Admission, Connect, Event, Refused, SocketId, State};
-use crate::store::{Store, StoreError};
+use crate::store::{BackupJob, Store, StoreError};
 
 /// How many commands wait for the core before those who send them wait.
 const COMMANDS: usize = 1024;
@@ -57,11 +57,20 @@ enum Command {
     Admin {
         uid: u32,
         request: Request,
-        answer: oneshot::Sender<Result<Response, Failure>>,
+        answer: AdminAnswer,
     },
     Stop {
         answer: oneshot::Sender<()>,
     },
+}
+
+type AdminAnswer = oneshot::Sender<Result<Response, Failure>>;
+
+/// What became of an admin's request.
+enum Done {
+    Answered(Response),
+    /// The answer is good once the job is done.
+    Begun(BackupJob, Response),
 }
 
 /// A socket that the state knows.
@@ -292,8 +301,7 @@ impl Core {
                 request,
                 answer,
             } => {
-                let result = self.administer(uid, &request);
-                let _ = answer.send(result);
+                self.administer(uid, &request, answer);
             }
             // Taken care of before.
             Command::Stop { .. } => {}
@@ -352,8 +360,26 @@ impl Core {
             .handle_disconnect(clock::now(), clock::unix(), socket);
     }
 
+    /// Answers an admin. A copy of the database takes its time, so that doesn't happen here.
+    fn administer(&mut self, uid: u32, request: &Request, answer: AdminAnswer) {
+        let result = match self.perform(uid, request) {
+            Ok(Done::Answered(response)) => Ok(response),
+            Ok(Done::Begun(job, response)) => {
+                let work = move || {
+                    let copied = job.run().map(|()| response);
+                    let _ = answer.send(copied.map_err(no_backup));
+                };
+                tokio::task::spawn_blocking(work);
+                return;
+            }
+            Err(failure) => Err(failure),
+        };
+        // An admin that left is told nothing.
+        let _ = answer.send(result);
+    }
+
     /// Stores first, then tells: what an admin was told is true after a loss of power too.
-    fn administer(&mut self, uid: u32, request: &Request) -> Result<Response, Failure> {
+    fn perform(&mut self, uid: u32, request: &Request) -> Result<Done, Failure> {
         let not_stored = |problem: String| Failure::NotStored { problem };
         // What the state did before comes before in the store.
         self.store_edits();
@@ -371,6 +397,11 @@ impl Core {
             unix,
         };
         let performed = perform(&known, Who::Admin { uid }, request, &mut random)?;
+        if let Answer::Backup(file) = &performed.answer {
+            let job = self.store.backup_job(file).map_err(no_backup)?;
+            let file = file.clone();
+            return Ok(Done::Begun(job, Response::BackedUp { file }));
+        }
         let response = performed.answer_from(&mut *self.store).map_err(|error| {
             let problem = error.to_string();
             match matches!(error, StoreError::Unwritable { .. }) {
@@ -382,7 +413,7 @@ impl Core {
             (self.state).handle_edits(clock::now(), unix, &performed.edits);
         }
 
-        Ok(response)
+        Ok(Done::Answered(response))
     }
 
     /// Stores and sends what waits.
@@ -468,6 +499,12 @@ impl Core {
         self.sockets.clear();
         // Who waits learns from the end of its channel.
         self.waiting.clear();
+    }
+}
+
+fn no_backup(error: StoreError) -> Failure {
+    Failure::NoBackup {
+        problem: error.to_string(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! A store that forgets everything when it is dropped.
 
-use super::{Store, StoreError};
+use std::path::Path;
+
+use super::{BackupJob, Store, StoreError};
 use crate::audit::{Entry, Filter, Row};
 use crate::model::{Account, Directory, Edit};
 
@@ -48,5 +50,9 @@ impl Store for Memory {
         rows.reverse();
 
         Ok(rows)
+    }
+
+    fn backup_job(&mut self, _to: &Path) -> Result<BackupJob, StoreError> {
+        Err(StoreError::NotInAFile)
     }
 }

@@ -1,6 +1,7 @@
 //! A store in an SQLite file.
 
 mod audit;
+mod backup;
 mod rows;
 
 use std::fs::{File, TryLockError};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction};
 
-use super::{Store, StoreError};
+use super::{BackupJob, Store, StoreError};
 use crate::audit::{Entry, Filter, Row};
 use crate::model::{Account, Directory, Edit};
 
@@ -36,8 +37,8 @@ const MODE: u32 = 0o600;
 pub struct Sqlite {
     connection: Connection,
     file: PathBuf,
-    // Dropped after the connection.
-    _lock: Option<File>,
+    /// `None` for SQLite's memory. Dropped after the connection.
+    lock: Option<File>,
 }
 
 /// What to do if there is no file.
@@ -99,7 +100,7 @@ impl Sqlite {
         let mut store = Self {
             connection: connection.map_err(|error| opening(file, error))?,
             file: file.to_owned(),
-            _lock: lock,
+            lock,
         };
         let version = store.version()?;
         store
@@ -200,6 +201,16 @@ impl Store for Sqlite {
 
     fn audit(&mut self, filter: Filter) -> Result<Vec<Row>, StoreError> {
         audit::read(&self.connection, filter).map_err(|error| self.damaged(error))
+    }
+
+    fn backup_job(&mut self, to: &Path) -> Result<BackupJob, StoreError> {
+        if self.lock.is_none() {
+            return Err(StoreError::NotInAFile);
+        }
+        backup::refuse_existing(to)?;
+        let (file, to) = (self.file.clone(), to.to_owned());
+
+        Ok(BackupJob::new(move || backup::copy(&file, &to)))
     }
 }
 

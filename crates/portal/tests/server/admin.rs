@@ -153,6 +153,50 @@ async fn the_audit_says_who_changed_what() {
 }
 
 #[tokio::test]
+async fn a_backup_is_made_while_serving_and_of_a_file_at_rest() {
+    let portal = Portal::start().await;
+    let (_gateway, _) = portal.gateway().await;
+    let path = |name: &str| portal.dir.path().join(name);
+    let backup = |name: &str| Request::Backup { file: path(name) };
+    let (first, second) = (path("first.sqlite"), path("second.sqlite"));
+
+    let made = call(&portal.target(), backup("first.sqlite"))
+        .await
+        .unwrap();
+    assert_eq!(
+        made,
+        Response::BackedUp {
+            file: first.clone()
+        }
+    );
+    let again = call(&portal.target(), backup("first.sqlite")).await;
+    let Err(AdminError::Failed(Failure::NoBackup { problem })) = again else {
+        panic!("{again:?}");
+    };
+    assert!(problem.contains("exists already"), "{problem}");
+    let mut running = show(&portal.target()).await;
+    running.gateways[0].online = false;
+    assert_eq!(show(&Target::File(first)).await, running);
+
+    let (file, dir) = (Target::File(portal.file()), portal.dir);
+    portal.server.stop().await;
+    let request = Request::Backup {
+        file: second.clone(),
+    };
+    call(&file, request.clone()).await.unwrap();
+    assert_eq!(show(&Target::File(second)).await, running);
+    let again = call(&file, request).await;
+    assert!(
+        matches!(
+            again,
+            Err(AdminError::Store(StoreError::BackupExists { .. }))
+        ),
+        "{again:?}"
+    );
+    drop(dir);
+}
+
+#[tokio::test]
 async fn a_database_at_rest_answers_the_same() {
     let portal = Portal::start().await;
     let (_, _) = portal.gateway().await;

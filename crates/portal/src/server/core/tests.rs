@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use rand::SeedableRng as _;
@@ -26,6 +27,10 @@ impl Store for Moody {
 
     fn audit(&mut self, filter: Filter) -> Result<Vec<Row>, StoreError> {
         self.memory.audit(filter)
+    }
+
+    fn backup_job(&mut self, to: &Path) -> Result<BackupJob, StoreError> {
+        self.memory.backup_job(to)
     }
 
     fn write(&mut self, edits: &[Edit], entries: &[Entry]) -> Result<(), StoreError> {
@@ -93,6 +98,12 @@ async fn what_can_not_be_stored_is_not_done_and_keeps_peers_out() {
     };
     assert_eq!(rows.len(), 1, "what failed leaves no entry: {rows:?}");
     assert_eq!(rows[0].entry.who, Who::Admin { uid: 7 });
+    let file = "/nowhere/backup.sqlite".into();
+    let backup = handle.admin(7, Request::Backup { file }).await.unwrap();
+    assert!(
+        matches!(backup, Err(Failure::NoBackup { .. })),
+        "{backup:?}"
+    );
     handle.stop().await;
     running.await.unwrap();
     let gone = handle.connect(connect).await;

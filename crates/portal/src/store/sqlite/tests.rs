@@ -314,6 +314,99 @@ fn filters() -> [Filter; 4] {
     .map(|(limit, since)| Filter { limit, since })
 }
 
+#[test]
+fn a_backup_is_a_store_of_its_own_and_edits_go_on() {
+    let (dir, file) = temporary();
+    let mut store = open(&file).unwrap();
+    let mut directory = Directory::new(account());
+    let mut put = |store: &mut Sqlite, number: u8| {
+        let edit = Edit::PutSite(Site {
+            id: SiteId(ids(number.into())),
+            name: format!("site {number}"),
+        });
+        directory.apply(&edit);
+        store.write(&[edit], &[entry(number.into())]).unwrap();
+        directory.clone()
+    };
+    (0..100).for_each(|number| drop(put(&mut store, number)));
+
+    let to = dir.path().join("backup.sqlite");
+    let job = store.backup_job(&to).unwrap();
+    let copying = std::thread::spawn(move || job.run());
+    let mut seen = vec![];
+    for number in 100..140 {
+        seen.push(put(&mut store, number));
+    }
+    copying.join().unwrap().unwrap();
+
+    assert_eq!(to.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let mut copy = open(&to).unwrap();
+    let copied = copy.load().unwrap();
+    let sites = copied.sites().len();
+    assert!(sites >= 100);
+    assert!(
+        sites == 100 || seen[sites - 101] == copied,
+        "it is as of one moment"
+    );
+    assert_eq!(copy.audit(Filter::default()).unwrap().len(), sites);
+    copy.write(&[], &[entry(1)]).unwrap();
+    let names = std::fs::read_dir(dir.path()).unwrap();
+    let names: Vec<String> = names
+        .map(|name| name.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(
+        !names.iter().any(|name| name.contains("partial")),
+        "{names:?}"
+    );
+
+    store.backup(&dir.path().join("another.sqlite")).unwrap();
+    let mut another = open(&dir.path().join("another.sqlite")).unwrap();
+    assert_eq!(another.load().unwrap(), store.load().unwrap());
+}
+
+#[test]
+fn a_backup_replaces_nothing_and_leaves_nothing_half_done() {
+    let (dir, file) = temporary();
+    let mut store = open(&file).unwrap();
+    let theirs = dir.path().join("theirs");
+    std::fs::write(&theirs, "a file of somebody").unwrap();
+
+    let error = store.backup(&theirs).unwrap_err();
+    assert!(
+        matches!(error, StoreError::BackupExists { .. }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("name another file"), "{error}");
+    assert_eq!(std::fs::read(&theirs).unwrap(), b"a file of somebody");
+    let itself = store.backup(&file).unwrap_err();
+    assert!(
+        matches!(itself, StoreError::BackupExists { .. }),
+        "{itself:?}"
+    );
+
+    // It came after the job was made.
+    let to = dir.path().join("backup.sqlite");
+    let job = store.backup_job(&to).unwrap();
+    std::os::unix::fs::symlink("nowhere", &to).unwrap();
+    assert!(matches!(job.run(), Err(StoreError::BackupExists { .. })));
+
+    let nowhere = dir.path().join("no/such/backup.sqlite");
+    let error = store.backup(&nowhere).unwrap_err();
+    assert!(
+        matches!(error, StoreError::BackupFailed { .. }),
+        "{error:?}"
+    );
+    let names = std::fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!(
+        names, 6,
+        "the database, its log, its index, its lock, and two of ours"
+    );
+
+    let mut memory = Sqlite::in_memory(&account()).unwrap();
+    let error = memory.backup(&dir.path().join("m.sqlite")).unwrap_err();
+    assert!(matches!(error, StoreError::NotInAFile), "{error:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
