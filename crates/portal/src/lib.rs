@@ -50,8 +50,7 @@
 //!
 //! # Not here
 //!
-//! Protocol v1, device pools, connections without ICE, flow logs, and choosing relays or
-//! gateways by distance.
+//! Protocol v1, device pools, connections without ICE, and flow logs.
 
 pub mod admin;
 pub mod audit;

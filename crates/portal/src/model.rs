@@ -25,7 +25,7 @@ pub use condition::{Condition, Country, InvalidCountry, Networks};
 pub(crate) use condition::{conditions_text, parse_network};
 pub use directory::{Directory, Edit};
 pub use id::{ActorId, GrantId, PolicyId, TokenId};
-pub use locations::{InvalidLocations, Location, Locations};
+pub use locations::{Coordinates, InvalidLocations, Location, Locations};
 pub use window::{Hours, InvalidWindow, WallClock, Weekdays, Window, Zone};
 
 /// Whom all the others belong to; a portal serves one.

@@ -6,6 +6,7 @@
 
 mod access;
 mod change;
+mod choice;
 mod client;
 mod connect;
 mod gateway;

@@ -19,8 +19,17 @@ pub struct Locations {
 pub struct Location {
     /// The country.
     pub country: Country,
-    /// Latitude and longitude, in degrees: -90 to 90, -180 to 180.
-    pub coordinates: Option<(f64, f64)>,
+    /// The place, if the file says more than the country.
+    pub coordinates: Option<Coordinates>,
+}
+
+/// A place on earth.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Coordinates {
+    /// Degrees to the north, -90 to 90.
+    pub latitude: f64,
+    /// Degrees to the east, -180 to 180.
+    pub longitude: f64,
 }
 
 /// A line that tells no location.
@@ -31,6 +40,22 @@ pub struct InvalidLocations {
     pub line: usize,
     /// What is wrong with it.
     pub problem: String,
+}
+
+/// The mean radius of the earth in kilometres (portal-protocol.md §10.4).
+const EARTH: f64 = 6371.0;
+
+impl Coordinates {
+    /// The length of the shortest way over the ground, by the haversine formula.
+    pub fn kilometres_to(self, other: Self) -> f64 {
+        let half_sine = |one: f64, other: f64| ((other - one).to_radians() / 2.0).sin().powi(2);
+        let meridians = self.latitude.to_radians().cos() * other.latitude.to_radians().cos();
+        let chord = half_sine(self.latitude, other.latitude)
+            + meridians * half_sine(self.longitude, other.longitude);
+
+        // Rounding may leave the range of a sine at the other end of the earth.
+        2.0 * EARTH * chord.sqrt().min(1.0).asin()
+    }
 }
 
 impl Locations {
@@ -89,9 +114,10 @@ fn entry(line: &str) -> Result<(IpNet, Location), String> {
         .map_err(|_| format!("`{country}` is not a country"))?;
     let coordinates = match (fields.next(), fields.next(), fields.next()) {
         (None, ..) => None,
-        (Some(latitude), Some(longitude), None) => {
-            Some((degrees(latitude, 90.0)?, degrees(longitude, 180.0)?))
-        }
+        (Some(latitude), Some(longitude), None) => Some(Coordinates {
+            latitude: degrees(latitude, 90.0)?,
+            longitude: degrees(longitude, 180.0)?,
+        }),
         (Some(_), None, _) => return Err("the longitude is missing".to_owned()),
         (Some(_), Some(_), Some(_)) => return Err("there are more than four fields".to_owned()),
     };
@@ -138,7 +164,35 @@ mod tests {
         assert_eq!(country("2001:db8::1").as_deref(), Some("US"));
         assert_eq!(country("198.51.100.1"), None);
         let berlin = locations.locate("203.0.113.1".parse().unwrap()).unwrap();
-        assert_eq!(berlin.coordinates, Some((52.52, 13.40)));
+        let coordinates = berlin.coordinates.unwrap();
+        assert_eq!(
+            (coordinates.latitude, coordinates.longitude),
+            (52.52, 13.40)
+        );
+    }
+
+    #[test]
+    fn ways_are_as_long_as_on_earth() {
+        let at = |latitude: f64, longitude: f64| Coordinates {
+            latitude,
+            longitude,
+        };
+        let (berlin, sydney) = (at(52.52, 13.40), at(-33.87, 151.21));
+        for (one, other, kilometres) in [
+            (berlin, at(52.52, 13.40), 0.0),
+            (berlin, at(48.86, 2.35), 878.0),
+            (berlin, sydney, 16_094.0),
+            (sydney, berlin, 16_094.0),
+            (at(0.0, 179.5), at(0.0, -179.5), 111.2),
+            (at(90.0, 0.0), at(-90.0, 77.0), 20_015.1),
+            (at(0.0, 0.0), at(0.0, 180.0), 20_015.1),
+        ] {
+            let way = one.kilometres_to(other);
+            assert!(
+                (way - kilometres).abs() < kilometres / 100.0 + 0.1,
+                "{one:?} {other:?} {way}"
+            );
+        }
     }
 
     #[test]

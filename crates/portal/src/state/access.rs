@@ -10,12 +10,12 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use connlib_wire::id::{ClientId, GatewayId, ResourceId, SiteId};
+use connlib_wire::id::{ClientId, GatewayId, ResourceId};
 use connlib_wire::portal::client::{
     self, AuthorizationCreated, AuthorizationCreationFailed, Refusal, RequestAuthorization,
 };
 use connlib_wire::portal::gateway::{self, CreateAuthorization, RejectAccess};
-use rand::{Rng as _, RngExt as _};
+use rand::Rng as _;
 
 use super::requests::{ACKNOWLEDGE_WITHIN, Request};
 use super::{SWEEP_EVERY, State, render};
@@ -171,7 +171,7 @@ impl State {
         let expires_at = policy::earlier(decision.until, token_ends_at);
         let (policy, sites) = (decision.policy.id, decision.resource.sites.clone());
         let gateway = self
-            .choose_gateway(&sites, &request.connected_gateway_ids)
+            .choose_gateway(client, &sites, &request.connected_gateway_ids)
             .ok_or(Refusal::Offline)?;
 
         let grant = Grant {
@@ -252,23 +252,6 @@ impl State {
         };
         let message = client::FromPortal::AuthorizationCreationFailed(failure);
         self.tell_client(client, &message);
-    }
-
-    /// The first of `preferred` that will do: staying with a gateway keeps connections alive. Else any.
-    fn choose_gateway(&mut self, sites: &[SiteId], preferred: &[GatewayId]) -> Option<GatewayId> {
-        let online: Vec<GatewayId> = (self.gateways.iter())
-            .filter(|(_, session)| session.joined && sites.contains(&session.site))
-            .map(|(id, _)| *id)
-            .collect();
-        if let Some(kept) = preferred.iter().find(|id| online.contains(id)) {
-            return Some(*kept);
-        }
-        if online.is_empty() {
-            return None;
-        }
-
-        let index = self.random.random_range(0..online.len());
-        online.get(index).copied()
     }
 
     /// A text that nobody can guess.

@@ -11,10 +11,9 @@ use connlib_wire::portal::phoenix::{self, Envelope};
 use connlib_wire::portal::resource::Resource;
 use connlib_wire::portal::{RelaysPresence, gateway};
 
-use super::relays::Among;
+use super::relays::{Among, Holder};
 use super::session::{ClientSession, SocketId};
 use super::{State, render};
-use crate::derive::FAR_FUTURE;
 use crate::policy;
 
 /// What a client is to know of.
@@ -40,13 +39,8 @@ impl State {
         session.joined = true;
         session.interface = Some(interface.clone());
         session.resources.clone_from(&resources);
-        session.relays = self.relays.choose(
-            id.0,
-            &session.relays,
-            Among::All,
-            &session.key,
-            session.token_ends_at.unwrap_or(FAR_FUTURE),
-        );
+        let holder = Holder::client(id, session);
+        session.relays = self.relays.choose(&holder, Among::All, &self.locations);
         let init = Init {
             interface,
             resources: resources.into_values().collect(),
@@ -186,9 +180,8 @@ impl State {
         let Some(session) = self.clients.get_mut(&id) else {
             return;
         };
-        let expires_at = session.token_ends_at.unwrap_or(FAR_FUTURE);
-        session.relays =
-            (self.relays).choose(id.0, &[], Among::Connected, &session.key, expires_at);
+        let holder = Holder::client(id, session).without_any();
+        session.relays = (self.relays).choose(&holder, Among::Connected, &self.locations);
         let presence = RelaysPresence {
             disconnected_ids: vec![],
             connected: session.relays.clone(),

@@ -160,6 +160,7 @@ impl State {
         let Clock { now, unix } = self.clock;
         let (token, entrance) = self.authenticate(unix, connect)?;
         let (token, token_ends_at) = (token.id, token.expires_at);
+        let remote_ip = connect.remote.map(|address| address.to_canonical());
 
         let who = match entrance {
             Entrance::Client(actor) => {
@@ -170,7 +171,7 @@ impl State {
                     token,
                     token_ends_at,
                     key,
-                    remote_ip: connect.remote.map(|address| address.to_canonical()),
+                    remote_ip,
                     joined: false,
                     sees_until: None,
                     interface: None,
@@ -195,6 +196,7 @@ impl State {
                     socket,
                     site,
                     key,
+                    remote_ip,
                     joined: false,
                     relays: vec![],
                 };

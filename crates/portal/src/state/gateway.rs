@@ -9,10 +9,9 @@ use connlib_wire::portal::gateway::{
 use connlib_wire::portal::phoenix::{self, Envelope};
 use connlib_wire::portal::{Authorization, RelaysPresence, client};
 
-use super::relays::Among;
+use super::relays::{Among, Holder};
 use super::session::{GatewaySession, SocketId};
 use super::{State, render};
-use crate::derive::FAR_FUTURE;
 
 impl State {
     pub(super) fn join_gateway(
@@ -28,9 +27,8 @@ impl State {
             return;
         };
         session.joined = true;
-        session.relays =
-            self.relays
-                .choose(id.0, &session.relays, Among::All, &session.key, FAR_FUTURE);
+        let holder = Holder::gateway(id, session);
+        session.relays = self.relays.choose(&holder, Among::All, &self.locations);
         let relays = session.relays.clone();
         let authorizations = self.live_grants_of(id);
         let granted: BTreeSet<ResourceId> = (authorizations.iter())
@@ -146,8 +144,8 @@ impl State {
         let Some(session) = self.gateways.get_mut(&id) else {
             return;
         };
-        session.relays =
-            (self.relays).choose(id.0, &[], Among::Connected, &session.key, FAR_FUTURE);
+        let holder = Holder::gateway(id, session).without_any();
+        session.relays = (self.relays).choose(&holder, Among::Connected, &self.locations);
         let presence = RelaysPresence {
             disconnected_ids: vec![],
             connected: session.relays.clone(),

@@ -1,10 +1,10 @@
 //! Which relays are there, and who is given which (portal-protocol.md §7, §10.5; relay.md §16).
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use connlib_wire::id::RelayId;
+use connlib_wire::id::{ClientId, GatewayId, RelayId};
 use connlib_wire::key::PublicKey;
 use connlib_wire::portal::phoenix::{self, Envelope};
 use connlib_wire::portal::relay::{FromPortal, Join, TOPIC};
@@ -13,9 +13,11 @@ use connlib_wire::secret::Secret;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::session::{Goodbye, RelayAddresses, SocketId, Who};
+use super::choice::{by_way, way};
+use super::session::{ClientSession, GatewaySession, Goodbye, RelayAddresses, SocketId, Who};
 use super::{Event, State};
 use crate::derive;
+use crate::model::Locations;
 
 /// How many relays a peer is given.
 const PER_PEER: usize = 2;
@@ -66,6 +68,45 @@ pub(super) enum Among {
     All,
     /// Only those that are connected.
     Connected,
+}
+
+/// Who is given relays. Its credentials depend on `key` and `expires_at` alone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Holder<'a> {
+    pub(super) id: Uuid,
+    pub(super) remote_ip: Option<IpAddr>,
+    pub(super) key: &'a PublicKey,
+    /// Unix seconds.
+    pub(super) expires_at: u64,
+    /// What it was given last.
+    pub(super) held: &'a [turn::Relay],
+}
+
+impl<'a> Holder<'a> {
+    pub(super) fn client(id: ClientId, session: &'a ClientSession) -> Self {
+        Self {
+            id: id.0,
+            remote_ip: session.remote_ip,
+            key: &session.key,
+            expires_at: session.token_ends_at.unwrap_or(derive::FAR_FUTURE),
+            held: &session.relays,
+        }
+    }
+
+    pub(super) fn gateway(id: GatewayId, session: &'a GatewaySession) -> Self {
+        Self {
+            id: id.0,
+            remote_ip: session.remote_ip,
+            key: &session.key,
+            expires_at: derive::FAR_FUTURE,
+            held: &session.relays,
+        }
+    }
+
+    /// It says that what it holds is of no use.
+    pub(super) fn without_any(self) -> Self {
+        Self { held: &[], ..self }
+    }
 }
 
 impl Relays {
@@ -129,30 +170,36 @@ impl Relays {
             .collect()
     }
 
-    /// What a peer is given: the relays of `held` that are still there, filled up with others.
+    /// What a peer is given: the relays that it holds and that are still there, filled up with others, the nearest first.
     ///
-    /// Each peer ranks the relays in its own way, which is always the same: the load spreads, and a peer that
-    /// reconnects gets what it had. Credentials depend on `key` and `expires_at` alone.
+    /// Where it isn't known how far they are, each peer ranks the relays in its own way, which is always the same: the load
+    /// spreads, and a peer that reconnects gets what it had.
     pub(super) fn choose(
         &self,
-        peer: Uuid,
-        held: &[turn::Relay],
+        peer: &Holder<'_>,
         among: Among,
-        key: &PublicKey,
-        expires_at: u64,
+        locations: &Locations,
     ) -> Vec<turn::Relay> {
         let place = |id: RelayId| {
-            let place = held.iter().position(|entry| relay_of(entry) == id);
+            let place = peer.held.iter().position(|entry| relay_of(entry) == id);
             place.unwrap_or(usize::MAX)
         };
-        let mut ranked: Vec<(usize, [u8; 32], RelayId, &Relay)> = (self.known.iter())
+        let way = |relay: &Relay| {
+            let addresses = relay.addresses.iter().map(SocketAddr::ip);
+            way(locations, peer.remote_ip, addresses)
+        };
+        let mut ranked: Vec<_> = (self.known.iter())
             .filter(|(_, relay)| among == Among::All || relay.socket.is_some())
-            .map(|(id, relay)| (place(*id), rank(peer, *id), *id, relay))
+            .map(|(id, relay)| (place(*id), way(relay), rank(peer.id, *id), *id, relay))
             .collect();
-        ranked.sort_by_key(|(place, rank, id, _)| (*place, *rank, *id));
+        ranked.sort_by(|one, other| {
+            (one.0.cmp(&other.0))
+                .then_with(|| by_way(one.1, other.1))
+                .then_with(|| (one.2, one.3).cmp(&(other.2, other.3)))
+        });
 
         (ranked.into_iter().take(PER_PEER))
-            .flat_map(|(_, _, id, relay)| entries(id, relay, key, expires_at))
+            .flat_map(|(.., id, relay)| entries(id, relay, peer.key, peer.expires_at))
             .collect()
     }
 
@@ -208,9 +255,8 @@ impl State {
             .iter_mut()
             .filter(|(_, session)| session.joined)
         {
-            let expires_at = session.token_ends_at.unwrap_or(derive::FAR_FUTURE);
-            let chosen =
-                (self.relays).choose(id.0, &session.relays, Among::All, &session.key, expires_at);
+            let holder = Holder::client(*id, session);
+            let chosen = (self.relays).choose(&holder, Among::All, &self.locations);
             if let Some(presence) = difference(&mut session.relays, chosen) {
                 let message = client::FromPortal::RelaysPresence(presence);
                 let text = phoenix::push(client::TOPIC, message.event(), &message, None);
@@ -223,9 +269,8 @@ impl State {
             .iter_mut()
             .filter(|(_, session)| session.joined)
         {
-            let expires_at = derive::FAR_FUTURE;
-            let chosen =
-                (self.relays).choose(id.0, &session.relays, Among::All, &session.key, expires_at);
+            let holder = Holder::gateway(*id, session);
+            let chosen = (self.relays).choose(&holder, Among::All, &self.locations);
             if let Some(presence) = difference(&mut session.relays, chosen) {
                 let message = gateway::FromPortal::RelaysPresence(presence);
                 let text = phoenix::push(gateway::TOPIC, message.event(), &message, None);

@@ -111,6 +111,8 @@ pub(super) struct GatewaySession {
     pub(super) socket: SocketId,
     pub(super) site: SiteId,
     pub(super) key: PublicKey,
+    /// Where it connected from.
+    pub(super) remote_ip: Option<IpAddr>,
     pub(super) joined: bool,
     /// What it was told last.
     pub(super) relays: Vec<turn::Relay>,

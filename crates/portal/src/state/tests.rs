@@ -4,6 +4,7 @@ mod access;
 mod agreement;
 mod audit;
 mod changes;
+mod choice;
 mod conditions;
 mod newcomers;
 mod recording;
