@@ -43,8 +43,8 @@
 //! # Callers' duties
 //!
 //! * Seeds are secret and random: tokens, references and pre-shared keys come from them.
-//! * Store what [`state::State::poll_edit`] and [`state::State::poll_entry`] give, together, before sending what [`state::State::poll_event`] gives, and store an
-//!   admin's edits before [`state::State::handle_edits`] tells of them.
+//! * Store what [`state::State::poll_edit`] and [`state::State::poll_entry`] give, together, before sending what
+//!   [`state::State::poll_event`] gives, and store an admin's edits before [`state::State::handle_edits`] tells of them.
 //! * Give each socket a number of its own, and report its end once.
 //! * One process works with one store; the SQLite store sees to that for files.
 //!

@@ -10,6 +10,7 @@ mod choice;
 mod client;
 mod connect;
 mod gateway;
+mod limits;
 mod newcomers;
 mod relays;
 mod render;
@@ -36,6 +37,7 @@ pub use session::{Goodbye, SocketId};
 use crate::audit::{self, Entry};
 use crate::model::{Directory, Edit, Locations};
 use crate::policy::Circumstances;
+use limits::Limits;
 use newcomers::Newcomers;
 use relays::Relays;
 use requests::Requests;
@@ -58,6 +60,7 @@ pub struct State {
     sockets: BTreeMap<SocketId, Socket>,
     clients: BTreeMap<ClientId, ClientSession>,
     gateways: BTreeMap<GatewayId, GatewaySession>,
+    limits: Limits,
     newcomers: Newcomers,
     relays: Relays,
     requests: Requests,
@@ -176,6 +179,7 @@ impl State {
             sockets: BTreeMap::new(),
             clients: BTreeMap::new(),
             gateways: BTreeMap::new(),
+            limits: Limits::default(),
             newcomers: Newcomers::default(),
             relays: Relays::default(),
             requests: Requests::default(),

@@ -78,6 +78,9 @@ pub enum Refused {
     /// The token is malformed, unknown, of another role, expired or revoked; which of these isn't told.
     #[error("Invalid token")]
     InvalidToken,
+    /// The same token connected from the same address too often.
+    #[error("Connecting too often; wait a second")]
+    RateLimited,
     /// A parameter is missing or malformed.
     #[error("Invalid parameter `{parameter}`: {problem}")]
     InvalidParameter {
@@ -108,7 +111,8 @@ impl Refused {
             Self::MissingToken | Self::InvalidToken => 401,
             Self::InvalidParameter { .. } => 400,
             Self::GatewayAlreadyConnected => 409,
-            Self::NoAddressLeft => 503,
+            // Older peers end their session for good at a 429.
+            Self::RateLimited | Self::NoAddressLeft => 503,
         }
     }
 
@@ -119,6 +123,7 @@ impl Refused {
             Self::InvalidToken => "invalid_token",
             Self::InvalidParameter { .. } => "invalid_connect_params",
             Self::GatewayAlreadyConnected => "gateway_already_connected",
+            Self::RateLimited => "rate_limit",
             Self::NoAddressLeft => "unhandled_connect_error",
         }
     }
@@ -148,6 +153,12 @@ impl State {
         connect: &Connect,
     ) -> Result<Admission, Refused> {
         self.clock = Clock { now, unix };
+        let token = self.authenticate(unix, connect)?.0.id;
+        // Without an address all peers would look the same.
+        let address = connect.remote.map(|address| address.to_canonical());
+        if address.is_some_and(|address| !self.limits.take(now, address, token)) {
+            return Err(Refused::RateLimited);
+        }
 
         self.admit(socket, connect)
     }

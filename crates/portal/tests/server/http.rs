@@ -63,6 +63,32 @@ async fn a_token_may_come_in_the_query_and_the_header_wins() {
 }
 
 #[tokio::test]
+async fn who_connects_without_end_is_told_to_wait() {
+    let portal = Portal::start().await;
+    let token = portal.client_token("alice").await;
+    let path = device("client", "x", 1);
+
+    let mut attempts = 0..1000;
+    let refused = loop {
+        attempts.next().expect("it is held up");
+        let request = request(portal.addr(), &path, Some(&token));
+        if let Err(refused) = connect(portal.addr(), request).await {
+            break refused;
+        }
+    };
+
+    let tungstenite::Error::Http(response) = &refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(response.headers()["retry-after"], "1");
+    let (status, problem) = self::refused(Err(refused));
+    assert_eq!((status, &problem["code"]), (503, &"rate_limit".into()));
+    let another = portal.client_token("alice").await;
+    let request = request(portal.addr(), &path, Some(&another));
+    connect(portal.addr(), request).await.unwrap();
+}
+
+#[tokio::test]
 async fn bad_parameters_are_refused_by_name() {
     let portal = Portal::start().await;
     let token = portal.client_token("alice").await;

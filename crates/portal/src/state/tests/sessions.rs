@@ -422,3 +422,32 @@ fn a_jump_of_the_wall_clock_moves_the_end_of_a_token() {
     portal.state.handle_timeout(portal.now, portal.unix);
     assert_eq!(portal.closed(client), Some(Goodbye::TokenEnded));
 }
+
+#[test]
+fn a_peer_that_connects_without_end_is_held_up_alone() {
+    let mut portal = Portal::new();
+    let token = portal.client_token("alice");
+    let at = |host: u8, token: &Secret| Connect {
+        remote: Some([203, 0, 113, host].into()),
+        ..device(Role::Client, token, "laptop", 1)
+    };
+
+    let in_a_row = (0..1000)
+        .find(|_| portal.connect(&at(1, &token)).is_err())
+        .unwrap();
+    assert!(in_a_row >= 30, "{in_a_row}: restarts need some");
+    let refused = portal.connect(&at(1, &token)).err();
+    assert_eq!(refused, Some(Refused::RateLimited));
+    let refused = refused.unwrap();
+    assert_eq!((refused.status(), refused.code()), (503, "rate_limit"));
+
+    portal.connect(&at(2, &token)).unwrap();
+    let other = portal.client_token("alice");
+    portal.connect(&at(1, &other)).unwrap();
+    portal.pass(Duration::from_secs(1));
+    portal.connect(&at(1, &token)).unwrap();
+    let in_a_row = (0..1000)
+        .find(|_| portal.connect(&at(1, &token)).is_err())
+        .unwrap();
+    assert!(in_a_row < 20, "{in_a_row}: but a loop none");
+}
