@@ -121,7 +121,11 @@ impl State {
         let due = (self.schedule.cut_short).extract_if(.., |_, end| *end <= unix);
         let due: Vec<GrantKey> = due.map(|(key, _)| key).collect();
         for key in due {
-            self.withdraw_grant(key);
+            // It may have been swept out already.
+            let grant = self.directory.grants().get(&key);
+            if !grant.is_some_and(|grant| grant.is_live(unix)) {
+                self.withdraw_grant(key);
+            }
         }
     }
 
@@ -169,12 +173,8 @@ impl State {
         };
         let unix = self.clock.unix;
         if !grant.is_live(unix) {
-            match self.schedule.cut_short.contains_key(&key) {
-                true => self.withdraw_grant(key),
-                // The gateway knows when it ends, and hears nothing.
-                false => self.edit(Edit::DropGrant(key)),
-            }
-            return;
+            // The gateway knows when it ends, or the schedule that it doesn't.
+            return self.edit(Edit::DropGrant(key));
         }
         let token = self.directory.tokens().get(&grant.token);
         if !token.is_some_and(|token| token.is_usable(unix)) {
@@ -200,6 +200,10 @@ impl State {
         let key = grant.key;
         let gateway = self.gateways.get(&key.gateway);
         let is_there = gateway.is_some_and(|session| session.joined);
+        if !is_there {
+            // It learns the end from its `init`.
+            self.schedule.is_told(key);
+        }
         let renewed = match lateness(renewed.expires_at).cmp(&lateness(grant.expires_at)) {
             Ordering::Greater if is_there && !self.prolong(&renewed) => Grant {
                 expires_at: grant.expires_at,
@@ -210,7 +214,6 @@ impl State {
                 self.schedule.cut_short.extend(end);
                 renewed
             }
-            // A gateway that isn't there learns it from its `init`.
             Ordering::Greater | Ordering::Less | Ordering::Equal => renewed,
         };
         if renewed != *grant {

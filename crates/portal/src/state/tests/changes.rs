@@ -225,3 +225,23 @@ fn a_site_that_goes_takes_its_gateways_along() {
     assert_eq!(moved["gateway_groups"][0]["name"], "hq");
     assert_eq!(portal.state.directory().grants().len(), 0);
 }
+
+#[test]
+fn a_token_that_is_revoked_takes_its_grants_along_even_unasked() {
+    let mut portal = Portal::new();
+    let actor = portal.state.directory().actor_named("alice").unwrap().id;
+    let (id, token) = portal.token(TokenKind::Client(actor), None);
+    let client = portal.join(&device(Role::Client, &token, "laptop", 1));
+    portal.messages(client);
+    let (gateway, _) = portal.gateway("hq", "gw");
+    portal.grant(client, "lan", gateway);
+
+    let token = portal.state.directory().tokens()[&id].clone();
+    portal.edit(&[Edit::PutToken(Token {
+        revoked_at: Some(portal.unix),
+        ..token
+    })]);
+
+    portal.only(gateway, "reject_access");
+    assert_eq!(portal.state.directory().grants().len(), 0);
+}

@@ -72,6 +72,12 @@ fn who_moves_loses_what_depends_on_the_place() {
     client_at(&mut portal, "bob", HOME);
     portal.only(gateway, "reject_access");
     assert_eq!(portal.state.directory().grants().len(), 0);
+
+    let (bob, _) = client_at(&mut portal, "bob", OFFICE);
+    portal.grant(bob, "lan", gateway);
+    let token = portal.client_token("bob");
+    portal.join(&device(Role::Client, &token, "bob", 1));
+    portal.only(gateway, "reject_access");
 }
 
 #[test]
@@ -236,6 +242,58 @@ fn an_end_that_moves_back_before_it_came_is_forgotten() {
 
     assert_eq!(portal.events(gateway), [] as [&str; 0]);
     portal.only(bob, "resource_deleted");
+}
+
+#[test]
+fn an_end_that_is_lifted_while_the_gateway_is_away_does_not_come() {
+    let mut portal = with_lan(&[""]);
+    let (gateway, _) = portal.gateway("hq", "gw");
+    let (bob, _) = client_at(&mut portal, "bob", OFFICE);
+    portal.grant(bob, "lan", gateway);
+
+    portal.apply(&file(&["{ hours = \"22:00-23:00\" }"]));
+    portal.disconnect(gateway);
+    portal.apply(&file(&[""]));
+    pass(&mut portal, bob, UNTIL_23 + Duration::from_secs(1));
+
+    assert_eq!(portal.state.directory().grants().len(), 1);
+    assert_eq!(portal.events(bob), [] as [&str; 0]);
+}
+
+#[test]
+fn a_client_that_changes_gateways_is_not_held_up_by_a_later_end() {
+    let mut portal = with_lan(&["{ hours = \"22:00-23:00\" }"]);
+    let (one, one_id) = portal.gateway("hq", "one");
+    let (bob, _) = client_at(&mut portal, "bob", OFFICE);
+    portal.grant(bob, "lan", one);
+    let (two, two_id) = portal.gateway("hq", "two");
+    portal.ask(bob, "lan", &[two_id]);
+    let asked = portal.only(two, "create_authorization");
+
+    portal.apply(&file(&[""]));
+    assert_eq!(
+        portal.events(one),
+        [] as [&str; 0],
+        "not before it is known where bob goes"
+    );
+    let again = portal.only(two, "create_authorization");
+    assert_eq!(
+        (&again["ref"], &again["expires_at"]),
+        (&asked["ref"], &Value::Null)
+    );
+    acknowledge(&mut portal, two, &again);
+    assert_eq!(portal.events(bob), ["authorization_created"]);
+
+    pass(&mut portal, bob, Duration::from_secs(60));
+    let create = portal.only(one, "create_authorization");
+    assert_eq!(create["expires_at"], Value::Null);
+    let ends: Vec<_> = (portal.state.directory().grants().iter())
+        .map(|(key, grant)| (key.gateway, grant.expires_at))
+        .collect();
+    assert!(
+        ends.contains(&(one_id, None)) && ends.contains(&(two_id, None)),
+        "{ends:?}"
+    );
 }
 
 #[test]
