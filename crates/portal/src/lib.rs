@@ -50,7 +50,7 @@
 //!
 //! # Not here
 //!
-//! Protocol v1, device pools, connections without ICE, and flow logs.
+//! Device pools, connections among clients, connections without ICE, and flow logs.
 
 pub mod admin;
 pub mod audit;

@@ -9,6 +9,7 @@ mod change;
 mod choice;
 mod client;
 mod connect;
+mod dialect;
 mod gateway;
 mod limits;
 mod newcomers;
@@ -22,10 +23,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use connlib_wire::id::{ClientId, GatewayId};
-use connlib_wire::portal::phoenix::{self, Envelope, Framing};
-use connlib_wire::portal::{
-    Generation, ParseError, client as client_socket, gateway as gateway_socket,
-};
+use connlib_wire::portal::phoenix::{self, Envelope};
+use connlib_wire::portal::{ParseError, client as client_socket, gateway as gateway_socket};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use uuid::{Builder, Uuid};
@@ -202,7 +201,8 @@ impl State {
         let Some(who) = self.hear(socket) else {
             return;
         };
-        let envelope = match Envelope::parse(text) {
+        let dialect = self.dialect_of(socket);
+        let envelope = match Envelope::parse_in(dialect.framing, text) {
             Ok(envelope) => envelope,
             Err(error) => {
                 tracing::debug!(?socket, %error, "Ignoring a text");
@@ -218,11 +218,17 @@ impl State {
         } else if envelope.topic != who.topic() {
             self.reply_error(socket, &envelope, "unmatched topic");
         } else if envelope.event == phoenix::JOIN {
+            if let Some(entry) = self.sockets.get_mut(&socket) {
+                entry.dialect.join = envelope.join_reference.clone();
+            }
             match who {
                 Who::Client(client) => self.join_client(socket, client, &envelope),
                 Who::Gateway(gateway) => self.join_gateway(socket, gateway, &envelope),
                 Who::Relay(addresses, _) => self.join_relay(socket, addresses, &envelope),
             }
+        } else if envelope.event == phoenix::LEAVE {
+            self.reply_ok(socket, &envelope);
+            self.leave(socket, who);
         } else if !self.has_joined(who) {
             self.reply_error(socket, &envelope, "unmatched topic");
         } else {
@@ -356,17 +362,38 @@ impl State {
         }
     }
 
+    /// A peer leaves its channel and stays connected, as clients of the framework may.
+    fn leave(&mut self, socket: SocketId, who: Who) {
+        match who {
+            Who::Client(id) => {
+                self.requests.forget_client(id);
+                if let Some(session) = self.clients.get_mut(&id) {
+                    session.joined = false;
+                }
+            }
+            Who::Gateway(id) => {
+                if let Some(session) = self.gateways.get_mut(&id) {
+                    session.joined = false;
+                }
+            }
+            Who::Relay(addresses, Some(id)) => {
+                self.relays.leave(self.clock.now, id, socket);
+                if let Some(entry) = self.sockets.get_mut(&socket) {
+                    entry.who = Who::Relay(addresses, None);
+                }
+            }
+            Who::Relay(_, None) => {}
+        }
+    }
+
     fn handle_joined(&mut self, socket: SocketId, who: Who, envelope: &Envelope<'_>) {
         let (event, payload) = (envelope.event.as_str(), envelope.payload());
+        let generation = self.generation_of(socket);
         let handled = match who {
-            Who::Client(client) => {
-                client_socket::ToPortal::parse_in(Generation::V2, event, payload)
-                    .map(|message| self.handle_client(client, message))
-            }
-            Who::Gateway(gateway) => {
-                gateway_socket::ToPortal::parse_in(Generation::V2, event, payload)
-                    .map(|message| self.handle_gateway(socket, gateway, envelope, message))
-            }
+            Who::Client(client) => client_socket::ToPortal::parse_in(generation, event, payload)
+                .map(|message| self.handle_client(client, message)),
+            Who::Gateway(gateway) => gateway_socket::ToPortal::parse_in(generation, event, payload)
+                .map(|message| self.handle_gateway(socket, gateway, envelope, message)),
             Who::Relay(..) => Err(ParseError::UnknownEvent {
                 event: event.to_owned(),
             }),
@@ -437,8 +464,8 @@ impl State {
         };
         // A relay isn't told: it finds out by the 401 when it comes back (portal-protocol.md §10.2).
         if !matches!(who, Who::Relay(..)) {
-            let text = phoenix::disconnect_token_expired(who.topic());
-            self.send(socket, text);
+            let join = self.dialect_of(socket).join;
+            self.say(socket, &phoenix::token_expired(who.topic()), join.as_ref());
         }
         self.close(socket, Goodbye::TokenEnded);
     }
@@ -466,20 +493,6 @@ impl State {
         (self.entries).extend(audit::of_edit(&self.directory, &edit, who, self.clock.unix));
         self.directory.apply(&edit);
         self.edits.push_back(edit);
-    }
-
-    fn send(&mut self, socket: SocketId, text: String) {
-        self.events.push_back(Event::Send { socket, text });
-    }
-
-    fn reply_ok(&mut self, socket: SocketId, envelope: &Envelope<'_>) {
-        let answer = phoenix::ok(&envelope.topic, envelope.reference.clone());
-        self.send(socket, answer.write(Framing::Object, None));
-    }
-
-    fn reply_error(&mut self, socket: SocketId, envelope: &Envelope<'_>, reason: &str) {
-        let answer = phoenix::error(&envelope.topic, envelope.reference.clone(), reason);
-        self.send(socket, answer.write(Framing::Object, None));
     }
 }
 

@@ -11,8 +11,8 @@ use connlib_portal::model::{
 use connlib_portal::state::{Admission, Connect, Event, Role as Opens, SocketId, State};
 use connlib_portal::token;
 use connlib_wire::id::{ResourceId, SiteId};
-use connlib_wire::portal::phoenix::{self, JOIN};
-use connlib_wire::portal::{client, gateway, relay};
+use connlib_wire::portal::phoenix::{self, Framing, JOIN};
+use connlib_wire::portal::{Generation, client, gateway, relay};
 use connlib_wire::secret::Secret;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -210,6 +210,8 @@ impl Portal {
         let is_device = opens != Opens::Relay;
         let connect = Connect {
             role: opens,
+            generation: Generation::V2,
+            framing: Framing::Object,
             token: self.tokens.get(channel.host).cloned(),
             external_id: is_device.then(|| host.name.clone()),
             name: is_device.then(|| host.name.clone()),

@@ -12,14 +12,15 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use connlib_portal::model::{Account, Directory, Edit, TokenKind};
-use connlib_portal::policy::{decide, plan};
+use connlib_portal::policy::{Circumstances, decide, plan};
 use connlib_portal::state::{Admission, Connect, Event, Reason, Role, SocketId, State};
 use connlib_portal::token::mint;
 use connlib_portal::topology::Topology;
 use connlib_wire::id::ResourceId;
 use connlib_wire::key::PublicKey;
+use connlib_wire::portal::Generation;
 use connlib_wire::portal::client::FromPortal;
-use connlib_wire::portal::phoenix::Envelope;
+use connlib_wire::portal::phoenix::{Envelope, Framing};
 use connlib_wire::secret::Secret;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -161,9 +162,16 @@ impl Scene {
             _ => Some(String::from_utf8_lossy(choices.chunk()).into_owned()),
         };
         let name = choices.one_of(&["a", "b"]);
-        let key = PublicKey([choices.byte(); 32]).to_string();
+        let number = choices.byte();
+        let key = PublicKey([number; 32]).to_string();
+        let generation = match number % 2 {
+            0 => Generation::V2,
+            _ => Generation::V1,
+        };
         let connect = Connect {
             role: wanted,
+            generation,
+            framing: Framing::Object,
             token: text(0, token.expose(), choices).map(Secret::from),
             external_id: text(1, name, choices),
             name: text(2, name, choices),
@@ -171,6 +179,7 @@ impl Scene {
             ipv4: text(4, "192.0.2.10", choices).filter(|_| flags >> 6 & 1 == 0),
             ipv6: text(5, "2001:db8::10", choices),
             port: text(7, "3478", choices),
+            remote: None,
         };
         self.last_socket += 1;
         let socket = SocketId(self.last_socket);
@@ -336,8 +345,10 @@ impl Scene {
 
     /// Somebody is let in, so somebody must be allowed.
     fn may_have(&self, resource: ResourceId) {
+        let anywhere = Circumstances::default();
         let mut actors = self.stored.actors().keys();
-        let is_allowed = actors.any(|actor| decide(&self.stored, *actor, resource).is_some());
+        let is_allowed =
+            actors.any(|actor| decide(&self.stored, *actor, resource, &anywhere).is_ok());
         assert!(is_allowed, "no policy lets anyone reach {resource}");
     }
 }

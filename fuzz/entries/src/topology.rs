@@ -8,8 +8,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use connlib_portal::model::{Account, Address, Directory, Resource, filter_text, parse_filter};
-use connlib_portal::policy::{decide, plan, reachable};
+use connlib_portal::model::{
+    Account, Address, Condition, Directory, Resource, filter_text, parse_filter,
+};
+use connlib_portal::policy::{Circumstances, Conformity, decide, evaluate, plan, reachable};
 use connlib_portal::topology::{ResourceEntry, Topology};
 use connlib_wire::portal::resource::IpStack;
 use uuid::Uuid;
@@ -85,13 +87,19 @@ fn says(directory: &Directory, topology: &Topology) {
     for entry in &topology.actors {
         let actor = directory.actor_named(&entry.name).expect("it was added");
         assert_eq!(actor.groups, entry.groups);
-        let reachable = reachable(directory, actor.id);
+        let anywhere = Circumstances::default();
+        let reachable = reachable(directory, actor.id, &anywhere);
         for resource in directory.resources().values() {
-            let mut policies = topology.policies.iter();
+            let mut policies = (topology.policies.iter()).filter(|it| {
+                matches!(
+                    evaluate(&it.conditions, &anywhere),
+                    Conformity::Holds { .. }
+                )
+            });
             let is_allowed =
                 policies.any(|it| it.resource == resource.name && entry.groups.contains(&it.group));
             assert_eq!(
-                decide(directory, actor.id, resource.id).is_some(),
+                decide(directory, actor.id, resource.id, &anywhere).is_ok(),
                 is_allowed
             );
             assert_eq!(reachable.contains_key(&resource.id), is_allowed);
@@ -129,6 +137,8 @@ fn written(topology: &Topology) -> String {
     for policy in &topology.policies {
         let (group, resource) = (quoted(&policy.group), quoted(&policy.resource));
         let _ = writeln!(file, "[[policy]]\ngroup = {group}\nresource = {resource}");
+        let conditions: Vec<String> = policy.conditions.iter().map(condition).collect();
+        let _ = writeln!(file, "conditions = [{}]", conditions.join(", "));
     }
 
     file
@@ -172,4 +182,23 @@ fn quoted(text: &str) -> String {
     let text = serde_json::to_string(text).expect("a text can be written");
 
     text.replace('\u{7f}', "\\u007f")
+}
+
+/// From how people are shown it: `remote_ip 10.0.0.0/8, ::1/128`, `verified`, `weekdays mon-fri 08:00-18:00 UTC`.
+fn condition(condition: &Condition) -> String {
+    let shown = condition.to_string();
+    let Some((key, rest)) = shown.split_once(' ') else {
+        return format!("{{ {shown} = true }}");
+    };
+    if key == "weekdays" {
+        let mut words = rest.split(' ');
+        let mut next = || words.next().expect("three words");
+        let (weekdays, hours, timezone) = (next(), next(), next());
+        return format!(
+            "{{ weekdays = \"{weekdays}\", hours = \"{hours}\", timezone = \"{timezone}\" }}"
+        );
+    }
+    let texts: Vec<String> = rest.split(", ").map(|text| format!("\"{text}\"")).collect();
+
+    format!("{{ {key} = [{}] }}", texts.join(", "))
 }

@@ -9,6 +9,8 @@ use axum::extract::{ConnectInfo, Query, State};
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use axum::routing::get;
+use connlib_wire::portal::Generation;
+use connlib_wire::portal::phoenix::Framing;
 use connlib_wire::secret::Secret;
 use serde::Deserialize;
 use tokio::sync::watch;
@@ -37,6 +39,8 @@ struct Parameters {
     ipv4: Option<String>,
     ipv6: Option<String>,
     port: Option<String>,
+    /// The version of the framing (portal-protocol.md §2).
+    vsn: Option<String>,
 }
 
 /// Serves connections until `stop` says so.
@@ -56,24 +60,28 @@ pub(super) async fn serve(incoming: Incoming, core: CoreHandle, mut stop: watch:
 }
 
 fn router(core: CoreHandle) -> Router {
-    let role = |role: Role| {
-        get(
+    let peers =
+        |role: Role, generation: Generation| {
+            get(
             move |state: State<CoreHandle>,
                   peer: ConnectInfo<Peer>,
                   headers: HeaderMap,
                   parameters: Result<Query<Parameters>, QueryRejection>,
                   websocket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>| {
-                open(role, state.0, peer.0, headers, parameters, websocket)
+                open((role, generation), state.0, peer.0, headers, parameters, websocket)
             },
         )
-    };
+        };
 
     Router::new()
-        .route("/client/v2/websocket", role(Role::Client))
-        .route("/gateway/v2/websocket", role(Role::Gateway))
-        .route("/relay/websocket", role(Role::Relay))
-        .route("/client/websocket", get(async || unversioned()))
-        .route("/gateway/websocket", get(async || unversioned()))
+        .route("/client/websocket", peers(Role::Client, Generation::V1))
+        .route("/client/v2/websocket", peers(Role::Client, Generation::V2))
+        .route("/gateway/websocket", peers(Role::Gateway, Generation::V1))
+        .route(
+            "/gateway/v2/websocket",
+            peers(Role::Gateway, Generation::V2),
+        )
+        .route("/relay/websocket", peers(Role::Relay, Generation::V2))
         .route("/healthz", get(async || "ok\n"))
         .fallback(async || {
             let detail = "There is nothing at this path";
@@ -83,7 +91,7 @@ fn router(core: CoreHandle) -> Router {
 }
 
 async fn open(
-    role: Role,
+    (role, generation): (Role, Generation),
     core: CoreHandle,
     peer: Peer,
     headers: HeaderMap,
@@ -94,8 +102,14 @@ async fn open(
         let detail = "The query is not a list of different names with values";
         return problem(StatusCode::BAD_REQUEST, "invalid_connect_params", detail);
     };
+    let Some(framing) = framing(parameters.vsn.as_deref()) else {
+        let detail = "The parameter `vsn` is neither 1.0.0 nor 2.0.0";
+        return problem(StatusCode::BAD_REQUEST, "invalid_connect_params", detail);
+    };
     let connect = Connect {
         role,
+        generation,
+        framing,
         token: bearer(&headers).or(parameters.token),
         external_id: parameters.external_id,
         name: parameters.name,
@@ -138,6 +152,14 @@ async fn open(
         })
 }
 
+fn framing(version: Option<&str>) -> Option<Framing> {
+    match version {
+        None | Some("1.0.0") => Some(Framing::Object),
+        Some("2.0.0") => Some(Framing::Array),
+        Some(_) => None,
+    }
+}
+
 fn bearer(headers: &HeaderMap) -> Option<Secret> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
 
@@ -157,10 +179,4 @@ fn rejection_of(rejected: &Rejected) -> Answer {
         response.headers_mut().insert(RETRY_AFTER, one_second);
     }
     response
-}
-
-fn unversioned() -> Answer {
-    let detail = "Protocol v1 is not in this version; ask for the path with `v2`";
-
-    problem(StatusCode::BAD_REQUEST, "unsupported_version", detail)
 }

@@ -15,6 +15,7 @@ use connlib_wire::portal::client::{
     self, AuthorizationCreated, AuthorizationCreationFailed, Refusal, RequestAuthorization,
 };
 use connlib_wire::portal::gateway::{self, CreateAuthorization, RejectAccess};
+use connlib_wire::portal::{Authorization, Generation};
 use rand::Rng as _;
 
 use super::requests::{ACKNOWLEDGE_WITHIN, Request};
@@ -82,7 +83,8 @@ impl State {
         tracing::debug!(%client, %resource, gateway = %request.key.gateway, "The gateway does not acknowledge");
 
         self.withdraw(&request);
-        if request.is_asked_for {
+        // Clients of the older generation never hear of it, and ask again by themselves (portal-protocol.md §9.4).
+        if request.is_asked_for && self.generation_of_client(client) == Generation::V2 {
             self.refuse(client, resource, Refusal::Offline, &BTreeSet::new());
         }
     }
@@ -115,8 +117,20 @@ impl State {
     /// Lets the gateway know that a grant lasts longer. False if that can't be done now.
     pub(super) fn prolong(&mut self, grant: &Grant) -> bool {
         let GrantKey {
-            client, resource, ..
+            client,
+            resource,
+            gateway,
         } = grant.key;
+        if self.generation_of_gateway(gateway) == Generation::V1 {
+            let moved = Authorization {
+                client_id: client,
+                resource_id: resource,
+                expires_at: grant.expires_at,
+            };
+            self.schedule.is_told(grant.key);
+            self.tell_gateway(gateway, &gateway::FromPortal::ExpiryUpdated(moved));
+            return true;
+        }
         let waiting = self.requests.waiting_mut(client, resource);
         let known = waiting.map(|request| (request.key, request.reference.clone()));
         let reference = match known {

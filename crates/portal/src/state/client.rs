@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use connlib_wire::id::{ClientId, GatewayId, ResourceId};
 use connlib_wire::portal::client::{
-    BroadcastCandidates, ConfigChanged, FromPortal, Init, Interface, Refusal, TOPIC, ToPortal,
+    BroadcastCandidates, ConfigChanged, FromPortal, Init, Interface, Refusal, ToPortal,
 };
 use connlib_wire::portal::devices::{CandidateError, DomainResolutionFailed};
-use connlib_wire::portal::phoenix::{self, Envelope};
+use connlib_wire::portal::phoenix::Envelope;
 use connlib_wire::portal::resource::Resource;
 use connlib_wire::portal::{RelaysPresence, gateway};
 
 use super::relays::{Among, Holder};
-use super::session::{ClientSession, SocketId};
+use super::session::SocketId;
 use super::{State, render};
 use crate::policy;
 
@@ -128,14 +128,6 @@ impl State {
             if old_resources.get(&resource) != Some(&now) {
                 self.tell_client(id, &FromPortal::ResourceCreatedOrUpdated(now));
             }
-        }
-    }
-
-    pub(super) fn tell_client(&mut self, id: ClientId, message: &FromPortal) {
-        let session = self.clients.get(&id).filter(|session| session.joined);
-        if let Some(ClientSession { socket, .. }) = session {
-            let text = phoenix::push(TOPIC, message.event(), message, None);
-            self.send(*socket, text);
         }
     }
 

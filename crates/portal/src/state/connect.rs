@@ -5,9 +5,12 @@ use std::time::{Duration, Instant};
 
 use connlib_wire::id::{ClientId, GatewayId, SiteId};
 use connlib_wire::key::PublicKey;
+use connlib_wire::portal::Generation;
+use connlib_wire::portal::phoenix::Framing;
 use connlib_wire::secret::Secret;
 use rand::Rng as _;
 
+use super::dialect::Dialect;
 use super::session::{
     ClientSession, GatewaySession, Goodbye, RelayAddresses, Socket, SocketId, Who,
 };
@@ -30,6 +33,10 @@ const DEFAULT_RELAY_PORT: u16 = 3478;
 pub struct Connect {
     /// The socket it wants.
     pub role: Role,
+    /// The generation of the protocol that it speaks there; relays know one alone.
+    pub generation: Generation,
+    /// How its messages are framed.
+    pub framing: Framing,
     /// Its token.
     pub token: Option<Secret>,
     /// What the device calls itself.
@@ -217,8 +224,14 @@ impl State {
             Entrance::Relay => Who::Relay(relay_addresses(connect)?, None),
         };
 
+        let dialect = Dialect {
+            generation: connect.generation,
+            framing: connect.framing,
+            join: None,
+        };
         let entry = Socket {
             who,
+            dialect,
             token,
             token_ends_at,
             last_heard_at: now,

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use connlib_wire::id::{ClientId, GatewayId, ResourceId};
 use connlib_wire::portal::gateway::{
-    BroadcastCandidates, FromPortal, Init, MasqueradeConfig, TOPIC, ToPortal,
+    BroadcastCandidates, FromPortal, Init, MasqueradeConfig, ToPortal,
 };
-use connlib_wire::portal::phoenix::{self, Envelope};
+use connlib_wire::portal::phoenix::Envelope;
 use connlib_wire::portal::{Authorization, RelaysPresence, client};
 
 use super::relays::{Among, Holder};
-use super::session::{GatewaySession, SocketId};
+use super::session::SocketId;
 use super::{State, render};
 
 impl State {
@@ -83,14 +83,6 @@ impl State {
             message => {
                 tracing::debug!(gateway = %id, event = message.event(), "Ignoring a message");
             }
-        }
-    }
-
-    pub(super) fn tell_gateway(&mut self, id: GatewayId, message: &FromPortal) {
-        let session = self.gateways.get(&id).filter(|session| session.joined);
-        if let Some(GatewaySession { socket, .. }) = session {
-            let text = phoenix::push(TOPIC, message.event(), message, None);
-            self.send(*socket, text);
         }
     }
 

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use connlib_wire::id::{ClientId, GatewayId, RelayId};
 use connlib_wire::key::PublicKey;
-use connlib_wire::portal::phoenix::{self, Envelope};
+use connlib_wire::portal::phoenix::Envelope;
 use connlib_wire::portal::relay::{FromPortal, Join, TOPIC};
 use connlib_wire::portal::{Empty, RelaysPresence, client, gateway, turn};
 use connlib_wire::secret::Secret;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use super::State;
 use super::choice::{by_way, way};
 use super::session::{ClientSession, GatewaySession, Goodbye, RelayAddresses, SocketId, Who};
-use super::{Event, State};
 use crate::derive;
 use crate::model::Locations;
 
@@ -243,40 +243,34 @@ impl State {
 
         self.reply_ok(socket, envelope);
         let init = FromPortal::Init(Empty {});
-        let text = phoenix::push(TOPIC, init.event(), &init, None);
-        self.send(socket, text);
+        self.push(socket, TOPIC, init.event(), &init);
         tracing::info!(relay = %id, "Relay joined");
     }
 
     /// Tells everyone whose relays are not those they were told of.
     pub(super) fn update_relays(&mut self) {
-        for (id, session) in self
-            .clients
-            .iter_mut()
-            .filter(|(_, session)| session.joined)
-        {
-            let holder = Holder::client(*id, session);
-            let chosen = (self.relays).choose(&holder, Among::All, &self.locations);
-            if let Some(presence) = difference(&mut session.relays, chosen) {
-                let message = client::FromPortal::RelaysPresence(presence);
-                let text = phoenix::push(client::TOPIC, message.event(), &message, None);
-                let socket = session.socket;
-                self.events.push_back(Event::Send { socket, text });
-            }
+        let joined = (self.clients.iter_mut()).filter(|(_, session)| session.joined);
+        let of_clients: Vec<_> = joined
+            .filter_map(|(id, session)| {
+                let holder = Holder::client(*id, session);
+                let chosen = (self.relays).choose(&holder, Among::All, &self.locations);
+                difference(&mut session.relays, chosen).map(|presence| (*id, presence))
+            })
+            .collect();
+        let joined = (self.gateways.iter_mut()).filter(|(_, session)| session.joined);
+        let of_gateways: Vec<_> = joined
+            .filter_map(|(id, session)| {
+                let holder = Holder::gateway(*id, session);
+                let chosen = (self.relays).choose(&holder, Among::All, &self.locations);
+                difference(&mut session.relays, chosen).map(|presence| (*id, presence))
+            })
+            .collect();
+
+        for (id, presence) in of_clients {
+            self.tell_client(id, &client::FromPortal::RelaysPresence(presence));
         }
-        for (id, session) in self
-            .gateways
-            .iter_mut()
-            .filter(|(_, session)| session.joined)
-        {
-            let holder = Holder::gateway(*id, session);
-            let chosen = (self.relays).choose(&holder, Among::All, &self.locations);
-            if let Some(presence) = difference(&mut session.relays, chosen) {
-                let message = gateway::FromPortal::RelaysPresence(presence);
-                let text = phoenix::push(gateway::TOPIC, message.event(), &message, None);
-                let socket = session.socket;
-                self.events.push_back(Event::Send { socket, text });
-            }
+        for (id, presence) in of_gateways {
+            self.tell_gateway(id, &gateway::FromPortal::RelaysPresence(presence));
         }
     }
 }

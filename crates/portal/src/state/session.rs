@@ -10,6 +10,7 @@ use connlib_wire::portal::client::Interface;
 use connlib_wire::portal::resource::Resource;
 use connlib_wire::portal::{client, gateway, relay, turn};
 
+use super::dialect::Dialect;
 use crate::model::{ActorId, TokenId};
 
 /// A WebSocket, numbered by the edge; no number is used twice.
@@ -51,6 +52,7 @@ impl Goodbye {
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) who: Who,
+    pub(super) dialect: Dialect,
     pub(super) token: TokenId,
     /// Unix seconds.
     pub(super) token_ends_at: Option<u64>,

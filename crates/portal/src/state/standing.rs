@@ -121,7 +121,7 @@ impl State {
         let due = (self.schedule.cut_short).extract_if(.., |_, end| *end <= unix);
         let due: Vec<GrantKey> = due.map(|(key, _)| key).collect();
         for key in due {
-            // It may have been swept out already.
+            // It may have been swept out already, or last longer again: a gateway that was away isn't told at once.
             let grant = self.directory.grants().get(&key);
             if !grant.is_some_and(|grant| grant.is_live(unix)) {
                 self.withdraw_grant(key);
@@ -200,10 +200,6 @@ impl State {
         let key = grant.key;
         let gateway = self.gateways.get(&key.gateway);
         let is_there = gateway.is_some_and(|session| session.joined);
-        if !is_there {
-            // It learns the end from its `init`.
-            self.schedule.is_told(key);
-        }
         let renewed = match lateness(renewed.expires_at).cmp(&lateness(grant.expires_at)) {
             Ordering::Greater if is_there && !self.prolong(&renewed) => Grant {
                 expires_at: grant.expires_at,

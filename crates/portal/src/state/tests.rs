@@ -7,6 +7,7 @@ mod changes;
 mod choice;
 mod conditions;
 mod newcomers;
+mod older;
 mod recording;
 mod relays;
 mod sessions;
@@ -14,6 +15,8 @@ mod texts;
 
 use std::time::{Duration, Instant};
 
+use connlib_wire::portal::Generation;
+use connlib_wire::portal::phoenix::Framing;
 use connlib_wire::secret::Secret;
 use serde_json::{Value, json};
 
@@ -385,6 +388,8 @@ impl Portal {
 fn device(role: Role, token: &Secret, external_id: &str, key: u8) -> Connect {
     Connect {
         role,
+        generation: Generation::V2,
+        framing: Framing::Object,
         token: Some(token.clone()),
         external_id: Some(external_id.to_owned()),
         name: Some(format!("name of {external_id}")),
@@ -399,6 +404,8 @@ fn device(role: Role, token: &Secret, external_id: &str, key: u8) -> Connect {
 fn relay(token: &Secret) -> Connect {
     Connect {
         role: Role::Relay,
+        generation: Generation::V2,
+        framing: Framing::Object,
         token: Some(token.clone()),
         external_id: None,
         name: None,

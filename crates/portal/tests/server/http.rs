@@ -159,22 +159,6 @@ async fn who_leaves_while_it_waits_takes_no_place() {
 }
 
 #[tokio::test]
-async fn the_unversioned_paths_say_that_they_are_not_served() {
-    let portal = Portal::start().await;
-    for path in ["/client/websocket", "/gateway/websocket"] {
-        let (status, head, body) = get(portal.addr(), path, "").await;
-        assert_eq!(status, 400);
-        assert!(
-            head.contains("content-type: application/problem+json"),
-            "{head}"
-        );
-        let problem: Value = serde_json::from_str(&body).unwrap();
-        let detail = problem["detail"].as_str().unwrap();
-        assert!(detail.contains("v1 is not in this version"), "{detail}");
-    }
-}
-
-#[tokio::test]
 async fn who_asks_for_no_websocket_gets_none_and_replaces_nobody() {
     let portal = Portal::start().await;
     let (mut client, _) = portal.client("alice").await;

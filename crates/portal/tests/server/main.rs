@@ -9,6 +9,7 @@
 )]
 
 mod admin;
+mod conversations;
 mod http;
 mod peers;
 mod sockets;

@@ -110,7 +110,7 @@ impl Portal {
 /// A connected WebSocket.
 pub(crate) struct Peer<S = TcpStream> {
     pub(crate) websocket: WebSocketStream<S>,
-    topic: &'static str,
+    pub(crate) topic: &'static str,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {

@@ -12,6 +12,9 @@ pub const HEARTBEAT_TOPIC: &str = "phoenix";
 /// The event that joins a channel.
 pub const JOIN: &str = "phx_join";
 
+/// The event that leaves a channel. Peers of the protocol end their connection instead.
+pub const LEAVE: &str = "phx_leave";
+
 /// The event that keeps a connection alive.
 pub const HEARTBEAT: &str = "heartbeat";
 

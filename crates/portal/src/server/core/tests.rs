@@ -1,6 +1,8 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use connlib_wire::portal::Generation;
+use connlib_wire::portal::phoenix::Framing;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
@@ -63,6 +65,8 @@ async fn what_can_not_be_stored_is_not_done_and_keeps_peers_out() {
     };
     let connect = Connect {
         role: Role::Relay,
+        generation: Generation::V2,
+        framing: Framing::Object,
         token: Some(relay_token),
         external_id: None,
         name: None,
@@ -128,6 +132,8 @@ async fn a_device_that_can_not_be_stored_keeps_the_next_one_out_until_it_is() {
     let (mut core, _handle) = Core::new(state, Box::new(store));
     let gateway = |name: &str| Connect {
         role: Role::Gateway,
+        generation: Generation::V2,
+        framing: Framing::Object,
         token: Some(text.clone()),
         external_id: Some(name.to_owned()),
         name: Some(name.to_owned()),

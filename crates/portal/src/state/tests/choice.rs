@@ -66,6 +66,22 @@ fn among_equals_the_one_with_fewer_grants_is_chosen() {
 }
 
 #[test]
+fn a_client_is_not_driven_away_by_its_own_grants() {
+    let mut portal = Portal::new();
+    let (other, _) = portal.client("bob");
+    let (busy, _) = portal.gateway("hq", "busy");
+    portal.grant(other, "lan", busy);
+    let (idle, _) = portal.gateway("hq", "idle");
+    let (client, _) = portal.client("alice");
+
+    for resource in ["lan", "wiki", "lan", "wiki", "lan", "wiki", "lan", "wiki"] {
+        portal.grant(client, resource, idle);
+    }
+
+    assert_eq!(portal.events(busy), [] as [&str; 0]);
+}
+
+#[test]
 fn what_the_client_prefers_counts_before_place_and_load() {
     let mut portal = with_places();
     let far = gateway_at(&mut portal, "far", SYDNEY);

@@ -331,6 +331,27 @@ fn another_policy_takes_over() {
 }
 
 #[test]
+fn a_policy_that_is_no_better_changes_nothing() {
+    let mut portal = with_lan(&["{ remote_ip = [\"203.0.113.0/24\"] }"]);
+    let (gateway, _) = portal.gateway("hq", "gw");
+    let (bob, _) = client_at(&mut portal, "bob", OFFICE);
+    portal.grant(bob, "lan", gateway);
+    let grants = portal.state.directory().grants().clone();
+
+    let same = [
+        "203.0.113.0/24",
+        "203.0.113.0/25",
+        "203.0.113.0/26",
+        "203.0.113.0/27",
+    ];
+    let lists = same.map(|network| format!("{{ remote_ip = [\"{network}\"] }}"));
+    portal.apply(&file(&lists.each_ref().map(String::as_str)));
+
+    assert_eq!(portal.state.directory().grants(), &grants);
+    assert_eq!(portal.events(gateway), [] as [&str; 0]);
+}
+
+#[test]
 fn a_device_is_let_in_while_it_is_verified() {
     let mut portal = with_lan(&["{ verified = true }"]);
     let (gateway, _) = portal.gateway("hq", "gw");

@@ -1,4 +1,4 @@
-//! A recorded session of the forerunner's client, gateway and relay, led by our portal.
+//! Recorded sessions of the forerunner's client, gateway and relay, led by our portal.
 
 use connlib_wire::id::SiteId;
 use connlib_wire::portal::TunnelAddresses;
@@ -7,19 +7,59 @@ use super::*;
 use crate::model::{Actor, Client, Device, Gateway, Policy, PolicyId, PskBase, Resource, Site};
 use crate::tests::ids;
 
-const FILES: [(Role, &str); 3] = [
-    (
-        Role::Relay,
-        include_str!("../../../../wire/tests/vectors/aug2026-relay.jsonl"),
-    ),
-    (
-        Role::Gateway,
-        include_str!("../../../../wire/tests/vectors/aug2026-gateway.jsonl"),
-    ),
-    (
-        Role::Client,
-        include_str!("../../../../wire/tests/vectors/aug2026-client.jsonl"),
-    ),
+/// What was recorded of a generation.
+struct Recording {
+    generation: Generation,
+    files: [(Role, &'static str); 3],
+    request: &'static str,
+    create: &'static str,
+    acknowledge: &'static str,
+    success: &'static str,
+}
+
+const RECORDINGS: [Recording; 2] = [
+    Recording {
+        generation: Generation::V1,
+        files: [
+            (
+                Role::Relay,
+                include_str!("../../../../wire/tests/vectors/sep2025-relay.jsonl"),
+            ),
+            (
+                Role::Gateway,
+                include_str!("../../../../wire/tests/vectors/sep2025-gateway.jsonl"),
+            ),
+            (
+                Role::Client,
+                include_str!("../../../../wire/tests/vectors/sep2025-client.jsonl"),
+            ),
+        ],
+        request: "create_flow",
+        create: "authorize_flow",
+        acknowledge: "flow_authorized",
+        success: "flow_created",
+    },
+    Recording {
+        generation: Generation::V2,
+        files: [
+            (
+                Role::Relay,
+                include_str!("../../../../wire/tests/vectors/aug2026-relay.jsonl"),
+            ),
+            (
+                Role::Gateway,
+                include_str!("../../../../wire/tests/vectors/aug2026-gateway.jsonl"),
+            ),
+            (
+                Role::Client,
+                include_str!("../../../../wire/tests/vectors/aug2026-client.jsonl"),
+            ),
+        ],
+        request: "request_authorization",
+        create: "create_authorization",
+        acknowledge: "authorization_created",
+        success: "authorization_created",
+    },
 ];
 
 const CLIENT: &str = "31acfd22-ceef-53d2-81e6-84fadad91144";
@@ -43,7 +83,13 @@ const RESOURCES: [(&str, &str, &str); 3] = [
 ];
 
 #[test]
-fn a_recorded_session_goes_its_way() {
+fn recorded_sessions_of_both_generations_go_their_way() {
+    for recording in &RECORDINGS {
+        goes_its_way(recording);
+    }
+}
+
+fn goes_its_way(recording: &Recording) {
     let mut portal = Portal::with("");
     let tokens = prepare(&mut portal);
     let began_at = portal.now;
@@ -51,13 +97,14 @@ fn a_recorded_session_goes_its_way() {
     let mut candidates = vec![];
     let (mut asked, mut granted) = (0, 0);
 
-    for (at, role, line) in lines() {
+    for (at, role, line) in lines(recording) {
         portal.pass(began_at + at - portal.now);
         if let Some(request) = line.get("request") {
             peers.retain(|(other, _)| *other != role);
             let token = &tokens[role as usize];
             let path = request["line"].as_str().unwrap();
-            let peer = portal.connect(&parsed(role, token, path)).unwrap();
+            let connect = parsed(recording.generation, role, token, path);
+            let peer = portal.connect(&connect).unwrap();
             peers.push((role, peer));
             continue;
         }
@@ -70,22 +117,15 @@ fn a_recorded_session_goes_its_way() {
 
         let mut message = line["msg"].clone();
         let event = message["event"].as_str().unwrap().to_owned();
-        match event.as_str() {
-            "request_authorization" => asked += 1,
+        if event == recording.request {
+            asked += 1;
+        } else if event == recording.acknowledge {
             // The reference is ours, not the recorded one.
-            "authorization_created" => {
-                let create =
-                    sent(&portal).rfind(|message| message["event"] == "create_authorization");
-                message["payload"]["ref"] = create.unwrap()["payload"]["ref"].clone();
-                granted += 1;
-            }
-            "new_gateway_ice_candidates"
-            | "invalidate_gateway_ice_candidates"
-            | "broadcast_ice_candidates"
-            | "broadcast_invalidated_ice_candidates" => {
-                candidates.push(message["payload"]["candidates"].clone());
-            }
-            _ => {}
+            let create = sent(&portal).rfind(|message| message["event"] == recording.create);
+            message["payload"]["ref"] = create.unwrap()["payload"]["ref"].clone();
+            granted += 1;
+        } else if event.ends_with("ice_candidates") {
+            candidates.push(message["payload"]["candidates"].clone());
         }
         portal.say_text(peer, &message.to_string());
         portal.settle();
@@ -110,10 +150,36 @@ fn a_recorded_session_goes_its_way() {
         .collect();
     assert!(candidates.len() >= 8, "{candidates:?}");
     assert_eq!(forwarded, candidates);
-    let successes = sent(&portal).filter(|message| {
-        message["topic"] == "client" && message["event"] == "authorization_created"
-    });
+    let successes = sent(&portal)
+        .filter(|message| message["topic"] == "client" && message["event"] == recording.success);
     assert_eq!(successes.count(), granted);
+    assert_members_fit(recording.generation, &portal);
+}
+
+/// Members of the newer generation are there in it, and there alone.
+fn assert_members_fit(generation: Generation, portal: &Portal) {
+    let is_expected = generation == Generation::V2;
+    for message in sent(portal) {
+        let (topic, event) = (message["topic"].as_str(), message["event"].as_str());
+        let members: &[&str] = match (topic, event) {
+            (Some("client"), Some("init")) => &["flow_logs", "authorizations"],
+            (Some("gateway"), Some("init")) => &["flow_logs"],
+            (
+                _,
+                Some(
+                    "flow_created"
+                    | "authorize_flow"
+                    | "authorization_created"
+                    | "create_authorization",
+                ),
+            ) => &["flow_logs_ingest_token", "use_iceless"],
+            _ => &[],
+        };
+        for member in members {
+            let is_there = message["payload"].get(member).is_some();
+            assert_eq!(is_there, is_expected, "{member} of {event:?}");
+        }
+    }
 }
 
 /// Everything that the portal sent.
@@ -125,8 +191,8 @@ fn sent(portal: &Portal) -> impl DoubleEndedIterator<Item = Value> {
 }
 
 /// What the peers sent, in the order of time.
-fn lines() -> Vec<(Duration, Role, Value)> {
-    let mut lines: Vec<(Duration, Role, Value)> = FILES
+fn lines(recording: &Recording) -> Vec<(Duration, Role, Value)> {
+    let mut lines: Vec<(Duration, Role, Value)> = (recording.files)
         .into_iter()
         .flat_map(|(role, file)| file.lines().map(move |line| (role, line)))
         .map(|(role, line)| (role, serde_json::from_str::<Value>(line).unwrap()))
@@ -201,7 +267,7 @@ fn prepare(portal: &mut Portal) -> [Secret; 3] {
 }
 
 /// What a recorded request line asks for.
-fn parsed(role: Role, token: &Secret, line: &str) -> Connect {
+fn parsed(generation: Generation, role: Role, token: &Secret, line: &str) -> Connect {
     let query = line.split(['?', ' ']).nth(2).unwrap();
     let value = |name: &str| {
         let pair = query
@@ -217,6 +283,8 @@ fn parsed(role: Role, token: &Secret, line: &str) -> Connect {
     };
     Connect {
         role,
+        generation,
+        framing: Framing::Object,
         token: Some(token.clone()),
         external_id: value("external_id"),
         name: value("name"),
