@@ -186,7 +186,14 @@ fn dns() {
 
 fn portal_messages() {
     let mut seen = Vec::new();
-    for name in ["client", "gateway", "relay"] {
+    for name in [
+        "aug2026-client",
+        "aug2026-gateway",
+        "aug2026-relay",
+        "sep2025-client",
+        "sep2025-gateway",
+        "sep2025-relay",
+    ] {
         let lines = fs::read_to_string(vectors().join(format!("{name}.jsonl"))).unwrap();
         for line in lines.lines() {
             let line: serde_json::Value = serde_json::from_str(line).unwrap();
