@@ -1,10 +1,11 @@
 //! The command line, as clap reads it. What a value means is for [`settings`](crate::settings) to say.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use connlib_portal::model::Country;
 
 use crate::bench::Contestant;
 use crate::duration::Span;
@@ -183,13 +184,14 @@ pub(crate) enum PortalCommand {
     Token(TokenCommand),
     /// Show sites, gateways, relays, clients, resources, policies and grants
     Show(ShowArgs),
-
-    #[command(hide = true, disable_help_flag = true)]
-    Audit(Later),
-    #[command(hide = true, disable_help_flag = true)]
-    Backup(Later),
-    #[command(hide = true, disable_help_flag = true)]
-    Explain(Later),
+    /// May this actor reach this resource now, and which policy and condition decide
+    Explain(ExplainArgs),
+    /// Mark a client's device as verified, for policies that ask for it
+    Verify(VerifyArgs),
+    /// Make a copy of the database, also while the portal serves
+    Backup(BackupArgs),
+    /// Show who changed what, and when
+    Audit(AuditArgs),
 }
 
 #[derive(Args, Debug)]
@@ -207,6 +209,9 @@ pub(crate) struct ServeArgs {
     /// The certificate's key, in PEM
     #[arg(long, value_name = "FILE")]
     pub(crate) tls_key: Option<String>,
+    /// Where addresses are, for policies that ask for a country: lines of `network,country[,latitude,longitude]`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) countries: Option<String>,
     /// Speak plain WebSocket beyond this machine: everybody on the way can read tokens
     #[arg(long)]
     pub(crate) insecure_plaintext: bool,
@@ -278,6 +283,59 @@ pub(crate) struct TokenRevokeArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ShowArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) place: PortalPlace,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExplainArgs {
+    /// Who, by name
+    pub(crate) actor: String,
+    /// What, by name
+    pub(crate) resource: String,
+    /// The address to suppose for clients that aren't connected
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) from: Option<IpAddr>,
+    /// The country to suppose for them, as two letters [default: where the portal knows the address to be]
+    #[arg(long, value_name = "COUNTRY")]
+    pub(crate) country: Option<Country>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) place: PortalPlace,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
+    /// The client's id, as `portal show --json` has it
+    pub(crate) id: String,
+    /// Take the mark away
+    #[arg(long)]
+    pub(crate) undo: bool,
+    #[command(flatten)]
+    pub(crate) place: PortalPlace,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BackupArgs {
+    /// The copy, which must not be there yet
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: PortalPlace,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AuditArgs {
+    /// The newest rows alone, so many
+    #[arg(long, value_name = "ROWS")]
+    pub(crate) limit: Option<u32>,
+    /// The rows of the last while alone, such as `24h`
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) since: Option<Span>,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -372,7 +430,6 @@ impl Command {
     pub(crate) fn refuse_later(&self) -> Result<(), Failure> {
         let name = match self {
             Self::Client(args) => args.later(),
-            Self::Portal(command) => command.later(),
             Self::Status(args) => args.watch.then_some("--watch"),
             Self::Capture(_) => Some("`connlib capture`"),
             Self::Metrics(_) => Some("`connlib metrics`"),
@@ -381,6 +438,7 @@ impl Command {
             Self::Gateway(_)
             | Self::Why(_)
             | Self::Relay(_)
+            | Self::Portal(_)
             | Self::Demo(_)
             | Self::Bench(_)
             | Self::RigHold
@@ -415,20 +473,9 @@ impl ClientArgs {
     }
 }
 
-impl PortalCommand {
-    fn later(&self) -> Option<&'static str> {
-        match self {
-            Self::Audit(_) => Some("`connlib portal audit`"),
-            Self::Backup(_) => Some("`connlib portal backup`"),
-            Self::Explain(_) => Some("`connlib portal explain`"),
-            Self::Serve(_) | Self::Apply(_) | Self::Token(_) | Self::Show(_) => None,
-        }
-    }
-}
-
 /// The address of a portal's default place to listen: this machine only.
 pub(crate) const DEFAULT_LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 
 #[cfg(test)]
 mod tests {
@@ -458,9 +505,6 @@ mod tests {
     fn what_comes_later_is_refused_whatever_follows_it() {
         for line in [
             "netcheck",
-            "portal explain alice wiki --json",
-            "portal audit",
-            "portal backup x",
             "client --check",
             "client --metrics 127.0.0.1:9",
             "status --watch",

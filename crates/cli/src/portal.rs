@@ -1,5 +1,7 @@
 //! `connlib portal …`: the control plane and its verbs.
 
+mod audit;
+mod explain;
 mod show;
 
 use std::fmt::Write as _;
@@ -11,12 +13,15 @@ use connlib::Portal;
 use connlib::portal::admin::{self, AdminError, Request, Response, Target, TokenFor, call};
 use connlib::portal::{Database, TlsFiles};
 use connlib::status;
+use connlib_os::clock::Clock;
 use connlib_portal::policy::Changes;
 use connlib_portal::store::StoreError;
+use serde::Serialize;
+use serde_json::json;
 
 use crate::args::{
-    ApplyArgs, DEFAULT_LISTEN, PortalCommand, PortalPlace, ServeArgs, ShowArgs, TokenCommand,
-    TokenCreateArgs, TokenRevokeArgs,
+    ApplyArgs, AuditArgs, BackupArgs, DEFAULT_LISTEN, ExplainArgs, PortalCommand, PortalPlace,
+    ServeArgs, ShowArgs, TokenCommand, TokenCreateArgs, TokenRevokeArgs, VerifyArgs,
 };
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure, print};
@@ -45,9 +50,10 @@ pub(crate) fn run(command: &PortalCommand, environment: &Environment) -> Result<
         PortalCommand::Token(TokenCommand::Create(args)) => create_token(args, environment),
         PortalCommand::Token(TokenCommand::Revoke(args)) => revoke_token(args, environment),
         PortalCommand::Show(args) => show(args, environment),
-        PortalCommand::Audit(_) | PortalCommand::Backup(_) | PortalCommand::Explain(_) => {
-            Err(Failure::later("this verb"))
-        }
+        PortalCommand::Explain(args) => explain(args, environment),
+        PortalCommand::Verify(args) => verify(args, environment),
+        PortalCommand::Backup(args) => backup(args, environment),
+        PortalCommand::Audit(args) => audit(args, environment),
     }
 }
 
@@ -67,6 +73,7 @@ fn serve(args: &ServeArgs, environment: &Environment) -> Result<(), Failure> {
         args.place.admin_socket.as_deref(),
         default_socket.clone(),
     )?;
+    let countries = settings.optional::<PathBuf>(name::COUNTRIES, args.countries.as_deref())?;
     let insecure_plaintext = settings.switch(name::INSECURE_PLAINTEXT, args.insecure_plaintext)?;
     let ready_fd = settings.optional::<u32>(name::READY_FD, args.common.ready_fd.as_deref())?;
     if args.common.print_config {
@@ -84,6 +91,9 @@ fn serve(args: &ServeArgs, environment: &Environment) -> Result<(), Failure> {
             make_room(&socket)?;
         }
         builder = builder.admin_socket(socket);
+    }
+    if let Some(file) = countries {
+        builder = builder.countries(file);
     }
     if insecure_plaintext {
         builder = builder.insecure_plaintext();
@@ -156,11 +166,76 @@ fn show(args: &ShowArgs, environment: &Environment) -> Result<(), Failure> {
     let Response::Shown(shown) = ask(&args.place, environment, &Request::Show)? else {
         return Err(odd_answer());
     };
-    if !args.json {
-        return print(show::table(&shown));
+    match args.json {
+        true => print_json(&shown),
+        false => print(show::table(&shown)),
     }
+}
 
-    let json = serde_json::to_string_pretty(&shown)
+fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(), Failure> {
+    let request = Request::Explain {
+        actor: args.actor.clone(),
+        resource: args.resource.clone(),
+        remote_ip: args.from,
+        country: args.country,
+    };
+    let Response::Explained(explanation) = ask(&args.place, environment, &request)? else {
+        return Err(odd_answer());
+    };
+    match args.json {
+        true => print_json(&explanation),
+        false => print(explain::text(&explanation)),
+    }
+}
+
+fn verify(args: &VerifyArgs, environment: &Environment) -> Result<(), Failure> {
+    let id = args.id.parse().map_err(|_| {
+        Failure::new(
+            Exit::WrongUse,
+            "this is no client's id; `connlib portal show --json` lists the ids",
+        )
+    })?;
+    let request = Request::VerifyClient {
+        id,
+        verified: !args.undo,
+    };
+    let Response::ClientVerified { id, verified } = ask(&args.place, environment, &request)? else {
+        return Err(odd_answer());
+    };
+    match verified {
+        true => print(format_args!("the client {id} is verified\n")),
+        false => print(format_args!("the client {id} is not verified any longer\n")),
+    }
+}
+
+fn backup(args: &BackupArgs, environment: &Environment) -> Result<(), Failure> {
+    let request = Request::Backup {
+        file: args.file.clone(),
+    };
+    let Response::BackedUp { file } = ask(&args.place, environment, &request)? else {
+        return Err(odd_answer());
+    };
+    print(format_args!("the copy is in {}\n", file.display()))
+}
+
+fn audit(args: &AuditArgs, environment: &Environment) -> Result<(), Failure> {
+    let now = Clock::new().unix();
+    let since = args.since.map(|span| now.saturating_sub(span.0).as_secs());
+    let request = Request::Audit {
+        limit: args.limit,
+        since,
+    };
+    let Response::Audited { rows } = ask(&args.place, environment, &request)? else {
+        return Err(odd_answer());
+    };
+    match args.json {
+        true => print_json(&json!({ "rows": rows })),
+        false => print(audit::text(&rows)),
+    }
+}
+
+fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let json = serde_json::to_string_pretty(value)
         .map_err(|error| Failure::new(Exit::Failed, format_args!("can't print that: {error}")))?;
     print(format_args!("{json}\n"))
 }
@@ -284,8 +359,11 @@ impl From<AdminError> for Failure {
             AdminError::Failed(
                 admin::Failure::Topology(_)
                 | admin::Failure::UnknownActor { .. }
+                | admin::Failure::UnknownResource { .. }
                 | admin::Failure::UnknownSite { .. }
-                | admin::Failure::UnknownToken { .. },
+                | admin::Failure::UnknownToken { .. }
+                | admin::Failure::UnknownClient { .. }
+                | admin::Failure::RelativePath { .. },
             ) => Exit::WrongUse,
             AdminError::Store(error) => exit_of_store(error),
             AdminError::NotRunning { .. } => Exit::Network,
@@ -304,6 +382,11 @@ fn exit_of_store(error: &StoreError) -> Exit {
         | StoreError::Newer { .. }
         | StoreError::Damaged { .. } => Exit::WrongUse,
         StoreError::Unopenable { .. } => Exit::Os,
-        StoreError::InUse { .. } | StoreError::Unwritable { .. } | _ => Exit::Failed,
+        StoreError::InUse { .. }
+        | StoreError::Unwritable { .. }
+        | StoreError::BackupExists { .. }
+        | StoreError::BackupFailed { .. }
+        | StoreError::NotInAFile
+        | _ => Exit::Failed,
     }
 }

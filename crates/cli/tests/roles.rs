@@ -130,6 +130,81 @@ fn verbs_answer_the_same_with_and_without_a_running_portal() {
     assert!(table.contains("ACTOR  GROUPS\nalice  staff\n"), "{table}");
 }
 
+/// What decides, who did what, and a copy: asked of a running portal, and of its file.
+#[test]
+fn a_portal_explains_itself_and_is_copied() {
+    const TOPOLOGY: &str = r#"
+        [[site]]
+        name = "office"
+        [[actor]]
+        name = "alice"
+        groups = ["staff"]
+        [[resource]]
+        name = "lan"
+        address = "10.20.0.0/16"
+        sites = ["office"]
+        [[policy]]
+        group = "staff"
+        resource = "lan"
+        conditions = [ { remote_ip = ["203.0.113.0/24"] } ]
+    "#;
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let portal = Portal::start(directory);
+    let file = directory.join("lan.toml");
+    fs::write(&file, TOPOLOGY).unwrap();
+    let applied = run(&["portal", "apply", file.to_str().unwrap(), &portal.admin]);
+    assert!(applied.status.success(), "{}", verdict(&applied).1);
+    let db = format!("--db={}", directory.join("portal.sqlite").display());
+    let copy = directory.join("copy.sqlite");
+    let copy_db = format!("--db={}", copy.display());
+    let told = |words: &[&str], place: &str| {
+        let output = run(&[&["portal"], words, &[place]].concat());
+        assert!(output.status.success(), "{}", verdict(&output).1);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let questions: [&[&str]; 4] = [
+        &["explain", "alice", "lan", "--from", "203.0.113.7"],
+        &["explain", "alice", "lan", "--from", "192.0.2.7", "--json"],
+        &["audit"],
+        &["audit", "--json", "--limit", "1"],
+    ];
+
+    told(&["backup", copy.to_str().unwrap()], &portal.admin);
+    let answers = questions.map(|words| told(words, &portal.admin));
+    let [may, may_not, audit, newest] = &answers;
+    assert!(may.starts_with("alice may reach lan now\n"), "{may}");
+    assert!(may.contains("remote_ip 203.0.113.0/24"), "{may}");
+    let may_not: Value = serde_json::from_str(may_not).unwrap();
+    assert_eq!(may_not["allowed"], false);
+    let failed = &may_not["verdicts"][0]["others"][0]["failed"][0];
+    assert!(failed.as_str().unwrap().contains("192.0.2.7"), "{failed}");
+    assert!(audit.contains("added resource lan"), "{audit}");
+    let newest: Value = serde_json::from_str(newest).unwrap();
+    assert_eq!(newest["rows"].as_array().unwrap().len(), 1);
+
+    let again = run(&["portal", "backup", copy.to_str().unwrap(), &portal.admin]);
+    let (code, message) = verdict(&again);
+    assert_eq!(code, 1, "{message}");
+    assert!(message.contains("exists already"), "{message}");
+    let nobody = "11111111-2222-4333-8444-555555555555";
+    for words in [
+        ["explain", "bob", "lan"],
+        ["explain", "alice", "wiki"],
+        ["verify", nobody, "--undo"],
+    ] {
+        let (code, message) = verdict(&run(&[&["portal"], &words[..], &[&portal.admin]].concat()));
+        assert_eq!(code, 2, "{message}");
+        assert!(message.contains("portal show"), "{message}");
+    }
+
+    assert!(portal.process.terminate().success());
+    for place in [&db, &copy_db] {
+        let of_file = questions.map(|words| told(words, place));
+        assert_eq!(of_file, answers, "{place}");
+    }
+}
+
 #[test]
 fn a_revoked_token_ends_the_session_that_it_opened() {
     let directory = tempfile::tempdir().unwrap();

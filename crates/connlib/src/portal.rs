@@ -36,6 +36,7 @@ impl Portal {
                 db: Database::Memory,
                 admin_socket: None,
                 insecure_plaintext: false,
+                countries: None,
             },
         }
     }
@@ -91,11 +92,17 @@ impl PortalBuilder {
         self
     }
 
+    /// A file of where addresses are, for policies that ask for a country: lines of `network,country[,latitude,longitude]`.
+    pub fn countries(mut self, path: impl Into<PathBuf>) -> Self {
+        self.config.countries = Some(path.into());
+        self
+    }
+
     /// Opens the store, listens, and starts a thread.
     ///
     /// # Errors
     ///
-    /// The store can't be used, the address is taken, or the certificate can't be read.
+    /// The store can't be used, the address is taken, or the certificate or the file of countries can't be read.
     pub fn start(self) -> Result<Portal, Error> {
         let runtime = runtime()?;
         let server = runtime.block_on(Server::start(self.config))?;

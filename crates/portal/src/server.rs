@@ -57,12 +57,6 @@ pub struct ServerConfig {
     pub admin_socket: Option<PathBuf>,
     /// Whether plain HTTP may be spoken beyond this machine: tokens can be read on the way.
     pub insecure_plaintext: bool,
-}
-
-/// What a portal may be told beyond [`ServerConfig`].
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct ServerOptions {
     /// A file of where addresses are ([`Locations::parse`]). Without it nobody's country is known.
     pub countries: Option<PathBuf>,
 }
@@ -165,24 +159,12 @@ impl Server {
     ///
     /// Any [`ServerError`]; nothing is left behind then but a database that was made.
     pub async fn start(config: ServerConfig) -> Result<Self, ServerError> {
-        Self::start_with(config, ServerOptions::default()).await
-    }
-
-    /// As [`Server::start`], with options.
-    ///
-    /// # Errors
-    ///
-    /// Any [`ServerError`]; nothing is left behind then but a database that was made.
-    pub async fn start_with(
-        config: ServerConfig,
-        options: ServerOptions,
-    ) -> Result<Self, ServerError> {
         let listen = config.listen;
         if config.tls.is_none() && !listen.ip().is_loopback() && !config.insecure_plaintext {
             return Err(ServerError::PlaintextRefused { listen });
         }
         let tls = config.tls.as_ref().map(tls::load).transpose()?;
-        let locations = options.countries.map(load_locations).transpose()?;
+        let locations = config.countries.map(load_locations).transpose()?;
         let account = fresh_account()?;
         let mut store: Box<dyn Store> = match &config.db {
             Database::Memory => Box::new(Memory::new(account)),

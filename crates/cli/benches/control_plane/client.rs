@@ -74,7 +74,8 @@ impl Crowd {
 
     /// More clients come, until there are so many.
     pub(crate) async fn grow_to(&self, count: usize) {
-        for number in self.members.borrow().len()..count {
+        let there = self.members.borrow().len();
+        for number in there..count {
             let (orders, received) = mpsc::unbounded_channel();
             let member = Member {
                 shared: Rc::clone(&self.shared),

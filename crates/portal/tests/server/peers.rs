@@ -175,6 +175,7 @@ pub(crate) fn config(dir: &TempDir) -> ServerConfig {
         db: Database::File(dir.path().join("portal.sqlite")),
         admin_socket: Some(dir.path().join("admin.sock")),
         insecure_plaintext: false,
+        countries: None,
     }
 }
 

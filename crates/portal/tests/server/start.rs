@@ -1,8 +1,6 @@
 use std::net::SocketAddr;
 
-use connlib_portal::server::{
-    Database, Server, ServerConfig, ServerError, ServerOptions, TlsError, TlsFiles,
-};
+use connlib_portal::server::{Database, Server, ServerConfig, ServerError, TlsError, TlsFiles};
 use connlib_portal::store::StoreError;
 use tempfile::TempDir;
 
@@ -162,9 +160,10 @@ async fn a_file_says_where_peers_are() {
     let dir = tempfile::tempdir().unwrap();
     let countries = dir.path().join("countries.csv");
     let start = || {
-        let mut options = ServerOptions::default();
-        options.countries = Some(countries.clone());
-        Server::start_with(config(&dir), options)
+        Server::start(ServerConfig {
+            countries: Some(countries.clone()),
+            ..config(&dir)
+        })
     };
 
     let unreadable = start().await.map(drop);
