@@ -4,17 +4,20 @@
 //!   uplink     attempts, and the time between them
 //!   session    one attempt: socket, upgrade, then texts both ways
 //!   channel    what is said on one socket and when; pure
-//!   transport  names, TLS           url  addresses      refusal  HTTP answers      backoff  delays
+//!   transport  names, TLS           url  addresses      upgrade  from HTTP to WebSocket, in either generation
+//!   http       heads of answers                         refusal  what they mean        backoff  delays
 //! ```
 //!
 //! It runs apart from the data plane, which must not cost it a heartbeat.
 
 mod backoff;
 mod channel;
+mod http;
 mod protocol;
 mod refusal;
 mod session;
 mod transport;
+mod upgrade;
 mod url;
 
 use std::io;
@@ -279,6 +282,7 @@ impl<P: Protocol> Uplink<P> {
                 ToUplink::Connect(key) => {
                     self.backoff.reset();
                     self.waited = Duration::ZERO;
+                    self.session.start_over();
                     return Some(key);
                 }
                 ToUplink::Disconnect

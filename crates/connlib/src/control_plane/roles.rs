@@ -53,7 +53,7 @@ pub(crate) trait Role: Send + 'static {
         > + Send
         + 'static;
     /// What it says to the portal.
-    type Protocol: Protocol + Sync;
+    type Protocol: Protocol;
 
     const NAME: &'static str;
     const DATA_THREAD: &'static str;

@@ -2,24 +2,30 @@
 
 use std::fmt;
 
-use connlib_wire::portal::{self, Capabilities, ParseError};
+use connlib_wire::portal::{self, Capabilities, Generation, ParseError};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 /// One role's messages.
-pub(crate) trait Protocol: fmt::Debug + Send + 'static {
+pub(crate) trait Protocol: fmt::Debug + Send + Sync + 'static {
     type FromPortal: fmt::Debug + Send + 'static;
     type ToPortal: fmt::Debug + Serialize + Send + Sync + 'static;
 
     const TOPIC: &'static str;
-    const PATH: &'static [&'static str];
+    /// Whether each generation has a path of its own. With one path for both they differ by where the token stands.
+    const IS_VERSIONED: bool = true;
+
+    fn path(generation: Generation) -> &'static [&'static str];
     /// What the user agent calls the program (portal-protocol.md §1.4).
-    const PRODUCT: &'static str;
-
+    fn product(generation: Generation) -> &'static str;
     fn parse(event: &str, payload: &RawValue) -> Result<Self::FromPortal, ParseError>;
-    fn event(message: &Self::ToPortal) -> &'static str;
+    fn event(message: &Self::ToPortal, generation: Generation) -> &'static str;
+    /// The message as V1 has it; `None` if it has no word for it.
+    fn in_v1(message: Self::ToPortal) -> Option<Self::ToPortal>;
+    /// Whether the message says that relays are wanted: in V1 a new connection asks for them.
+    fn wants_relays(message: &Self::ToPortal) -> bool;
 
-    /// What is said first after each join.
+    /// What is said first after each join, but in V1.
     fn greeting() -> Option<Self::ToPortal>;
 }
 
@@ -32,15 +38,35 @@ impl Protocol for OfClient {
     type ToPortal = portal::client::ToPortal;
 
     const TOPIC: &'static str = portal::client::TOPIC;
-    const PATH: &'static [&'static str] = &["client", "v2", "websocket"];
-    const PRODUCT: &'static str = "headless-client";
+
+    fn path(generation: Generation) -> &'static [&'static str] {
+        match generation {
+            Generation::V1 => &["client", "websocket"],
+            Generation::V2 => &["client", "v2", "websocket"],
+        }
+    }
+
+    fn product(generation: Generation) -> &'static str {
+        match generation {
+            Generation::V1 => OLDER_PRODUCT,
+            Generation::V2 => "headless-client",
+        }
+    }
 
     fn parse(event: &str, payload: &RawValue) -> Result<Self::FromPortal, ParseError> {
         Self::FromPortal::parse(event, payload)
     }
 
-    fn event(message: &Self::ToPortal) -> &'static str {
-        message.event()
+    fn event(message: &Self::ToPortal, generation: Generation) -> &'static str {
+        message.event_in(generation)
+    }
+
+    fn in_v1(message: Self::ToPortal) -> Option<Self::ToPortal> {
+        message.in_v1()
+    }
+
+    fn wants_relays(message: &Self::ToPortal) -> bool {
+        matches!(message, portal::client::ToPortal::NoRelays(_))
     }
 
     fn greeting() -> Option<Self::ToPortal> {
@@ -57,15 +83,35 @@ impl Protocol for OfGateway {
     type ToPortal = portal::gateway::ToPortal;
 
     const TOPIC: &'static str = portal::gateway::TOPIC;
-    const PATH: &'static [&'static str] = &["gateway", "v2", "websocket"];
-    const PRODUCT: &'static str = "gateway";
+
+    fn path(generation: Generation) -> &'static [&'static str] {
+        match generation {
+            Generation::V1 => &["gateway", "websocket"],
+            Generation::V2 => &["gateway", "v2", "websocket"],
+        }
+    }
+
+    fn product(generation: Generation) -> &'static str {
+        match generation {
+            Generation::V1 => OLDER_PRODUCT,
+            Generation::V2 => "gateway",
+        }
+    }
 
     fn parse(event: &str, payload: &RawValue) -> Result<Self::FromPortal, ParseError> {
         Self::FromPortal::parse(event, payload)
     }
 
-    fn event(message: &Self::ToPortal) -> &'static str {
-        message.event()
+    fn event(message: &Self::ToPortal, generation: Generation) -> &'static str {
+        message.event_in(generation)
+    }
+
+    fn in_v1(message: Self::ToPortal) -> Option<Self::ToPortal> {
+        message.in_v1()
+    }
+
+    fn wants_relays(message: &Self::ToPortal) -> bool {
+        matches!(message, portal::gateway::ToPortal::NoRelays(_))
     }
 
     fn greeting() -> Option<Self::ToPortal> {
@@ -82,14 +128,29 @@ impl Protocol for OfRelay {
     type ToPortal = Nothing;
 
     const TOPIC: &'static str = portal::relay::TOPIC;
-    const PATH: &'static [&'static str] = &["relay", "websocket"];
-    const PRODUCT: &'static str = "relay";
+    const IS_VERSIONED: bool = false;
+
+    fn path(_: Generation) -> &'static [&'static str] {
+        &["relay", "websocket"]
+    }
+
+    fn product(_: Generation) -> &'static str {
+        "relay"
+    }
 
     fn parse(event: &str, payload: &RawValue) -> Result<Self::FromPortal, ParseError> {
         Self::FromPortal::parse(event, payload)
     }
 
-    fn event(message: &Nothing) -> &'static str {
+    fn event(message: &Nothing, _: Generation) -> &'static str {
+        match *message {}
+    }
+
+    fn in_v1(message: Nothing) -> Option<Nothing> {
+        Some(message)
+    }
+
+    fn wants_relays(message: &Nothing) -> bool {
         match *message {}
     }
 
@@ -107,6 +168,9 @@ impl Serialize for Nothing {
         match *self {}
     }
 }
+
+/// What portals of V1 know clients and gateways by.
+const OLDER_PRODUCT: &str = "connlib";
 
 /// This version needs ICE on every connection.
 const CAPABILITIES: Capabilities = Capabilities { iceless: false };

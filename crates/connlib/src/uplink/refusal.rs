@@ -29,6 +29,22 @@ pub(super) struct Answer<'a> {
     pub(super) body: &'a [u8],
 }
 
+impl Answer<'_> {
+    /// Whether the portal says that there is nothing at this path, so that it may be of the other generation: "not found", or
+    /// "gone" (RFC 9110 §15.5.5, §15.5.11). Anything else may come from a portal that does serve it.
+    pub(super) fn is_no_such_path(&self) -> bool {
+        matches!(self.status, 404 | 410)
+    }
+
+    /// Whether the portal looks for a token elsewhere than where it was put. One of V1 says so in plain text, like all it
+    /// has to say about tokens.
+    pub(super) fn is_no_token(&self) -> bool {
+        let code = Problem::of(self).code;
+
+        self.status == 401 && code.is_none_or(|code| code == "missing_token")
+    }
+}
+
 impl Refusal {
     /// `unix` is the wall clock, since 1970.
     pub(super) fn of(answer: &Answer<'_>, unix: Duration) -> Self {
@@ -111,6 +127,37 @@ mod tests {
         ] {
             let refusal = of(401, content_type, body);
             assert_eq!(refusal, Refusal::Unauthorized { detail: None }, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_portal_of_the_other_generation_is_told_from_one_that_refuses() {
+        for status in [
+            400, 401, 402, 403, 405, 409, 422, 429, 500, 501, 503, 200, 302,
+        ] {
+            let answer = Answer {
+                status,
+                ..Answer::default()
+            };
+            assert!(!answer.is_no_such_path(), "{status}");
+            assert_eq!(answer.is_no_token(), status == 401);
+        }
+        for status in [404, 410] {
+            let answer = Answer {
+                status,
+                ..Answer::default()
+            };
+            assert!(answer.is_no_such_path() && !answer.is_no_token());
+        }
+        for (code, is_no_token) in [("missing_token", true), ("invalid_token", false)] {
+            let body = format!(r#"{{"code":"{code}"}}"#);
+            let answer = Answer {
+                status: 401,
+                content_type: PROBLEM,
+                retry_after: None,
+                body: body.as_bytes(),
+            };
+            assert_eq!(answer.is_no_token(), is_no_token, "{code}");
         }
     }
 

@@ -1,36 +1,42 @@
 //! One attempt to talk to the portal, from its start to its end.
 
-use std::fs;
 use std::marker::PhantomData;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use connlib_os::clock::Clock;
 use connlib_wire::key::PublicKey;
+use connlib_wire::portal::Generation;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::value::to_raw_value;
-use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
-use tokio_tungstenite::tungstenite::handshake::client::{Request, generate_key};
-use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
-use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::channel::{Channel, End, Event};
 use super::protocol::Protocol;
-use super::refusal::{Answer, Refusal};
-use super::transport::{Dialer, Ends, Lent, Returned, Standing};
+use super::transport::{Dialer, Ends, Standing};
+use super::upgrade::{NotUpgraded, Socket, upgrade};
 use super::{ConnectError, FromUplink, ToUplink, UplinkConfig, UplinkError};
 
 /// Makes attempts, one after another.
 pub(super) struct Session<P> {
     dialer: Dialer,
     config: UplinkConfig,
-    user_agent: String,
+    /// What the portal spoke last, and is addressed in first.
+    generation: Generation,
+    /// When a connection was last ended for the sake of a new `init`.
+    renewed_at: Option<Instant>,
     protocol: PhantomData<P>,
+}
+
+/// An upgraded connection, and what is known of it.
+struct Opened {
+    socket: Socket,
+    ends: Ends,
+    generation: Generation,
+    key: Option<PublicKey>,
 }
 
 /// How an attempt ended.
@@ -53,8 +59,6 @@ pub(super) enum Over {
     Abandoned,
 }
 
-type Socket = WebSocketStream<Lent>;
-
 /// From the first packet to the end of the handshakes (portal-protocol.md §3.1).
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -64,118 +68,165 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the portal may take to end a connection properly.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The largest message of a portal: thousands of resources.
-const MAX_MESSAGE: usize = 16 * 1024 * 1024;
-
-/// The largest explanation of an error that is read, and how long it may take.
-const MAX_EXPLANATION: usize = 16 * 1024;
-const EXPLANATION_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a connection in V1 is ended for the sake of a new `init`. Relays that are wanted come with that alone, and a portal that
+/// has none would else be joined anew with every request for access.
+const RENEW_INTERVAL: Duration = Duration::from_secs(10);
 
 impl<P: Protocol> Session<P> {
     pub(super) fn new(dialer: Dialer, config: UplinkConfig) -> Self {
         Self {
             dialer,
             config,
-            user_agent: user_agent(P::PRODUCT),
+            generation: Generation::V2,
+            renewed_at: None,
             protocol: PhantomData,
         }
     }
 
+    /// Forgets what the portal spoke: it may be another one by now.
+    pub(super) fn start_over(&mut self) {
+        self.generation = Generation::V2;
+    }
+
     /// Connects, joins and stays. `was_joined` says at the end whether the join ever succeeded.
     pub(super) async fn run(
-        &self,
+        &mut self,
         clock: Clock,
         key: Option<PublicKey>,
         commands: &mut mpsc::Receiver<ToUplink<P::ToPortal>>,
         events: &mpsc::Sender<FromUplink<P::FromPortal>>,
         was_joined: &mut bool,
     ) -> Over {
-        let attempt = timeout(ATTEMPT_TIMEOUT, self.open(clock, key));
-        tokio::pin!(attempt);
-        let (mut socket, ends) = loop {
-            tokio::select! {
-                result = &mut attempt => match result {
-                    Ok(Ok(opened)) => break opened,
-                    Ok(Err(over)) => return over,
-                    Err(_) => return Over::retry(ConnectError::TimedOut),
-                },
-                command = commands.recv() => match command {
-                    Some(ToUplink::Message(_) | ToUplink::CheckSource) => {}
-                    // What it has sent so far may have gone the old way, and be sent again ever more slowly.
-                    Some(ToUplink::Check) => return Over::moved(),
-                    Some(ToUplink::Disconnect) => return Over::Disconnected,
-                    Some(ToUplink::Connect(key)) => return Over::Reconnect(key),
-                    None => return Over::Abandoned,
-                },
-            }
+        let mut opened = match self.open_unless_told(clock, key, commands).await {
+            Ok(opened) => opened,
+            Err(over) => return over,
         };
-
         let over = self
-            .talk(clock, &mut socket, ends, commands, events, was_joined)
+            .talk(clock, &mut opened, commands, events, was_joined)
             .await;
         if !matches!(over, Over::Retry { .. } | Over::Lost { .. }) {
             let frame = CloseFrame {
                 code: CloseCode::Normal,
                 reason: Utf8Bytes::default(),
             };
-            let _ = timeout(CLOSE_TIMEOUT, socket.close(Some(frame))).await;
+            let _ = timeout(CLOSE_TIMEOUT, opened.socket.close(Some(frame))).await;
         }
 
         over
     }
 
-    /// Opens a socket and has it upgraded.
-    async fn open(&self, clock: Clock, key: Option<PublicKey>) -> Result<(Socket, Ends), Over> {
-        let opened = self.dialer.dial(&self.config.url).await;
-        let opened = opened.map_err(|error| {
+    /// Opens a connection, or is told otherwise meanwhile.
+    async fn open_unless_told(
+        &mut self,
+        clock: Clock,
+        key: Option<PublicKey>,
+        commands: &mut mpsc::Receiver<ToUplink<P::ToPortal>>,
+    ) -> Result<Opened, Over> {
+        let attempt = timeout(ATTEMPT_TIMEOUT, self.open(clock, key));
+        tokio::pin!(attempt);
+        loop {
+            tokio::select! {
+                result = &mut attempt => {
+                    return result.unwrap_or_else(|_| Err(Over::retry(ConnectError::TimedOut)));
+                }
+                command = commands.recv() => match command {
+                    Some(ToUplink::Message(_) | ToUplink::CheckSource) => {}
+                    // What it has sent so far may have gone the old way, and be sent again ever more slowly.
+                    Some(ToUplink::Check) => return Err(Over::moved()),
+                    Some(ToUplink::Disconnect) => return Err(Over::Disconnected),
+                    Some(ToUplink::Connect(key)) => return Err(Over::Reconnect(key)),
+                    None => return Err(Over::Abandoned),
+                },
+            }
+        }
+    }
+
+    /// Opens a connection in the generation that worked last, or in the other one if the portal doesn't know that.
+    async fn open(&mut self, clock: Clock, key: Option<PublicKey>) -> Result<Opened, Over> {
+        let first = self.generation;
+        let refused = match self.open_in(clock, key, first).await {
+            Ok(opened) => return Ok(opened),
+            Err(refused) => refused,
+        };
+        if !refused.may_be_other {
+            return Err(refused.over);
+        }
+        // Whatever becomes of this attempt, the next one begins with the newer again, unless the older works.
+        self.generation = Generation::V2;
+        let other = match first {
+            Generation::V1 => Generation::V2,
+            Generation::V2 => Generation::V1,
+        };
+        tracing::debug!(?other, "The portal may be of another generation");
+        let opened = self.open_in(clock, key, other).await;
+        let opened = opened.map_err(|refused| refused.over)?;
+        self.generation = other;
+
+        Ok(opened)
+    }
+
+    async fn open_in(
+        &self,
+        clock: Clock,
+        key: Option<PublicKey>,
+        generation: Generation,
+    ) -> Result<Opened, NotUpgraded> {
+        let dialled = self.dialer.dial(&self.config.url).await;
+        let dialled = dialled.map_err(|error| {
             if matches!(error, ConnectError::Mark { .. }) {
                 Over::Failed(UplinkError::Refused(error))
             } else {
                 Over::retry(error)
             }
         })?;
-        let request = self.request(key)?;
-        let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE));
+        let socket = upgrade::<P>(clock, dialled.stream, &self.config, generation, key).await?;
 
-        let (stream, returned) = Lent::new(opened.stream);
-        match client_async_with_config(request, stream, Some(config)).await {
-            Ok((socket, _)) => Ok((socket, opened.ends)),
-            Err(WsError::Http(response)) => Err(refused(clock, &response, &returned).await),
-            Err(error) => Err(Over::retry(ConnectError::WebSocket {
-                source: Arc::new(error),
-            })),
-        }
+        Ok(Opened {
+            socket,
+            ends: dialled.ends,
+            generation,
+            key,
+        })
     }
 
     async fn talk(
-        &self,
+        &mut self,
         clock: Clock,
-        socket: &mut Socket,
-        ends: Ends,
+        opened: &mut Opened,
         commands: &mut mpsc::Receiver<ToUplink<P::ToPortal>>,
         events: &mpsc::Sender<FromUplink<P::FromPortal>>,
         was_joined: &mut bool,
     ) -> Over {
-        let greeting = P::greeting().and_then(|greeting| {
-            let payload = to_raw_value(&greeting).ok()?;
-            Some((P::event(&greeting), payload))
-        });
-        let join = self.config.join.clone();
-        let mut channel = Channel::new(clock.now(), P::TOPIC, join, greeting);
+        let Opened {
+            socket,
+            ends,
+            generation,
+            key,
+        } = opened;
+        let (ends, generation, key) = (*ends, *generation, *key);
+        let mut renew_at = None;
+        let mut channel = self.channel(clock.now(), generation);
 
         loop {
             if let Err(over) = write_all(&mut channel, socket).await {
                 return over;
             }
-            let until_timeout = channel
-                .poll_timeout()
-                .saturating_duration_since(clock.now());
+            let now = clock.now();
+            if renew_at.is_some_and(|at| at <= now) {
+                self.renewed_at = Some(now);
+                return Over::Reconnect(key);
+            }
+            let timeout_at = channel.poll_timeout();
+            let timeout_at = renew_at.map_or(timeout_at, |at| timeout_at.min(at));
+            let until_timeout = timeout_at.saturating_duration_since(now);
             let result = tokio::select! {
                 () = sleep(until_timeout) => channel.handle_timeout(clock.now()),
                 command = commands.recv() => match command {
                     Some(ToUplink::Message(message)) => {
-                        if !channel.send(P::event(&message), &message) {
-                            tracing::debug!(event = P::event(&message), "Not said: the channel is not joined");
+                        if generation == Generation::V1 && P::wants_relays(&message) {
+                            renew_at = Some(renewal(clock.now(), self.renewed_at));
+                        } else {
+                            say::<P>(&mut channel, generation, message);
                         }
                         Ok(())
                     }
@@ -229,42 +280,20 @@ impl<P: Protocol> Session<P> {
         }
     }
 
-    fn request(&self, key: Option<PublicKey>) -> Result<Request, Over> {
-        let url = self
-            .config
-            .url
-            .with(P::PATH, &self.config.introduction, key);
-        let mut request = Request::new(());
-        *request.uri_mut() = url.as_str().parse().map_err(|_| {
-            Over::retry(ConnectError::Ended {
-                reason: "the address is too long".into(),
-            })
-        })?;
+    fn channel(&self, now: Instant, generation: Generation) -> Channel {
+        let greeting = P::greeting().filter(|_| generation == Generation::V2);
+        let greeting = greeting.and_then(|greeting| {
+            let payload = to_raw_value(&greeting).ok()?;
+            Some((P::event(&greeting, generation), payload))
+        });
 
-        let mut values = vec![
-            (header::HOST, self.config.url.host().to_owned()),
-            (header::CONNECTION, "Upgrade".to_owned()),
-            (header::UPGRADE, "websocket".to_owned()),
-            (header::SEC_WEBSOCKET_VERSION, "13".to_owned()),
-            (header::SEC_WEBSOCKET_KEY, generate_key()),
-        ];
-        if let Some(token) = &self.config.token {
-            // A line break out of a file must neither fail nor add headers.
-            let token: String = token.expose().split_whitespace().collect();
-            values.push((X_AUTHORIZATION, format!("Bearer {token}")));
-        }
-        values.push((header::USER_AGENT, self.user_agent.clone()));
-        for (name, value) in values {
-            let mut value = HeaderValue::from_str(&value).map_err(|_| {
-                let detail = Some("it has characters that no token has".into());
-                Over::Failed(UplinkError::Token { detail })
-            })?;
-            value.set_sensitive(name == X_AUTHORIZATION);
-            request.headers_mut().insert(name, value);
-        }
-
-        Ok(request)
+        Channel::new(now, P::TOPIC, self.config.join.clone(), greeting)
     }
+}
+
+/// When a connection may end for the sake of a new `init`, the one before having done so then.
+fn renewal(now: Instant, before: Option<Instant>) -> Instant {
+    before.map_or(now, |before| now.max(before + RENEW_INTERVAL))
 }
 
 impl<P> std::fmt::Debug for Session<P> {
@@ -276,7 +305,7 @@ impl<P> std::fmt::Debug for Session<P> {
 }
 
 impl Over {
-    fn retry(error: ConnectError) -> Self {
+    pub(super) fn retry(error: ConnectError) -> Self {
         Self::Retry { error, after: None }
     }
 
@@ -308,9 +337,21 @@ impl Over {
     }
 }
 
-/// Load balancers can limit by a header, and the portal's framework only passes on those that begin like this
-/// (portal-protocol.md §1.3).
-const X_AUTHORIZATION: HeaderName = HeaderName::from_static("x-authorization");
+/// Says something in the words that the portal knows.
+fn say<P: Protocol>(channel: &mut Channel, generation: Generation, message: P::ToPortal) {
+    let event = P::event(&message, generation);
+    let message = match generation {
+        Generation::V1 => P::in_v1(message),
+        Generation::V2 => Some(message),
+    };
+    let Some(message) = message else {
+        tracing::debug!(event, "Not said: the portal has no word for it");
+        return;
+    };
+    if !channel.send(P::event(&message, generation), &message) {
+        tracing::debug!(event, "Not said: the channel is not joined");
+    }
+}
 
 async fn write_all(channel: &mut Channel, socket: &mut Socket) -> Result<(), Over> {
     while let Some(text) = channel.poll_text() {
@@ -353,55 +394,21 @@ fn ended(error: WsError) -> ConnectError {
     }
 }
 
-/// Reads why an upgrade was refused, and judges it.
-async fn refused(clock: Clock, response: &Response<Option<Vec<u8>>>, returned: &Returned) -> Over {
-    let headers = response.headers();
-    let text = |name| {
-        headers
-            .get(name)
-            .and_then(|value: &HeaderValue| value.to_str().ok())
-    };
-    let mut body = response.body().clone().unwrap_or_default();
-    let missing = expected_len(headers).saturating_sub(body.len());
-    // What came with the head is there already; the rest may take its time.
-    if let Some(stream) = returned.take() {
-        let mut rest = stream.take(missing as u64);
-        let _ = timeout(EXPLANATION_TIMEOUT, rest.read_to_end(&mut body)).await;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_renewed_at_once_but_seldom() {
+        let now = Clock::new().now();
+        let renewed = renewal(now, None);
+        assert_eq!(renewed, now);
+
+        for seconds in [0, 1, 9] {
+            let later = now + Duration::from_secs(seconds);
+            assert_eq!(renewal(later, Some(renewed)), now + RENEW_INTERVAL);
+        }
+        let later = now + 2 * RENEW_INTERVAL;
+        assert_eq!(renewal(later, Some(renewed)), later);
     }
-
-    let answer = Answer {
-        status: response.status().as_u16(),
-        content_type: text(header::CONTENT_TYPE),
-        retry_after: text(header::RETRY_AFTER),
-        body: &body,
-    };
-    match Refusal::of(&answer, clock.unix()) {
-        Refusal::Token { detail } => Over::Failed(UplinkError::Token { detail }),
-        Refusal::Unauthorized { detail } => Over::Failed(UplinkError::Unauthorized { detail }),
-        Refusal::Retry {
-            status,
-            detail,
-            after,
-        } => Over::Retry {
-            error: ConnectError::Status { status, detail },
-            after,
-        },
-    }
-}
-
-fn expected_len(headers: &HeaderMap) -> usize {
-    let stated = headers.get(header::CONTENT_LENGTH);
-    let stated = stated.and_then(|value| value.to_str().ok()?.trim().parse().ok());
-
-    stated.unwrap_or(MAX_EXPLANATION).min(MAX_EXPLANATION)
-}
-
-/// `Linux/6.18.0 headless-client/0.1.0`: the portal derives from it what this peer can (portal-protocol.md §1.4).
-fn user_agent(product: &str) -> String {
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let is_wanted = |c: &char| c.is_ascii_graphic();
-    let kernel: String = kernel.chars().filter(is_wanted).collect();
-    let kernel = if kernel.is_empty() { "0" } else { &kernel };
-
-    format!("Linux/{kernel} {product}/{}", env!("CARGO_PKG_VERSION"))
 }

@@ -9,7 +9,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::value::to_raw_value;
 use tempfile::NamedTempFile;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::Message;
@@ -19,6 +19,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::{WebSocketStream, accept_async, accept_hdr_async};
 
 use super::*;
+
+mod generations;
+mod recordings;
 
 const KEY: PublicKey = PublicKey([1; 32]);
 const OTHER_KEY: PublicKey = PublicKey([2; 32]);
@@ -339,10 +342,10 @@ impl Authority {
     }
 }
 
-struct Rig {
+struct Rig<P: Protocol = OfClient> {
     listener: TcpListener,
-    commands: mpsc::Sender<ToUplink<ToPortal>>,
-    events: mpsc::Receiver<FromUplink<FromPortal>>,
+    commands: mpsc::Sender<ToUplink<P::ToPortal>>,
+    events: mpsc::Receiver<FromUplink<P::FromPortal>>,
 }
 
 impl Rig {
@@ -359,24 +362,33 @@ impl Rig {
         scheme: &str,
         root: Option<&NamedTempFile>,
     ) -> Self {
-        let addr: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let listener = TcpListener::bind(addr).await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let config = UplinkConfig {
+        let introduction = Introduction {
+            external_id: Some("device".into()),
+            name: Some("laptop".into()),
+            ..Introduction::default()
+        };
+        Self::start(root, |addr| UplinkConfig {
             url: PortalUrl::parse(&format!("{scheme}://{addr}")).unwrap(),
             token: Some(Secret::from("a\nb\r c")),
-            introduction: Introduction {
-                external_id: Some("device".into()),
-                name: Some("laptop".into()),
-                ..Introduction::default()
-            },
+            introduction,
             join: to_raw_value(&()).unwrap(),
             max_partition_time,
             seed: [7; 32],
-        };
+        })
+        .await
+    }
+}
+
+impl<P: Protocol> Rig<P> {
+    async fn start(
+        root: Option<&NamedTempFile>,
+        config: impl FnOnce(SocketAddr) -> UplinkConfig,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = config(listener.local_addr().unwrap());
         let (commands, commands_end) = mpsc::channel(CHANNEL_SIZE);
         let (events_end, events) = mpsc::channel(CHANNEL_SIZE);
-        let uplink = Uplink::<OfClient>::new(
+        let uplink = Uplink::<P>::new(
             config,
             None,
             root.map(NamedTempFile::path),
@@ -400,14 +412,14 @@ impl Rig {
             .unwrap();
     }
 
-    async fn say(&self, message: ToPortal) {
+    async fn say(&self, message: P::ToPortal) {
         self.commands
             .send(ToUplink::Message(message))
             .await
             .unwrap();
     }
 
-    async fn event(&mut self) -> FromUplink<FromPortal> {
+    async fn event(&mut self) -> FromUplink<P::FromPortal> {
         self.events.recv().await.unwrap()
     }
 
@@ -426,14 +438,34 @@ impl Rig {
 
     /// A connection whose request was read.
     async fn take_request(&self) -> TcpStream {
-        let (mut stream, _) = self.listener.accept().await.unwrap();
-        let mut request = Vec::new();
-        while !request.ends_with(b"\r\n\r\n") {
-            request.push(stream.read_u8().await.unwrap());
-        }
-
-        stream
+        self.read_request().await.0
     }
+
+    /// The same, with the request.
+    async fn read_request(&self) -> (TcpStream, String) {
+        let (mut stream, _) = self.listener.accept().await.unwrap();
+        let request = read_head(&mut stream).await;
+
+        (stream, request)
+    }
+
+    /// Answers a request with this, and returns it.
+    async fn answer(&self, answer: &str) -> String {
+        let (mut stream, request) = self.read_request().await;
+        let answer = format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n");
+        stream.write_all(answer.as_bytes()).await.unwrap();
+
+        request
+    }
+}
+
+async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+
+    String::from_utf8(head).unwrap()
 }
 
 async fn join(socket: &mut WebSocketStream<TcpStream>) -> String {

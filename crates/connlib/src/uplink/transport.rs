@@ -4,14 +4,11 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::sync::Arc;
 
 use connlib_os::resolver::Hosts;
 use rustls_pki_types::ServerName;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -22,78 +19,6 @@ use super::url::{PortalUrl, Security};
 use crate::dial::{DialError, TCP_TIMEOUT, Transport, connect_any};
 use crate::exchanges::Bootstrap;
 use crate::tls::{self, TlsError};
-
-/// A connection whose owner gets it back from who fails to use it: the handshake swallows what it is given, and behind the
-/// head of an answer that refuses it there may be an explanation.
-pub(super) struct Lent {
-    stream: Option<Box<dyn Transport>>,
-    home: Arc<Mutex<Option<Box<dyn Transport>>>>,
-}
-
-/// Where a [`Lent`] connection goes when it is dropped.
-pub(super) struct Returned {
-    home: Arc<Mutex<Option<Box<dyn Transport>>>>,
-}
-
-impl Lent {
-    pub(super) fn new(stream: Box<dyn Transport>) -> (Self, Returned) {
-        let home = Arc::default();
-        let lent = Self {
-            stream: Some(stream),
-            home: Arc::clone(&home),
-        };
-
-        (lent, Returned { home })
-    }
-
-    fn stream(&mut self) -> io::Result<Pin<&mut Box<dyn Transport>>> {
-        let stream = self.stream.as_mut().map(Pin::new);
-
-        stream.ok_or_else(|| io::ErrorKind::NotConnected.into())
-    }
-}
-
-impl Returned {
-    pub(super) fn take(&self) -> Option<Box<dyn Transport>> {
-        self.home.lock().ok()?.take()
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        if let Ok(mut home) = self.home.lock() {
-            *home = self.stream.take();
-        }
-    }
-}
-
-impl AsyncRead for Lent {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.stream()?.poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Lent {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream()?.poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream()?.poll_shutdown(cx)
-    }
-}
 
 /// A connection, and the addresses that it lives by.
 pub(super) struct Opened {

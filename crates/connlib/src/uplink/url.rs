@@ -113,10 +113,11 @@ impl PortalUrl {
         self.base.as_str()
     }
 
-    /// The address to connect to. `path` is the role's.
+    /// The address to connect to. `path` is the role's; `token` stands in it in V1 alone, and then the whole is a secret.
     pub(crate) fn with(
         &self,
         path: &[&str],
+        token: Option<&str>,
         introduction: &Introduction,
         key: Option<PublicKey>,
     ) -> Url {
@@ -126,6 +127,7 @@ impl PortalUrl {
         }
 
         let pairs = [
+            ("token", token.map(str::to_owned)),
             (
                 "external_id",
                 introduction.external_id.as_deref().map(external_id),
@@ -195,7 +197,7 @@ mod tests {
             ("ws://[::1]:9000", "ws://[::1]:9000/client/v2/websocket"),
         ] {
             let url = PortalUrl::parse(given).unwrap();
-            let url = url.with(&CLIENT, &Introduction::default(), None);
+            let url = url.with(&CLIENT, None, &Introduction::default(), None);
             assert_eq!(url.as_str().trim_end_matches('?'), expected);
         }
     }
@@ -233,11 +235,16 @@ mod tests {
         let key = PublicKey([0xFB; 32]);
 
         let url = PortalUrl::parse("wss://p.example").unwrap();
-        let url = url.with(&["relay", "websocket"], &introduction, Some(key));
+        let url = url.with(
+            &["relay", "websocket"],
+            Some("a+b.c"),
+            &introduction,
+            Some(key),
+        );
 
         assert_eq!(
             url.as_str(),
-            "wss://p.example/relay/websocket?external_id=device&name=my+laptop+%26+I&ipv4=203.0.113.9\
+            "wss://p.example/relay/websocket?token=a%2Bb.c&external_id=device&name=my+laptop+%26+I&ipv4=203.0.113.9\
              &ipv6=2001%3Adb8%3A%3A9&port=3478&public_key=%2B%2Fv7%2B%2Fv7%2B%2Fv7%2B%2Fv7%2B%2Fv7%2B%2Fv7%2B%2Fv7%2B%2Fv7%2B%2Fv7%2B%2Fv7%2B%2Fs%3D"
         );
     }
