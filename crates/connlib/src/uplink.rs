@@ -224,19 +224,20 @@ impl<P: Protocol> Uplink<P> {
                 )
                 .await;
             if was_joined {
-                self.backoff.reset();
-                self.waited = Duration::ZERO;
+                self.forget_delays();
                 if self.events.send(FromUplink::Away).await.is_err() {
                     return;
                 }
             }
 
             let next = match over {
-                Over::Reconnect(key) => Some(key),
+                Over::Reconnect(key) => {
+                    self.forget_delays();
+                    Some(key)
+                }
                 Over::Lost { error } => {
                     self.tell(was_joined, &error, Duration::ZERO);
-                    self.backoff.reset();
-                    self.waited = Duration::ZERO;
+                    self.forget_delays();
                     Some(key)
                 }
                 Over::Disconnected => self.idle().await,
@@ -275,13 +276,18 @@ impl<P: Protocol> Uplink<P> {
         let _ = self.events.send(FromUplink::Failed(error)).await;
     }
 
+    /// The next delay is the first again.
+    fn forget_delays(&mut self) {
+        self.backoff.reset();
+        self.waited = Duration::ZERO;
+    }
+
     /// Waits to be told to connect, and returns the key.
     async fn idle(&mut self) -> Option<Option<PublicKey>> {
         loop {
             match self.commands.recv().await? {
                 ToUplink::Connect(key) => {
-                    self.backoff.reset();
-                    self.waited = Duration::ZERO;
+                    self.forget_delays();
                     self.session.start_over();
                     return Some(key);
                 }
@@ -308,13 +314,11 @@ impl<P: Protocol> Uplink<P> {
                     ToUplink::Message(_) | ToUplink::CheckSource => {}
                     ToUplink::Disconnect => return self.idle().await,
                     ToUplink::Check => {
-                        self.backoff.reset();
-                        self.waited = Duration::ZERO;
+                        self.forget_delays();
                         return Some(key);
                     }
                     ToUplink::Connect(key) => {
-                        self.backoff.reset();
-                        self.waited = Duration::ZERO;
+                        self.forget_delays();
                         return Some(key);
                     }
                 },

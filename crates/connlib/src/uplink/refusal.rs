@@ -29,6 +29,9 @@ pub(super) struct Answer<'a> {
     pub(super) body: &'a [u8],
 }
 
+/// The longest explanation that is shown, in characters.
+const MAX_DETAIL: usize = 200;
+
 impl Answer<'_> {
     /// Whether the portal says that there is nothing at this path, so that it may be of the other generation: "not found", or
     /// "gone" (RFC 9110 §15.5.5, §15.5.11). Anything else may come from a portal that does serve it.
@@ -49,7 +52,7 @@ impl Refusal {
     /// `unix` is the wall clock, since 1970.
     pub(super) fn of(answer: &Answer<'_>, unix: Duration) -> Self {
         let problem = Problem::of(answer);
-        let detail = problem.detail;
+        let detail = problem.detail.map(presentable);
         if answer.status == 401 {
             // Only the portal itself may take a person's token away; a proxy's page must not.
             return match problem.code.as_deref() {
@@ -89,6 +92,13 @@ impl Problem {
 
         serde_json::from_slice(answer.body).unwrap_or_default()
     }
+}
+
+/// What anybody in between may have written, as one line that fits a log.
+fn presentable(text: String) -> String {
+    let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+
+    line.take(MAX_DETAIL).collect()
 }
 
 /// Seconds, or a date (RFC 9110 §10.2.3); a date in the past is zero.
@@ -158,6 +168,19 @@ mod tests {
                 body: body.as_bytes(),
             };
             assert_eq!(answer.is_no_token(), is_no_token, "{code}");
+        }
+    }
+
+    #[test]
+    fn an_explanation_is_one_line_of_a_log() {
+        let long = "x".repeat(1_000);
+        for (given, shown) in [
+            ("a\\nb\\u001b[31m", "a b [31m"),
+            (&*long, &long[..MAX_DETAIL]),
+        ] {
+            let body = format!(r#"{{"code":"invalid_token","detail":"{given}"}}"#);
+            let detail = Some(shown.to_owned());
+            assert_eq!(of(401, PROBLEM, &body), Refusal::Token { detail });
         }
     }
 

@@ -21,6 +21,7 @@ use tokio_tungstenite::{WebSocketStream, accept_async, accept_hdr_async};
 use super::*;
 
 mod generations;
+mod outcomes;
 mod recordings;
 
 const KEY: PublicKey = PublicKey([1; 32]);

@@ -52,6 +52,41 @@ fn real_jobs_done_in_any_order_at_any_time_change_nothing() {
     }
 }
 
+#[test]
+fn candidates_found_while_the_portal_is_away_are_told_when_it_is_back() {
+    let mut world = World::new(None);
+    world.init();
+    world.settle();
+    let packet = world.packet(4_000, 0, true);
+    world.client.io.tun().inbox.push_back(packet);
+    let (asked, _) = world.client.turn(world.now);
+    assert!(matches!(
+        asked[..],
+        [client::ToPortal::RequestAuthorization(_)]
+    ));
+
+    world.grant();
+    let away = Command::PortalState(PortalState::Away);
+    world.client.io.commands.push_back(away);
+    for _ in 0..100 {
+        let (said, _) = world.client.turn(world.now);
+        assert!(said.is_empty(), "{said:?}");
+        world.carry();
+        world.now += Duration::from_millis(10);
+    }
+
+    let joined = Command::PortalState(PortalState::Joined);
+    world.client.io.commands.push_back(joined);
+    let (said, _) = world.client.turn(world.now);
+    let [client::ToPortal::NewIceCandidates(told)] = &said[..] else {
+        panic!("{said:?}");
+    };
+    for kind in [" typ host ", " typ relay "] {
+        let is_told = told.candidates.iter().any(|line| line.contains(kind));
+        assert!(is_told, "{told:?}");
+    }
+}
+
 const PACKETS: usize = 600;
 
 struct Node<C: Core> {
