@@ -75,6 +75,10 @@ pub(crate) struct PeerArgs {
     /// More root certificates, in PEM
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<String>,
+    /// The HTTP proxy that leads to the portal, such as http://proxy.example:3128, or `off`; others see a password in it in `ps`, so
+    /// rather use CONNLIB_PROXY [default: what HTTPS_PROXY, http_proxy, ALL_PROXY and NO_PROXY say]
+    #[arg(long, value_name = "URL")]
+    pub(crate) proxy: Option<String>,
     /// What people see this device as [default: the host's name]
     #[arg(long)]
     pub(crate) name: Option<String>,

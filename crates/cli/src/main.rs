@@ -13,6 +13,7 @@ mod identity;
 mod logging;
 mod names_file;
 mod portal;
+mod proxy;
 mod ready;
 mod rig;
 mod roles;

@@ -1,5 +1,7 @@
 //! `connlib client | gateway | relay`: from settings to a running role, until it ends.
 
+mod peer;
+
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -10,15 +12,13 @@ use connlib::gateway::Masquerade;
 use connlib::{Client, Gateway, Relay, Secret, status};
 use connlib_os::resolver::{HostResolver, Paths};
 
-use crate::args::{ClientArgs, DeviceArgs, GatewayArgs, PeerArgs, RelayArgs};
-use crate::duration::Span;
+use crate::args::{ClientArgs, DeviceArgs, GatewayArgs, RelayArgs};
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure, print};
 use crate::names_file::NamesFile;
-use crate::ready::Ready;
-use crate::settings::{Found, Origin, Role, Settings, Switch, name, own_variable, parse};
-use crate::token::TokenSource;
-use crate::{identity, logging, run};
+use crate::settings::{Found, Origin, Role, Settings, Switch, name, parse};
+use crate::{identity, run};
+use peer::{PeerSettings, told};
 
 /// The TUN device's name unless somebody says otherwise (cli.md "Settings").
 const DEFAULT_TUN: &str = "tun-firezone";
@@ -31,9 +31,6 @@ const DEFAULT_INTERNET: &str = "off";
 
 /// Under which addresses packets leave a gateway unless somebody says otherwise (cli.md "Roles").
 const DEFAULT_MASQUERADE: &str = "auto";
-
-/// How long a gateway goes on without a portal unless somebody says otherwise (gateway.md §14.1).
-const GATEWAY_PARTITION_TIME: &str = "24h";
 
 /// The port for STUN and TURN unless somebody says otherwise (relay.md §17.1).
 const DEFAULT_RELAY_PORT: &str = "3478";
@@ -83,17 +80,8 @@ pub(crate) fn client(args: &ClientArgs, environment: &Environment) -> Result<(),
             .names(records)
             .keep_names(move |records| file.keep(records));
     }
-    if let Some(path) = peer.ca {
-        builder = builder.ca_file(path);
-    }
-    if let Some(path) = peer.socket {
-        builder = builder.socket(path);
-    }
-    if let Some(limit) = peer.max_partition_time {
-        builder = builder.max_partition_time(limit.0);
-    }
 
-    run::until_stopped(builder.start()?, ready)
+    run::until_stopped(told!(builder, peer).start()?, ready)
 }
 
 /// Takes back what a killed client has left in the machine's resolver settings.
@@ -138,17 +126,8 @@ pub(crate) fn gateway(args: &GatewayArgs, environment: &Environment) -> Result<(
     if let Some(path) = device.resolv_conf {
         builder = builder.resolv_conf(path);
     }
-    if let Some(path) = peer.ca {
-        builder = builder.ca_file(path);
-    }
-    if let Some(path) = peer.socket {
-        builder = builder.socket(path);
-    }
-    if let Some(limit) = peer.max_partition_time {
-        builder = builder.max_partition_time(limit.0);
-    }
 
-    run::until_stopped(builder.start()?, ready)
+    run::until_stopped(told!(builder, peer).start()?, ready)
 }
 
 /// Runs a relay until it is told to stop.
@@ -194,77 +173,8 @@ pub(crate) fn relay(args: &RelayArgs, environment: &Environment) -> Result<(), F
     if relay.allow_loopback_peers {
         builder = builder.allow_loopback_peers();
     }
-    if let Some(path) = peer.ca {
-        builder = builder.ca_file(path);
-    }
-    if let Some(path) = peer.socket {
-        builder = builder.socket(path);
-    }
-    if let Some(limit) = peer.max_partition_time {
-        builder = builder.max_partition_time(limit.0);
-    }
 
-    run::until_stopped(builder.start()?, ready)
-}
-
-/// The settings of everything that joins a portal.
-struct PeerSettings {
-    api_url: Option<String>,
-    token: TokenSource,
-    ca: Option<PathBuf>,
-    name: String,
-    socket: Option<PathBuf>,
-    max_partition_time: Option<Span>,
-    ready_fd: Option<u32>,
-}
-
-impl PeerSettings {
-    fn read(settings: &mut Settings<'_>, role: Role, args: &PeerArgs) -> Result<Self, Failure> {
-        let limit = args.max_partition_time.as_deref();
-        Ok(Self {
-            api_url: settings.optional(name::API_URL, args.api_url.as_deref())?,
-            token: TokenSource::find(settings, role, args.token_file.as_deref())?,
-            ca: settings.optional(name::CA, args.ca.as_deref())?,
-            name: settings.with_default(
-                name::NAME,
-                args.name.as_deref(),
-                &identity::host_name(),
-            )?,
-            socket: settings.optional(name::SOCKET, args.socket.as_deref())?,
-            max_partition_time: match role {
-                Role::Gateway => {
-                    let default = GATEWAY_PARTITION_TIME;
-                    Some(settings.with_default(name::MAX_PARTITION_TIME, limit, default)?)
-                }
-                Role::Client | Role::Relay | Role::Portal => {
-                    settings.optional(name::MAX_PARTITION_TIME, limit)?
-                }
-            },
-            ready_fd: settings.optional(name::READY_FD, args.common.ready_fd.as_deref())?,
-        })
-    }
-
-    /// Client and gateway are nothing without a portal.
-    fn required_api_url(&self) -> Result<&str, Failure> {
-        self.api_url.as_deref().ok_or_else(|| {
-            let variable = own_variable(name::API_URL);
-            Failure::new(
-                Exit::WrongUse,
-                format_args!(
-                    "`api-url` is missing: the portal's address; give --api-url, {variable} or the key in a \
-                     --config file"
-                ),
-            )
-        })
-    }
-
-    /// Takes over what the parent has left open, and starts to log.
-    fn begin(self, environment: &Environment) -> Result<(Self, Ready), Failure> {
-        let ready = Ready::new(self.ready_fd, environment)?;
-        logging::init(environment)?;
-
-        Ok((self, ready))
-    }
+    run::until_stopped(told!(builder, peer).start()?, ready)
 }
 
 /// The settings of client and gateway.

@@ -29,5 +29,7 @@ mod embedded;
 mod internet;
 #[path = "access/no_firewall.rs"]
 mod no_firewall;
+#[path = "access/proxy.rs"]
+mod proxy;
 #[path = "access/why.rs"]
 mod why;

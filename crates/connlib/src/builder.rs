@@ -85,6 +85,13 @@ macro_rules! node {
                 self
             }
 
+            /// Who connects it to the portal, and finds the portal's addresses; by default it does so itself. The environment is
+            /// not looked at, unless the caller does by [`Proxy::usual`].
+            pub fn proxy(mut self, proxy: Proxy) -> Self {
+                self.config.proxy = Some(proxy);
+                self
+            }
+
             /// How long the portal may be away in one go; for ever by default.
             pub fn max_partition_time(mut self, limit: Duration) -> Self {
                 self.config.max_partition_time = Some(limit);

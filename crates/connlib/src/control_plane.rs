@@ -31,7 +31,7 @@ use crate::handle::{Answer, Control, Handle, Request, pair};
 use crate::process::{host_name, run_to_end, runtime, seed};
 use crate::status::StatusSocket;
 use crate::uplink::{
-    CHANNEL_SIZE, FromUplink, Introduction, PortalUrl, ToUplink, Uplink, UplinkConfig,
+    CHANNEL_SIZE, FromUplink, Introduction, PortalUrl, Proxy, ToUplink, Uplink, UplinkConfig,
 };
 
 use forwarding::Forwarding;
@@ -65,6 +65,7 @@ pub(crate) struct NodeConfig {
     pub(crate) name: Option<String>,
     pub(crate) tun_name: Option<String>,
     pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) proxy: Option<Proxy>,
     pub(crate) max_partition_time: Option<Duration>,
     pub(crate) socket: Option<PathBuf>,
     /// Whether a client uses the Internet resource.
@@ -128,6 +129,7 @@ pub(crate) fn start<R: Role>(config: NodeConfig) -> Result<Handle, Error> {
     let uplink_config = UplinkConfig {
         url,
         token: config.token,
+        proxy: config.proxy,
         introduction: Introduction {
             external_id: config.id,
             name: config.name.or_else(host_name),

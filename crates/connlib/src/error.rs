@@ -14,7 +14,7 @@ use connlib_wire::portal::phoenix::Reason;
 
 use crate::data_plane::{DataPlaneEnded, DataPlaneError};
 pub use crate::tls::TlsError;
-pub use crate::uplink::{ConnectError, UrlError};
+pub use crate::uplink::{ConnectError, ProxyError, ProxyFailure, UrlError};
 
 /// Why a role did not start, or ended by itself.
 ///

@@ -77,4 +77,6 @@ pub use portal::Portal;
 #[cfg(feature = "net")]
 pub use relay::Relay;
 #[cfg(feature = "net")]
+pub use uplink::Proxy;
+#[cfg(feature = "net")]
 pub use watch::Watch;

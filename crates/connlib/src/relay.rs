@@ -21,7 +21,8 @@ use crate::handle::{Answer, Control, Handle, Request, pair};
 use crate::process::{host_name, run_to_end, runtime, seed};
 use crate::status::StatusSocket;
 use crate::uplink::{
-    CHANNEL_SIZE, FromUplink, Introduction, OfRelay, PortalUrl, ToUplink, Uplink, UplinkConfig,
+    CHANNEL_SIZE, FromUplink, Introduction, OfRelay, PortalUrl, Proxy, ToUplink, Uplink,
+    UplinkConfig,
 };
 use health::Health;
 
@@ -45,6 +46,7 @@ pub struct RelayBuilder {
     token: Option<Secret>,
     name: Option<String>,
     ca_file: Option<PathBuf>,
+    proxy: Option<Proxy>,
     max_partition_time: Option<Duration>,
     socket: Option<PathBuf>,
     secret: Option<Secret>,
@@ -64,6 +66,7 @@ impl Relay {
             token: None,
             name: None,
             ca_file: None,
+            proxy: None,
             max_partition_time: None,
             socket: None,
             secret: None,
@@ -127,6 +130,13 @@ impl RelayBuilder {
     /// A PEM file of root certificates to trust beside the usual ones.
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.ca_file = Some(path.into());
+        self
+    }
+
+    /// Who connects it to the portal, and finds the portal's addresses; by default it does so itself. The environment is not looked
+    /// at, unless the caller does by [`Proxy::usual`].
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        self.proxy = Some(proxy);
         self
     }
 
@@ -265,6 +275,7 @@ impl RelayBuilder {
         let config = UplinkConfig {
             url: PortalUrl::parse(api_url)?,
             token: self.token.clone(),
+            proxy: self.proxy.clone(),
             introduction: Introduction {
                 external_id: None,
                 name: self.name.clone().or_else(host_name),

@@ -5,7 +5,7 @@
 //!   session    one attempt: socket, upgrade, then texts both ways
 //!   channel    what is said on one socket and when; pure
 //!   transport  names, TLS           url  addresses      upgrade  from HTTP to WebSocket, in either generation
-//!   http       heads of answers                         refusal  what they mean        backoff  delays
+//!   proxy      CONNECT, variables   http heads of answers        refusal  what they mean        backoff  delays
 //! ```
 //!
 //! It runs apart from the data plane, which must not cost it a heartbeat.
@@ -14,6 +14,7 @@ mod backoff;
 mod channel;
 mod http;
 mod protocol;
+mod proxy;
 mod refusal;
 mod session;
 mod transport;
@@ -37,6 +38,7 @@ use tokio::time::sleep;
 pub(crate) use protocol::{OfClient, OfGateway, OfRelay, Protocol};
 pub(crate) use url::{Introduction, PortalUrl};
 
+pub use proxy::{Proxy, ProxyError, ProxyFailure};
 pub use url::UrlError;
 
 use crate::exchanges::Bootstrap;
@@ -75,12 +77,20 @@ pub enum ConnectError {
         source: Arc<io::Error>,
     },
     /// Its address doesn't answer.
-    #[error("can't connect to {addr}: {source}; check the network and the portal")]
+    #[error("can't connect to {addr}: {source}; check the network and what listens there")]
     Tcp {
         /// The address.
         addr: SocketAddr,
         /// What the kernel answered.
         source: Arc<io::Error>,
+    },
+    /// The proxy on the way doesn't lead to it.
+    #[error("no way to the portal by the proxy {proxy}: {source}")]
+    Proxy {
+        /// The proxy, without credentials.
+        proxy: String,
+        /// What is wrong.
+        source: ProxyFailure,
     },
     /// It can't be trusted, or speaks no TLS.
     #[error("no TLS with the portal: {source}; check its certificate and the extra roots")]
@@ -132,6 +142,8 @@ pub(crate) enum UplinkError {
 pub(crate) struct UplinkConfig {
     pub(crate) url: PortalUrl,
     pub(crate) token: Option<Secret>,
+    /// Who connects us, if not ourselves.
+    pub(crate) proxy: Option<Proxy>,
     pub(crate) introduction: Introduction,
     /// What the join carries.
     pub(crate) join: Box<RawValue>,
@@ -194,7 +206,7 @@ impl<P: Protocol> Uplink<P> {
         commands: mpsc::Receiver<ToUplink<P::ToPortal>>,
         events: mpsc::Sender<FromUplink<P::FromPortal>>,
     ) -> Result<Self, TlsError> {
-        let dialer = Dialer::new(mark, ca_file, bootstrap)?;
+        let dialer = Dialer::new(mark, ca_file, config.proxy.clone(), bootstrap)?;
         let backoff = Backoff::new(config.max_partition_time, config.seed);
 
         Ok(Self {

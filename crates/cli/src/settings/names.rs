@@ -40,6 +40,7 @@ const CLIENT: &[Name] = &[
         &["CONNLIB_MAX_PARTITION_TIME", "MAX_PARTITION_TIME"],
     ),
     setting(name::NAME, &["CONNLIB_NAME", "FIREZONE_NAME"]),
+    setting(name::PROXY, &["CONNLIB_PROXY"]),
     setting(name::READY_FD, &["CONNLIB_READY_FD"]),
     setting(name::RESOLV_CONF, &["CONNLIB_RESOLV_CONF"]),
     setting(name::SOCKET, &["CONNLIB_SOCKET"]),
@@ -61,6 +62,7 @@ const GATEWAY: &[Name] = &[
         &["CONNLIB_MAX_PARTITION_TIME", "FIREZONE_MAX_PARTITION_TIME"],
     ),
     setting(name::NAME, &["CONNLIB_NAME", "FIREZONE_NAME"]),
+    setting(name::PROXY, &["CONNLIB_PROXY"]),
     setting(name::READY_FD, &["CONNLIB_READY_FD"]),
     setting(name::RESOLV_CONF, &["CONNLIB_RESOLV_CONF"]),
     setting(name::SOCKET, &["CONNLIB_SOCKET"]),
@@ -82,6 +84,7 @@ const RELAY: &[Name] = &[
     setting(name::NAME, &["CONNLIB_NAME", "FIREZONE_NAME"]),
     // Firezone has two variables for it, which a relay joins itself.
     setting(name::PORT_RANGE, &["CONNLIB_PORT_RANGE"]),
+    setting(name::PROXY, &["CONNLIB_PROXY"]),
     setting(name::PUBLIC_IP4, &["CONNLIB_PUBLIC_IP4", "PUBLIC_IP4_ADDR"]),
     setting(name::PUBLIC_IP6, &["CONNLIB_PUBLIC_IP6", "PUBLIC_IP6_ADDR"]),
     setting(name::READY_FD, &["CONNLIB_READY_FD"]),
@@ -121,6 +124,7 @@ pub(crate) mod name {
     pub(crate) const MAX_PARTITION_TIME: &str = "max-partition-time";
     pub(crate) const NAME: &str = "name";
     pub(crate) const PORT_RANGE: &str = "port-range";
+    pub(crate) const PROXY: &str = "proxy";
     pub(crate) const PUBLIC_IP4: &str = "public-ip4";
     pub(crate) const PUBLIC_IP6: &str = "public-ip6";
     pub(crate) const READY_FD: &str = "ready-fd";

@@ -22,6 +22,7 @@ use super::*;
 
 mod generations;
 mod outcomes;
+mod proxies;
 mod recordings;
 
 const KEY: PublicKey = PublicKey([1; 32]);
@@ -371,6 +372,7 @@ impl Rig {
         Self::start(root, |addr| UplinkConfig {
             url: PortalUrl::parse(&format!("{scheme}://{addr}")).unwrap(),
             token: Some(Secret::from("a\nb\r c")),
+            proxy: None,
             introduction,
             join: to_raw_value(&()).unwrap(),
             max_partition_time,

@@ -1,4 +1,4 @@
-//! The way to the portal: addresses, TCP, TLS.
+//! The way to the portal: addresses, TCP, perhaps a proxy, TLS.
 
 use std::fmt;
 use std::io;
@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use connlib_os::resolver::Hosts;
-use rustls_pki_types::ServerName;
 use socket2::SockRef;
-use tokio::net::lookup_host;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use url::Host;
 
 use super::ConnectError;
-use super::url::{PortalUrl, Security};
+use super::proxy::{Proxy, ProxyFailure};
+use super::url::{Place, PortalUrl, Security};
 use crate::dial::{DialError, TCP_TIMEOUT, Transport, connect_any};
 use crate::exchanges::Bootstrap;
 use crate::tls::{self, TlsError};
@@ -47,6 +47,7 @@ pub(super) enum Standing {
 /// Opens connections to one portal.
 pub(super) struct Dialer {
     tls: TlsConnector,
+    proxy: Option<Proxy>,
     mark: Option<u32>,
     /// Resolves the portal's name without the system, which may ask us, who may need the portal for the answer.
     bootstrap: Option<Arc<Bootstrap>>,
@@ -55,16 +56,19 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    /// `mark` is the firewall mark of the connections; `ca_file` holds roots besides the well-known ones.
+    /// `mark` is the firewall mark of the connections; `ca_file` holds roots besides the well-known ones, for the portal and a
+    /// proxy alike.
     pub(super) fn new(
         mark: Option<u32>,
         ca_file: Option<&Path>,
+        proxy: Option<Proxy>,
         bootstrap: Option<Arc<Bootstrap>>,
     ) -> Result<Self, TlsError> {
         let config = tls::client_config(ca_file)?;
 
         Ok(Self {
             tls: TlsConnector::from(Arc::new(config)),
+            proxy,
             mark,
             bootstrap,
             hosts: "/etc/hosts".into(),
@@ -74,54 +78,73 @@ impl Dialer {
     /// Opens a connection. Addresses from the system's servers are kept for as long as those allow, unless the network changes
     /// or a dial fails; others are looked up anew each time.
     pub(super) async fn dial(&self, url: &PortalUrl) -> Result<Opened, ConnectError> {
-        let trial = self.bootstrap.as_ref().map(|it| it.trial(url.host()));
-        let opened = self.open(url).await?;
-        if let Some(trial) = trial {
-            trial.succeed();
-        }
-
-        Ok(opened)
-    }
-
-    async fn open(&self, url: &PortalUrl) -> Result<Opened, ConnectError> {
-        let addrs = self.resolve(url).await?;
-        let tcp = connect_any(&addrs, self.mark).await?;
+        let portal = url.place();
+        // A proxy looks for the portal itself.
+        let first = self
+            .proxy
+            .as_ref()
+            .map_or_else(|| url.place(), Proxy::place);
+        let name = first.host.to_string();
+        let trial = self.bootstrap.as_ref().map(|it| it.trial(&name));
+        let tcp = self.connect(&first).await?;
         let ends = Ends {
             local: tcp.local_addr().ok().map(|addr| addr.ip()),
             remote: tcp.peer_addr().ok(),
         };
-        if url.security() == Security::Plain {
-            let stream = Box::new(tcp);
-            return Ok(Opened { stream, ends });
+        let mut stream: Box<dyn Transport> = Box::new(tcp);
+        if let Some(proxy) = &self.proxy {
+            stream = self.pass(proxy, stream, &portal).await.map_err(|source| {
+                let proxy = proxy.to_string();
+                ConnectError::Proxy { proxy, source }
+            })?;
         }
-
-        let name = server_name(url).ok_or_else(|| ConnectError::Resolve {
-            host: url.host().into(),
-            source: Arc::new(io::ErrorKind::InvalidInput.into()),
-        })?;
-        let tls = self.tls.connect(name, tcp).await;
-
-        match tls {
-            Ok(tls) => Ok(Opened {
-                stream: Box::new(tls),
-                ends,
-            }),
-            Err(source) => Err(ConnectError::Tls {
+        if url.security() == Security::Tls {
+            let secured = secure(&self.tls, &portal, stream).await;
+            stream = secured.map_err(|source| ConnectError::Tls {
                 source: Arc::new(source),
-            }),
+            })?;
         }
+        if let Some(trial) = trial {
+            trial.succeed();
+        }
+
+        Ok(Opened { stream, ends })
     }
 
-    async fn resolve(&self, url: &PortalUrl) -> Result<Vec<SocketAddr>, ConnectError> {
-        let name = match url.parsed_host() {
-            Some(Host::Ipv4(ip)) => return Ok(vec![(ip, url.port()).into()]),
-            Some(Host::Ipv6(ip)) => return Ok(vec![(ip, url.port()).into()]),
-            Some(Host::Domain(name)) => name,
-            None => url.host(),
+    /// Has a proxy lead us on.
+    async fn pass(
+        &self,
+        proxy: &Proxy,
+        mut stream: Box<dyn Transport>,
+        portal: &Place<'_>,
+    ) -> Result<Box<dyn Transport>, ProxyFailure> {
+        if proxy.security() == Security::Tls {
+            let secured = secure(&self.tls, &proxy.place(), stream).await;
+            stream = secured.map_err(|source| ProxyFailure::Tls {
+                source: Arc::new(source),
+            })?;
+        }
+        proxy.connect(&mut stream, portal).await?;
+
+        Ok(stream)
+    }
+
+    async fn connect(&self, place: &Place<'_>) -> Result<TcpStream, ConnectError> {
+        let addrs = self.resolve(place).await?;
+
+        Ok(connect_any(&addrs, self.mark).await?)
+    }
+
+    async fn resolve(&self, place: &Place<'_>) -> Result<Vec<SocketAddr>, ConnectError> {
+        let port = place.port;
+        let name = match place.host {
+            Host::Ipv4(ip) => return Ok(vec![(ip, port).into()]),
+            Host::Ipv6(ip) => return Ok(vec![(ip, port).into()]),
+            Host::Domain(name) => name,
         };
         let mut addrs: Vec<_> = match self.resolve_without_system(name).await {
-            Some(ips) => ips.into_iter().map(|ip| (ip, url.port()).into()).collect(),
-            None => timeout(TCP_TIMEOUT, lookup_host((name, url.port())))
+            Some(ips) => ips.into_iter().map(|ip| (ip, port).into()).collect(),
+            None => timeout(TCP_TIMEOUT, lookup_host((name, port)))
                 .await
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
                 .map_err(|source| ConnectError::Resolve {
@@ -174,6 +197,7 @@ impl Dialer {
 impl fmt::Debug for Dialer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dialer")
+            .field("proxy", &self.proxy)
             .field("mark", &self.mark)
             .finish_non_exhaustive()
     }
@@ -205,12 +229,16 @@ impl From<DialError> for ConnectError {
     }
 }
 
-fn server_name(url: &PortalUrl) -> Option<ServerName<'static>> {
-    Some(match url.parsed_host()? {
-        Host::Ipv4(ip) => IpAddr::from(ip).into(),
-        Host::Ipv6(ip) => IpAddr::from(ip).into(),
-        Host::Domain(name) => ServerName::try_from(name.to_owned()).ok()?,
-    })
+/// Speaks TLS with the place at the other end of a stream.
+async fn secure(
+    tls: &TlsConnector,
+    place: &Place<'_>,
+    stream: Box<dyn Transport>,
+) -> io::Result<Box<dyn Transport>> {
+    let name = place.server_name();
+    let name = name.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+
+    Ok(Box::new(tls.connect(name, stream).await?))
 }
 
 #[cfg(test)]
@@ -226,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_connection_has_moved_when_another_would_leave_from_elsewhere() {
-        let dialer = Dialer::new(None, None, None).unwrap();
+        let dialer = Dialer::new(None, None, None, None).unwrap();
         let remote = "127.0.0.1:9".parse().ok();
         for (local, remote, standing) in [
             ("127.0.0.1", remote, Standing::Same),
@@ -236,18 +264,6 @@ mod tests {
             let local = local.parse().ok();
 
             assert_eq!(dialer.standing(Ends { local, remote }), standing);
-        }
-    }
-
-    #[test]
-    fn certificates_are_checked_against_the_name_of_the_host() {
-        for (url, name) in [
-            ("wss://p.example:1", "p.example"),
-            ("wss://127.0.0.1", "127.0.0.1"),
-            ("wss://[::1]", "::1"),
-        ] {
-            let url = PortalUrl::parse(url).unwrap();
-            assert_eq!(server_name(&url).unwrap().to_str(), name);
         }
     }
 
@@ -264,7 +280,7 @@ mod tests {
             (PORTAL, &["192.0.2.1:80", "[2001:db8::1]:80"], 2),
         ] {
             let url = PortalUrl::parse(&format!("ws://{name}:80")).unwrap();
-            let found = dialer.resolve(&url).await.unwrap();
+            let found = dialer.resolve(&url.place()).await.unwrap();
 
             let addrs: Vec<SocketAddr> = addrs.iter().map(|addr| addr.parse().unwrap()).collect();
             assert_eq!(found, addrs);
@@ -273,7 +289,7 @@ mod tests {
 
         // The servers deny it, and the file has it no more.
         let url = PortalUrl::parse("ws://localhost/").unwrap();
-        let found = dialer.resolve(&url).await.unwrap();
+        let found = dialer.resolve(&url.place()).await.unwrap();
         assert!(found.iter().all(|addr| addr.ip().is_loopback()));
         assert_eq!(resolver.asked(), 4);
     }
@@ -285,7 +301,7 @@ mod tests {
         dialer.hosts = hosts.to_path_buf();
         let url = PortalUrl::parse("ws://localhost/").unwrap();
 
-        let found = dialer.resolve(&url).await.unwrap();
+        let found = dialer.resolve(&url.place()).await.unwrap();
         assert!(found.iter().all(|addr| addr.ip().is_loopback()));
     }
 
@@ -314,7 +330,7 @@ mod tests {
     fn dialer(servers: &[SocketAddr]) -> (Exchanges, Dialer, TempPath) {
         let mut exchanges = Exchanges::new(None, None).unwrap();
         exchanges.set_bootstrap(servers);
-        let dialer = Dialer::new(None, None, Some(exchanges.bootstrap())).unwrap();
+        let dialer = Dialer::new(None, None, None, Some(exchanges.bootstrap())).unwrap();
         let hosts = NamedTempFile::new().unwrap().into_temp_path();
 
         (exchanges, dialer, hosts)

@@ -1,8 +1,10 @@
 //! Where the portal is, and what it is told in the address (portal-protocol.md §1.1).
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use connlib_wire::key::PublicKey;
+use rustls_pki_types::ServerName;
 use sha2::{Digest as _, Sha256};
 use url::{Host, Url};
 use uuid::Uuid;
@@ -41,6 +43,13 @@ pub(crate) struct PortalUrl {
 pub(crate) enum Security {
     Tls,
     Plain,
+}
+
+/// Where to connect to, shown as `host:port`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Place<'a> {
+    pub(super) host: Host<&'a str>,
+    pub(super) port: u16,
 }
 
 /// What the portal learns before anything is said.
@@ -95,13 +104,12 @@ impl PortalUrl {
         self.base.host_str().unwrap_or_default()
     }
 
-    /// The host as what it is.
-    pub(crate) fn parsed_host(&self) -> Option<Host<&str>> {
-        self.base.host()
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.port
+    pub(super) fn place(&self) -> Place<'_> {
+        Place {
+            // There is one: others are refused.
+            host: self.base.host().unwrap_or(Host::Domain("")),
+            port: self.port,
+        }
     }
 
     pub(crate) fn security(&self) -> Security {
@@ -148,6 +156,23 @@ impl PortalUrl {
         }
 
         url
+    }
+}
+
+impl Place<'_> {
+    /// What a certificate has to name.
+    pub(super) fn server_name(&self) -> Option<ServerName<'static>> {
+        Some(match self.host {
+            Host::Ipv4(ip) => IpAddr::from(ip).into(),
+            Host::Ipv6(ip) => IpAddr::from(ip).into(),
+            Host::Domain(name) => ServerName::try_from(name.to_owned()).ok()?,
+        })
+    }
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
     }
 }
 
@@ -211,7 +236,20 @@ mod tests {
             ("http://[2001:db8::1]", 443),
             ("http://[2001:db8::1]:8443/", 8443),
         ] {
-            assert_eq!(PortalUrl::parse(text).unwrap().port(), port, "{text}");
+            assert_eq!(PortalUrl::parse(text).unwrap().place().port, port, "{text}");
+        }
+    }
+
+    #[test]
+    fn certificates_are_checked_against_the_name_of_the_host() {
+        for (url, name, shown) in [
+            ("wss://p.example:1", "p.example", "p.example:1"),
+            ("wss://127.0.0.1", "127.0.0.1", "127.0.0.1:443"),
+            ("wss://[::1]", "::1", "[::1]:443"),
+        ] {
+            let url = PortalUrl::parse(url).unwrap();
+            assert_eq!(url.place().server_name().unwrap().to_str(), name);
+            assert_eq!(url.place().to_string(), shown);
         }
     }
 

@@ -201,6 +201,7 @@ fn rig_like<P: Protocol>(
     let rig = Rig::start(None, move |addr| UplinkConfig {
         url: PortalUrl::parse(&format!("ws://{addr}")).unwrap(),
         token,
+        proxy: None,
         introduction,
         join,
         max_partition_time: None,
