@@ -75,6 +75,15 @@ pub(crate) struct PeerArgs {
     /// More root certificates, in PEM
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<String>,
+    /// The certificate to show where the portal asks for one, in PEM; no token is needed then
+    #[arg(long, value_name = "FILE")]
+    pub(crate) client_cert: Option<String>,
+    /// The certificate's key, in PEM; mode 0600 or 0400
+    #[arg(long, value_name = "FILE")]
+    pub(crate) client_key: Option<String>,
+    /// The host where the portal asks for certificates [default: that of --api-url]
+    #[arg(long, value_name = "HOST")]
+    pub(crate) mtls_host: Option<String>,
     /// The HTTP proxy that leads to the portal, such as http://proxy.example:3128, or `off`; others see a password in it in `ps`, so
     /// rather use CONNLIB_PROXY [default: what HTTPS_PROXY, http_proxy, ALL_PROXY and NO_PROXY say]
     #[arg(long, value_name = "URL")]

@@ -5,6 +5,7 @@
 
 mod args;
 mod bench;
+mod certificate;
 mod demo;
 mod duration;
 mod environment;
@@ -13,6 +14,7 @@ mod identity;
 mod logging;
 mod names_file;
 mod portal;
+mod private_file;
 mod proxy;
 mod ready;
 mod rig;

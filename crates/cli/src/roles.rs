@@ -54,16 +54,14 @@ pub(crate) fn client(args: &ClientArgs, environment: &Environment) -> Result<(),
     if args.peer.common.print_config {
         return print(settings.print());
     }
-    let api_url = peer.required_api_url()?.to_owned();
+    peer.require_api_url()?;
     let (peer, ready) = peer.begin(environment)?;
     // Before anything that may fail: this machine has no names until it is done (client.md §13).
     recover(device.resolv_conf.as_deref());
 
     let mut builder = Client::builder()
-        .api_url(api_url)
-        .token(peer.token.read()?)
         .id(device.id(role, environment)?)
-        .name(peer.name)
+        .name(&peer.name)
         .dns(dns.0)
         .internet(internet.0)
         .tun_name(device.tun);
@@ -113,15 +111,13 @@ pub(crate) fn gateway(args: &GatewayArgs, environment: &Environment) -> Result<(
     if args.peer.common.print_config {
         return print(settings.print());
     }
-    let api_url = peer.required_api_url()?.to_owned();
+    peer.require_api_url()?;
     let (peer, ready) = peer.begin(environment)?;
 
     let mut builder = Gateway::builder()
         .masquerade(masquerade.0)
-        .api_url(api_url)
-        .token(peer.token.read()?)
         .id(device.id(role, environment)?)
-        .name(peer.name)
+        .name(&peer.name)
         .tun_name(device.tun);
     if let Some(path) = device.resolv_conf {
         builder = builder.resolv_conf(path);
@@ -152,12 +148,9 @@ pub(crate) fn relay(args: &RelayArgs, environment: &Environment) -> Result<(), F
     let (peer, ready) = peer.begin(environment)?;
 
     let mut builder = Relay::builder()
-        .name(peer.name)
+        .name(&peer.name)
         .listen_port(relay.listen_port)
         .port_range(relay.ports.0);
-    if let Some(api_url) = peer.api_url {
-        builder = builder.api_url(api_url).token(peer.token.read()?);
-    }
     if let Some(secret) = relay.secret {
         builder = builder.secret(secret);
     }

@@ -1,14 +1,11 @@
 //! Where a token comes from, and what is refused (cli.md "Settings").
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use connlib_os::process;
 use connlib_wire::secret::Secret;
 
 use crate::exit::{Exit, Failure};
+use crate::private_file::{MAX_LEN, Privacy, PrivateFile};
 use crate::settings::{Found, Origin, Role, Settings, name};
 
 /// Where a token is to be taken from.
@@ -33,8 +30,10 @@ const CREDENTIALS: [&str; 3] = ["CONNLIB_TOKEN", "FIREZONE_TOKEN", "token"];
 /// Where Firezone's client keeps its token (client.md §13).
 const FIREZONE_CLIENT_FILE: &str = "/etc/dev.firezone.client/token";
 
-/// Longer files are no tokens.
-const MAX_LEN: u64 = 64 * 1024;
+const TOKEN_FILE: PrivateFile = PrivateFile {
+    what: "token file",
+    flag: "--token-file",
+};
 
 impl TokenSource {
     /// Finds out where the token is: flag, environment, configuration file, credentials of systemd, Firezone's file.
@@ -76,26 +75,17 @@ impl TokenSource {
     ///
     /// Exit 3: there is none, it can't be read, others may read it, or it is malformed. The message names the file and
     /// what to do, never what is in it.
-    pub(crate) fn read(self) -> Result<Secret, Failure> {
+    pub(crate) fn read(&self) -> Result<Secret, Failure> {
         match self {
             Self::Given(secret) => checked(secret.expose(), "the token in the environment"),
-            Self::File(path) => read_file(&path, Privacy::Checked),
-            Self::Credential(path) => read_file(&path, Privacy::OfDirectory),
+            Self::File(path) => read_file(path, Privacy::Checked),
+            Self::Credential(path) => read_file(path, Privacy::OfDirectory),
             Self::Missing { role } => Err(refused(format_args!(
                 "the {role} has no token; put one into a file with mode 0600 and name it with --token-file, or set \
                  CONNLIB_TOKEN (`connlib portal token create` makes one)"
             ))),
         }
     }
-}
-
-/// What keeps others from reading a file.
-#[derive(Clone, Copy)]
-enum Privacy {
-    /// Its mode, which is looked at.
-    Checked,
-    /// The directory that it is in.
-    OfDirectory,
 }
 
 fn from_environment(settings: &Settings<'_>) -> Option<(&'static str, Secret)> {
@@ -116,62 +106,9 @@ fn credential(settings: &Settings<'_>) -> Option<PathBuf> {
 }
 
 fn read_file(path: &Path, privacy: Privacy) -> Result<Secret, Failure> {
-    let shown = path.display();
-    let file = File::open(path).map_err(|error| {
-        let remedy = if error.kind() == io::ErrorKind::NotFound {
-            "create it with mode 0600, or name another one with --token-file"
-        } else {
-            "run as the user that owns it, or make it that user's with `chown`"
-        };
-        refused(format_args!(
-            "can't read the token file {shown}: {error}; {remedy}"
-        ))
-    })?;
+    let text = TOKEN_FILE.read(path, privacy)?;
 
-    // Of the file that is open: another one may be there by now.
-    let metadata = file.metadata().map_err(|error| {
-        refused(format_args!(
-            "can't look at the token file {shown}: {error}"
-        ))
-    })?;
-    if !metadata.is_file() {
-        return Err(refused(format_args!(
-            "the token file {shown} is no file; name one with --token-file"
-        )));
-    }
-    if let Privacy::Checked = privacy {
-        check_privacy(path, metadata.mode(), metadata.uid())?;
-    }
-
-    let mut text = String::new();
-    file.take(MAX_LEN + 1)
-        .read_to_string(&mut text)
-        .map_err(|error| {
-            refused(format_args!(
-                "can't read the token file {shown}: {error}; write the token into it anew"
-            ))
-        })?;
-
-    checked(&text, &format!("the token file {shown}"))
-}
-
-fn check_privacy(path: &Path, mode: u32, owner: u32) -> Result<(), Failure> {
-    let shown = path.display();
-    // Anything but reading and writing by the owner.
-    if mode & 0o177 != 0 {
-        return Err(refused(format_args!(
-            "others may read or run the token file {shown} (mode {:04o}); run `chmod 600 {shown}`, and consider the \
-             token known to them",
-            mode & 0o7777
-        )));
-    }
-    if owner != 0 && owner != process::effective_uid() {
-        return Err(refused(format_args!(
-            "the token file {shown} belongs to the user {owner}, neither to root nor to you; make it yours with `chown`"
-        )));
-    }
-
-    Ok(())
+    checked(text.expose(), &format!("the token file {}", path.display()))
 }
 
 /// Takes a text as a token if it can be one: a word of printable characters.

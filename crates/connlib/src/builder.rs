@@ -1,4 +1,39 @@
-//! What the builders and handles of client and gateway have in common: everything.
+//! What the builders and handles of client and gateway have in common: everything; and what a relay's has in common with them.
+
+use connlib_wire::secret::Secret;
+
+use crate::error::{Error, Misconfigured};
+use crate::tls::ClientCertificate;
+use crate::uplink::PortalUrl;
+
+/// Where the portal is for whoever has these credentials.
+///
+/// # Errors
+///
+/// The address is none, the host is none, or there are no credentials.
+pub(crate) fn portal_url(
+    api_url: &str,
+    token: Option<&Secret>,
+    certificate: Option<&ClientCertificate>,
+    mtls_host: Option<&str>,
+) -> Result<PortalUrl, Error> {
+    let url = PortalUrl::parse(api_url)?;
+    if certificate.is_some() {
+        return Ok(match mtls_host {
+            Some(host) => url.at_host(host)?,
+            None => url,
+        });
+    }
+    if token.is_none() {
+        return Err(Misconfigured::Missing {
+            what: "the token",
+            next_step: "give it by --token-file or in the environment, or give a client certificate",
+        }
+        .into());
+    }
+
+    Ok(url)
+}
 
 macro_rules! node {
     ($handle:ident, $builder:ident, $role:ident) => {
@@ -82,6 +117,21 @@ macro_rules! node {
             /// A PEM file of root certificates to trust beside the usual ones.
             pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
                 self.config.ca_file = Some(path.into());
+                self
+            }
+
+            /// Shows the portal a certificate where it asks for one: the chain in PEM, our own certificate first, and its key in PEM.
+            /// It needs an address with `wss:` or `https:`; no token is needed then.
+            pub fn client_certificate(mut self, chain: impl Into<String>, key: Secret) -> Self {
+                let chain = chain.into();
+                self.config.certificate = Some(ClientCertificate { chain, key });
+                self
+            }
+
+            /// The host where the portal asks for certificates; by default that of its address. Without a certificate it isn't
+            /// looked at.
+            pub fn mtls_host(mut self, host: impl Into<String>) -> Self {
+                self.config.mtls_host = Some(host.into());
                 self
             }
 

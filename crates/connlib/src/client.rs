@@ -11,6 +11,7 @@ pub use crate::control_plane::DnsControl;
 use crate::control_plane::{NodeConfig, OfClient, start};
 use crate::error::Error;
 use crate::handle::Handle;
+use crate::tls::ClientCertificate;
 use crate::uplink::Proxy;
 use crate::watch::Watch;
 

@@ -23,6 +23,7 @@ use connlib_tunnel::{PortalState, Status};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use crate::builder::portal_url;
 use crate::data_plane::{NodeHandle, Order, Outputs, Sockets, Stopped, spawn_node};
 use crate::error::{Error, Misconfigured};
 use crate::event_loop::{Command, Core, Output, Stats};
@@ -30,8 +31,9 @@ use crate::exchanges::Exchanges;
 use crate::handle::{Answer, Control, Handle, Request, pair};
 use crate::process::{host_name, run_to_end, runtime, seed};
 use crate::status::StatusSocket;
+use crate::tls::ClientCertificate;
 use crate::uplink::{
-    CHANNEL_SIZE, FromUplink, Introduction, PortalUrl, Proxy, ToUplink, Uplink, UplinkConfig,
+    CHANNEL_SIZE, FromUplink, Introduction, Proxy, ToUplink, Uplink, UplinkConfig,
 };
 
 use forwarding::Forwarding;
@@ -65,6 +67,9 @@ pub(crate) struct NodeConfig {
     pub(crate) name: Option<String>,
     pub(crate) tun_name: Option<String>,
     pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) certificate: Option<ClientCertificate>,
+    /// Where the portal asks for certificates, if not where it is.
+    pub(crate) mtls_host: Option<String>,
     pub(crate) proxy: Option<Proxy>,
     pub(crate) max_partition_time: Option<Duration>,
     pub(crate) socket: Option<PathBuf>,
@@ -101,14 +106,12 @@ pub(crate) fn start<R: Role>(config: NodeConfig) -> Result<Handle, Error> {
         what: "the portal's address",
         next_step: "give it by --api-url",
     })?;
-    let url = PortalUrl::parse(&api_url)?;
-    if config.token.is_none() {
-        return Err(Misconfigured::Missing {
-            what: "the token",
-            next_step: "give it by --token-file or in the environment",
-        }
-        .into());
-    }
+    let url = portal_url(
+        &api_url,
+        config.token.as_ref(),
+        config.certificate.as_ref(),
+        config.mtls_host.as_deref(),
+    )?;
     let tun_name = config.tun_name.unwrap_or_else(|| TUN_NAME.to_owned());
     // Before anything else is touched: without the right to do this there is nothing to start.
     let device = TunDevice::create(&tun_name)?;
@@ -129,6 +132,7 @@ pub(crate) fn start<R: Role>(config: NodeConfig) -> Result<Handle, Error> {
     let uplink_config = UplinkConfig {
         url,
         token: config.token,
+        certificate: config.certificate,
         proxy: config.proxy,
         introduction: Introduction {
             external_id: config.id,

@@ -10,6 +10,7 @@ pub use crate::control_plane::Masquerade;
 use crate::control_plane::{NodeConfig, OfGateway, start};
 use crate::error::Error;
 use crate::handle::Handle;
+use crate::tls::ClientCertificate;
 use crate::uplink::Proxy;
 
 /// A running gateway. Clones share it; dropping the last one stops it.

@@ -15,14 +15,15 @@ use connlib_wire::secret::Secret;
 use serde_json::value::to_raw_value;
 use tokio::sync::mpsc;
 
+use crate::builder::portal_url;
 use crate::data_plane::{RelayHandle, RelaySockets, spawn_relay};
 use crate::error::{Error, Misconfigured};
 use crate::handle::{Answer, Control, Handle, Request, pair};
 use crate::process::{host_name, run_to_end, runtime, seed};
 use crate::status::StatusSocket;
+use crate::tls::ClientCertificate;
 use crate::uplink::{
-    CHANNEL_SIZE, FromUplink, Introduction, OfRelay, PortalUrl, Proxy, ToUplink, Uplink,
-    UplinkConfig,
+    CHANNEL_SIZE, FromUplink, Introduction, OfRelay, Proxy, ToUplink, Uplink, UplinkConfig,
 };
 use health::Health;
 
@@ -46,6 +47,8 @@ pub struct RelayBuilder {
     token: Option<Secret>,
     name: Option<String>,
     ca_file: Option<PathBuf>,
+    certificate: Option<ClientCertificate>,
+    mtls_host: Option<String>,
     proxy: Option<Proxy>,
     max_partition_time: Option<Duration>,
     socket: Option<PathBuf>,
@@ -66,6 +69,8 @@ impl Relay {
             token: None,
             name: None,
             ca_file: None,
+            certificate: None,
+            mtls_host: None,
             proxy: None,
             max_partition_time: None,
             socket: None,
@@ -130,6 +135,21 @@ impl RelayBuilder {
     /// A PEM file of root certificates to trust beside the usual ones.
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.ca_file = Some(path.into());
+        self
+    }
+
+    /// Shows the portal a certificate where it asks for one: the chain in PEM, our own certificate first, and its key in PEM.
+    /// It needs an address with `wss:` or `https:`; no token is needed then.
+    pub fn client_certificate(mut self, chain: impl Into<String>, key: Secret) -> Self {
+        let chain = chain.into();
+        self.certificate = Some(ClientCertificate { chain, key });
+        self
+    }
+
+    /// The host where the portal asks for certificates; by default that of its address. Without a certificate it isn't
+    /// looked at.
+    pub fn mtls_host(mut self, host: impl Into<String>) -> Self {
+        self.mtls_host = Some(host.into());
         self
     }
 
@@ -260,12 +280,12 @@ impl RelayBuilder {
             })?;
             return Ok((Credentials::Rest(secret), None));
         };
-        if self.token.is_none() {
-            return Err(missing(
-                "the token",
-                "give it by --token-file or in the environment",
-            ));
-        }
+        let url = portal_url(
+            api_url,
+            self.token.as_ref(),
+            self.certificate.as_ref(),
+            self.mtls_host.as_deref(),
+        )?;
 
         let secret: String = seed()?.iter().map(|byte| format!("{byte:02x}")).collect();
         let secret = Secret::from(secret);
@@ -273,8 +293,9 @@ impl RelayBuilder {
             stamp_secret: secret.clone(),
         };
         let config = UplinkConfig {
-            url: PortalUrl::parse(api_url)?,
+            url,
             token: self.token.clone(),
+            certificate: self.certificate.clone(),
             proxy: self.proxy.clone(),
             introduction: Introduction {
                 external_id: None,

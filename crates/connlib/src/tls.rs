@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use connlib_wire::secret::Secret;
+use rustls::client::WantsClientCert;
 use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 use rustls_pki_types::pem::{self, PemObject as _};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Why there is no TLS.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -34,6 +36,33 @@ pub enum TlsError {
         /// What is wrong.
         source: rustls::Error,
     },
+    /// What is given as our own certificate is none.
+    #[error(
+        "the client certificate can't be read: {source}; give the chain in PEM, our own certificate first"
+    )]
+    ClientCertificate {
+        /// What is wrong.
+        source: Arc<pem::Error>,
+    },
+    /// What is given as our own certificate's key is none.
+    #[error(
+        "the client certificate's key can't be read: {source}; give it in PEM, without a passphrase"
+    )]
+    ClientKey {
+        /// What is wrong.
+        source: Arc<pem::Error>,
+    },
+    /// Our own certificate and its key can't be used, or don't belong together.
+    #[error(
+        "the client certificate can't be used with its key: {source}; give both of one kind, and of one pair"
+    )]
+    ClientPair {
+        /// What is wrong.
+        source: rustls::Error,
+    },
+    /// Our own certificate would not be shown.
+    #[error("a client certificate is shown over TLS alone; give the portal's address with wss:")]
+    Plaintext,
     /// The TLS library doesn't work.
     #[error("TLS can't be set up: {source}; this is a bug")]
     Library {
@@ -42,21 +71,57 @@ pub enum TlsError {
     },
 }
 
+/// What tells a server who we are.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientCertificate {
+    /// In PEM, our own certificate first.
+    pub(crate) chain: String,
+    /// In PEM.
+    pub(crate) key: Secret,
+}
+
 /// What a client trusts: the well-known roots, and those in `ca_file`.
 pub(crate) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, TlsError> {
+    Ok(trusting(ca_file)?.with_no_client_auth())
+}
+
+/// The same for a client that shows a certificate where it is asked for one.
+pub(crate) fn client_config_with(
+    ca_file: Option<&Path>,
+    certificate: &ClientCertificate,
+) -> Result<ClientConfig, TlsError> {
+    let unreadable = |source| TlsError::ClientCertificate {
+        source: Arc::new(source),
+    };
+    let chain = CertificateDer::pem_slice_iter(certificate.chain.as_bytes());
+    let chain: Vec<_> = chain.collect::<Result<_, _>>().map_err(unreadable)?;
+    if chain.is_empty() {
+        return Err(unreadable(pem::Error::NoItemsFound));
+    }
+    let key = PrivateKeyDer::from_pem_slice(certificate.key.expose().as_bytes());
+    let key = key.map_err(|source| TlsError::ClientKey {
+        source: Arc::new(source),
+    })?;
+
+    trusting(ca_file)?
+        .with_client_auth_cert(chain, key)
+        .map_err(|source| TlsError::ClientPair { source })
+}
+
+fn trusting(
+    ca_file: Option<&Path>,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
     let mut roots = RootCertStore {
         roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
     };
     if let Some(path) = ca_file {
         add_roots(&mut roots, path)?;
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|source| TlsError::Library { source })?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .map_err(|source| TlsError::Library { source })?;
 
-    Ok(config)
+    Ok(builder.with_root_certificates(roots))
 }
 
 fn add_roots(roots: &mut RootCertStore, path: &Path) -> Result<(), TlsError> {

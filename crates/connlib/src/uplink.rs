@@ -41,8 +41,9 @@ pub(crate) use url::{Introduction, PortalUrl};
 pub use proxy::{Proxy, ProxyError, ProxyFailure};
 pub use url::UrlError;
 
+use self::url::Security;
 use crate::exchanges::Bootstrap;
-use crate::tls::TlsError;
+use crate::tls::{ClientCertificate, TlsError};
 use backoff::Backoff;
 use session::{Over, Session};
 use transport::Dialer;
@@ -142,6 +143,8 @@ pub(crate) enum UplinkError {
 pub(crate) struct UplinkConfig {
     pub(crate) url: PortalUrl,
     pub(crate) token: Option<Secret>,
+    /// What the portal may want to see beside a token, or instead of one.
+    pub(crate) certificate: Option<ClientCertificate>,
     /// Who connects us, if not ourselves.
     pub(crate) proxy: Option<Proxy>,
     pub(crate) introduction: Introduction,
@@ -206,7 +209,12 @@ impl<P: Protocol> Uplink<P> {
         commands: mpsc::Receiver<ToUplink<P::ToPortal>>,
         events: mpsc::Sender<FromUplink<P::FromPortal>>,
     ) -> Result<Self, TlsError> {
-        let dialer = Dialer::new(mark, ca_file, config.proxy.clone(), bootstrap)?;
+        let certificate = config.certificate.as_ref();
+        if certificate.is_some() && config.url.security() == Security::Plain {
+            return Err(TlsError::Plaintext);
+        }
+        let proxy = config.proxy.clone();
+        let dialer = Dialer::new(mark, ca_file, certificate, proxy, bootstrap)?;
         let backoff = Backoff::new(config.max_partition_time, config.seed);
 
         Ok(Self {

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use connlib::Proxy;
+use connlib::{Proxy, Secret};
 
 use crate::args::PeerArgs;
+use crate::certificate::{Certificate, CertificateSource};
 use crate::duration::Span;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
@@ -19,7 +20,8 @@ const GATEWAY_PARTITION_TIME: &str = "24h";
 /// The settings of everything that joins a portal.
 pub(super) struct PeerSettings {
     pub(super) api_url: Option<String>,
-    pub(super) token: TokenSource,
+    token: TokenSource,
+    certificate: Option<CertificateSource>,
     pub(super) ca: Option<PathBuf>,
     pub(super) proxy: Option<Proxy>,
     pub(super) name: String,
@@ -41,6 +43,12 @@ impl PeerSettings {
             proxy: proxy::find(settings, args.proxy.as_deref(), api_url.as_deref())?,
             api_url,
             token: TokenSource::find(settings, role, args.token_file.as_deref())?,
+            certificate: CertificateSource::find(
+                settings,
+                args.client_cert.as_deref(),
+                args.client_key.as_deref(),
+                args.mtls_host.as_deref(),
+            )?,
             ca: settings.optional(name::CA, args.ca.as_deref())?,
             name: settings.with_default(
                 name::NAME,
@@ -62,17 +70,30 @@ impl PeerSettings {
     }
 
     /// Client and gateway are nothing without a portal.
-    pub(super) fn required_api_url(&self) -> Result<&str, Failure> {
-        self.api_url.as_deref().ok_or_else(|| {
-            let variable = own_variable(name::API_URL);
-            Failure::new(
-                Exit::WrongUse,
-                format_args!(
-                    "`api-url` is missing: the portal's address; give --api-url, {variable} or the key in a \
-                     --config file"
-                ),
-            )
-        })
+    pub(super) fn require_api_url(&self) -> Result<(), Failure> {
+        if self.api_url.is_some() {
+            return Ok(());
+        }
+        let variable = own_variable(name::API_URL);
+
+        Err(Failure::new(
+            Exit::WrongUse,
+            format_args!(
+                "`api-url` is missing: the portal's address; give --api-url, {variable} or the key in a --config file"
+            ),
+        ))
+    }
+
+    /// What the portal is to know us by. With a certificate there may be no token.
+    pub(super) fn credentials(&self) -> Result<(Option<Secret>, Option<Certificate>), Failure> {
+        let certificate = self.certificate.as_ref();
+        let certificate = certificate.map(CertificateSource::read).transpose()?;
+        let token = match (&self.token, &certificate) {
+            (TokenSource::Missing { .. }, Some(_)) => None,
+            (token, _) => Some(token.read()?),
+        };
+
+        Ok((token, certificate))
     }
 
     /// Takes over what the parent has left open, and starts to log.
@@ -88,6 +109,19 @@ impl PeerSettings {
 macro_rules! told {
     ($builder:expr, $peer:expr) => {{
         let mut builder = $builder;
+        if let Some(api_url) = &$peer.api_url {
+            builder = builder.api_url(api_url);
+            let (token, certificate) = $peer.credentials()?;
+            if let Some(token) = token {
+                builder = builder.token(token);
+            }
+            if let Some(certificate) = certificate {
+                builder = builder.client_certificate(certificate.chain, certificate.key);
+                if let Some(host) = certificate.host {
+                    builder = builder.mtls_host(host);
+                }
+            }
+        }
         if let Some(path) = $peer.ca {
             builder = builder.ca_file(path);
         }

@@ -29,6 +29,8 @@ const fn setting(name: &'static str, variables: &'static [&'static str]) -> Name
 const CLIENT: &[Name] = &[
     setting(name::API_URL, &["CONNLIB_API_URL", "FIREZONE_API_URL"]),
     setting(name::CA, &["CONNLIB_CA"]),
+    setting(name::CLIENT_CERT, &["CONNLIB_CLIENT_CERT"]),
+    setting(name::CLIENT_KEY, &["CONNLIB_CLIENT_KEY"]),
     setting(name::DNS, &["CONNLIB_DNS", "FIREZONE_DNS_CONTROL"]),
     setting(name::ID, &["CONNLIB_ID", "FIREZONE_ID"]),
     setting(
@@ -38,6 +40,10 @@ const CLIENT: &[Name] = &[
     setting(
         name::MAX_PARTITION_TIME,
         &["CONNLIB_MAX_PARTITION_TIME", "MAX_PARTITION_TIME"],
+    ),
+    setting(
+        name::MTLS_HOST,
+        &["CONNLIB_MTLS_HOST", "FIREZONE_MTLS_HOST"],
     ),
     setting(name::NAME, &["CONNLIB_NAME", "FIREZONE_NAME"]),
     setting(name::PROXY, &["CONNLIB_PROXY"]),
@@ -55,11 +61,17 @@ const CLIENT: &[Name] = &[
 const GATEWAY: &[Name] = &[
     setting(name::API_URL, &["CONNLIB_API_URL", "FIREZONE_API_URL"]),
     setting(name::CA, &["CONNLIB_CA"]),
+    setting(name::CLIENT_CERT, &["CONNLIB_CLIENT_CERT"]),
+    setting(name::CLIENT_KEY, &["CONNLIB_CLIENT_KEY"]),
     setting(name::ID, &["CONNLIB_ID", "FIREZONE_ID"]),
     setting(name::MASQUERADE, &["CONNLIB_MASQUERADE"]),
     setting(
         name::MAX_PARTITION_TIME,
         &["CONNLIB_MAX_PARTITION_TIME", "FIREZONE_MAX_PARTITION_TIME"],
+    ),
+    setting(
+        name::MTLS_HOST,
+        &["CONNLIB_MTLS_HOST", "FIREZONE_MTLS_HOST"],
     ),
     setting(name::NAME, &["CONNLIB_NAME", "FIREZONE_NAME"]),
     setting(name::PROXY, &["CONNLIB_PROXY"]),
@@ -78,9 +90,15 @@ const RELAY: &[Name] = &[
     ),
     setting(name::API_URL, &["CONNLIB_API_URL", "FIREZONE_API_URL"]),
     setting(name::CA, &["CONNLIB_CA"]),
+    setting(name::CLIENT_CERT, &["CONNLIB_CLIENT_CERT"]),
+    setting(name::CLIENT_KEY, &["CONNLIB_CLIENT_KEY"]),
     setting(name::HEALTH, &["CONNLIB_HEALTH", "HEALTH_CHECK_ADDR"]),
     setting(name::LISTEN_PORT, &["CONNLIB_LISTEN_PORT", "LISTEN_PORT"]),
     setting(name::MAX_PARTITION_TIME, &["CONNLIB_MAX_PARTITION_TIME"]),
+    setting(
+        name::MTLS_HOST,
+        &["CONNLIB_MTLS_HOST", "FIREZONE_MTLS_HOST"],
+    ),
     setting(name::NAME, &["CONNLIB_NAME", "FIREZONE_NAME"]),
     // Firezone has two variables for it, which a relay joins itself.
     setting(name::PORT_RANGE, &["CONNLIB_PORT_RANGE"]),
@@ -111,6 +129,8 @@ pub(crate) mod name {
     pub(crate) const ALLOW_LOOPBACK_PEERS: &str = "allow-loopback-peers";
     pub(crate) const API_URL: &str = "api-url";
     pub(crate) const CA: &str = "ca";
+    pub(crate) const CLIENT_CERT: &str = "client-cert";
+    pub(crate) const CLIENT_KEY: &str = "client-key";
     pub(crate) const DB: &str = "db";
     pub(crate) const DNS: &str = "dns";
     pub(crate) const HEALTH: &str = "health";
@@ -122,6 +142,7 @@ pub(crate) mod name {
     pub(crate) const LISTEN_PORT: &str = "listen-port";
     pub(crate) const MASQUERADE: &str = "masquerade";
     pub(crate) const MAX_PARTITION_TIME: &str = "max-partition-time";
+    pub(crate) const MTLS_HOST: &str = "mtls-host";
     pub(crate) const NAME: &str = "name";
     pub(crate) const PORT_RANGE: &str = "port-range";
     pub(crate) const PROXY: &str = "proxy";

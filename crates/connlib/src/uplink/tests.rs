@@ -1,17 +1,14 @@
 //! The connection against a portal of a few lines, on real sockets.
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 
 use connlib_wire::portal::client::{FromPortal, ToPortal};
 use connlib_wire::portal::{Empty, phoenix};
 use futures_util::{SinkExt as _, StreamExt as _};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::value::to_raw_value;
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -19,7 +16,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::{WebSocketStream, accept_async, accept_hdr_async};
 
 use super::*;
+use certificates::Authority;
 
+mod certificates;
 mod generations;
 mod outcomes;
 mod proxies;
@@ -278,72 +277,6 @@ async fn an_attempt_on_the_old_network_is_given_up_for_one_on_the_new() {
     assert!(matches!(rig.event().await, FromUplink::Joined));
 }
 
-#[tokio::test]
-async fn an_extra_root_makes_a_private_portal_trusted_under_its_name_alone() {
-    let ours = Authority::new();
-    let others = Authority::new();
-    for (authority, names, is_trusted) in [
-        (&ours, "127.0.0.1", true),
-        (&others, "127.0.0.1", false),
-        (&ours, "portal.example", false),
-    ] {
-        let mut rig = Rig::trusting(Some(Duration::ZERO), "wss", Some(&ours.file)).await;
-        rig.connect(KEY).await;
-        let (stream, _) = rig.listener.accept().await.unwrap();
-        let accepted = authority.acceptor(names).accept(stream).await;
-
-        if is_trusted {
-            let mut socket = accept_async(accepted.unwrap()).await.unwrap();
-            let join = socket.next().await.unwrap().unwrap();
-            assert!(join.into_text().unwrap().contains("phx_join"));
-            continue;
-        }
-        let FromUplink::Failed(UplinkError::GaveUp { last, .. }) = rig.event().await else {
-            panic!("it goes on");
-        };
-        assert!(matches!(last, ConnectError::Tls { .. }), "{last}");
-    }
-}
-
-/// Somebody who says who is who.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    /// Its certificate, in PEM.
-    file: NamedTempFile,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let mut file = NamedTempFile::new().unwrap();
-        let certificate = params.self_signed(&key).unwrap();
-        file.write_all(certificate.pem().as_bytes()).unwrap();
-
-        Self {
-            issuer: Issuer::new(params, key),
-            file,
-        }
-    }
-
-    /// A server that this authority calls `name`.
-    fn acceptor(&self, name: &str) -> TlsAcceptor {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key.into())
-            .unwrap();
-
-        TlsAcceptor::from(Arc::new(config))
-    }
-}
-
 struct Rig<P: Protocol = OfClient> {
     listener: TcpListener,
     commands: mpsc::Sender<ToUplink<P::ToPortal>>,
@@ -372,6 +305,7 @@ impl Rig {
         Self::start(root, |addr| UplinkConfig {
             url: PortalUrl::parse(&format!("{scheme}://{addr}")).unwrap(),
             token: Some(Secret::from("a\nb\r c")),
+            certificate: None,
             proxy: None,
             introduction,
             join: to_raw_value(&()).unwrap(),

@@ -18,7 +18,7 @@ use super::proxy::{Proxy, ProxyFailure};
 use super::url::{Place, PortalUrl, Security};
 use crate::dial::{DialError, TCP_TIMEOUT, Transport, connect_any};
 use crate::exchanges::Bootstrap;
-use crate::tls::{self, TlsError};
+use crate::tls::{self, ClientCertificate, TlsError};
 
 /// A connection, and the addresses that it lives by.
 pub(super) struct Opened {
@@ -46,7 +46,10 @@ pub(super) enum Standing {
 
 /// Opens connections to one portal.
 pub(super) struct Dialer {
+    /// With the portal, which may want to see a certificate.
     tls: TlsConnector,
+    /// With a proxy, which is none of those that may.
+    tls_with_proxy: TlsConnector,
     proxy: Option<Proxy>,
     mark: Option<u32>,
     /// Resolves the portal's name without the system, which may ask us, who may need the portal for the answer.
@@ -61,13 +64,19 @@ impl Dialer {
     pub(super) fn new(
         mark: Option<u32>,
         ca_file: Option<&Path>,
+        certificate: Option<&ClientCertificate>,
         proxy: Option<Proxy>,
         bootstrap: Option<Arc<Bootstrap>>,
     ) -> Result<Self, TlsError> {
-        let config = tls::client_config(ca_file)?;
+        let anonymous = Arc::new(tls::client_config(ca_file)?);
+        let config = match certificate {
+            Some(certificate) => Arc::new(tls::client_config_with(ca_file, certificate)?),
+            None => Arc::clone(&anonymous),
+        };
 
         Ok(Self {
-            tls: TlsConnector::from(Arc::new(config)),
+            tls: TlsConnector::from(config),
+            tls_with_proxy: TlsConnector::from(anonymous),
             proxy,
             mark,
             bootstrap,
@@ -119,7 +128,7 @@ impl Dialer {
         portal: &Place<'_>,
     ) -> Result<Box<dyn Transport>, ProxyFailure> {
         if proxy.security() == Security::Tls {
-            let secured = secure(&self.tls, &proxy.place(), stream).await;
+            let secured = secure(&self.tls_with_proxy, &proxy.place(), stream).await;
             stream = secured.map_err(|source| ProxyFailure::Tls {
                 source: Arc::new(source),
             })?;
@@ -254,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_connection_has_moved_when_another_would_leave_from_elsewhere() {
-        let dialer = Dialer::new(None, None, None, None).unwrap();
+        let dialer = Dialer::new(None, None, None, None, None).unwrap();
         let remote = "127.0.0.1:9".parse().ok();
         for (local, remote, standing) in [
             ("127.0.0.1", remote, Standing::Same),
@@ -330,7 +339,7 @@ mod tests {
     fn dialer(servers: &[SocketAddr]) -> (Exchanges, Dialer, TempPath) {
         let mut exchanges = Exchanges::new(None, None).unwrap();
         exchanges.set_bootstrap(servers);
-        let dialer = Dialer::new(None, None, None, Some(exchanges.bootstrap())).unwrap();
+        let dialer = Dialer::new(None, None, None, None, Some(exchanges.bootstrap())).unwrap();
         let hosts = NamedTempFile::new().unwrap().into_temp_path();
 
         (exchanges, dialer, hosts)

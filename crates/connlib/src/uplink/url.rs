@@ -25,6 +25,14 @@ pub enum UrlError {
         /// How it begins.
         scheme: String,
     },
+    /// The host to use instead is none.
+    #[error("{host:?} can't be the portal's host ({source}); give the name or the address alone")]
+    Host {
+        /// What was given.
+        host: String,
+        /// What is wrong with it.
+        source: url::ParseError,
+    },
     /// It names no host.
     #[error("the portal's address names no host; write it like wss://portal.example")]
     NoHost,
@@ -97,6 +105,18 @@ impl PortalUrl {
             port,
             security,
         })
+    }
+
+    /// The same at another host; the port stays.
+    pub(crate) fn at_host(mut self, host: &str) -> Result<Self, UrlError> {
+        let wrong = |source| UrlError::Host {
+            host: host.to_owned(),
+            source,
+        };
+        let host = Host::parse(host).map_err(wrong)?.to_string();
+        self.base.set_host(Some(&host)).map_err(wrong)?;
+
+        Ok(self)
     }
 
     /// The host, for the certificate and the header; an IPv6 address in brackets.
@@ -250,6 +270,26 @@ mod tests {
             let url = PortalUrl::parse(url).unwrap();
             assert_eq!(url.place().server_name().unwrap().to_str(), name);
             assert_eq!(url.place().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn another_host_is_one_and_keeps_the_port() {
+        for (host, shown) in [
+            ("m.example", "m.example:8443"),
+            ("192.0.2.1", "192.0.2.1:8443"),
+            ("[2001:db8::1]", "[2001:db8::1]:8443"),
+        ] {
+            let url = PortalUrl::parse("wss://p.example:8443/x").unwrap();
+            let url = url.at_host(host).unwrap();
+            assert_eq!(url.place().to_string(), shown);
+            let url = url.with(&CLIENT, None, &Introduction::default(), None);
+            assert_eq!(url.path(), "/x/client/v2/websocket");
+        }
+        for host in ["", "m.example:1", "m.example/x", "https://m.example", "a b"] {
+            let url = PortalUrl::parse("wss://p.example").unwrap();
+            let error = url.at_host(host).unwrap_err();
+            assert!(error.to_string().contains(&format!("{host:?}")), "{error}");
         }
     }
 

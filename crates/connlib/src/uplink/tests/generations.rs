@@ -161,6 +161,7 @@ async fn a_relay_puts_its_token_where_the_portal_looks_for_it() {
         let mut rig = Rig::<OfRelay>::start(None, |addr| UplinkConfig {
             url: PortalUrl::parse(&format!("ws://{addr}")).unwrap(),
             token: Some(Secret::from("abc")),
+            certificate: None,
             proxy: None,
             introduction: Introduction {
                 port: Some(3478),

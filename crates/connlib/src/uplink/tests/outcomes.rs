@@ -131,6 +131,7 @@ async fn a_name_that_leads_nowhere_and_a_closed_port_are_tried_again() {
         let mut rig = Rig::<OfClient>::start(None, |_| UplinkConfig {
             url: PortalUrl::parse(url).unwrap(),
             token: None,
+            certificate: None,
             proxy: None,
             introduction: Introduction::default(),
             join: to_raw_value(&()).unwrap(),

@@ -1,6 +1,7 @@
 //! The connection by a proxy, which is a few lines here, too.
 
 use tokio::io::copy_bidirectional;
+use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
@@ -118,6 +119,7 @@ impl TestProxy {
         Rig::start(root, |_| UplinkConfig {
             url: PortalUrl::parse(&format!("{scheme}://{PORTAL}:8080")).unwrap(),
             token: None,
+            certificate: None,
             proxy: Some(proxy),
             introduction: Introduction::default(),
             join: to_raw_value(&()).unwrap(),

@@ -201,6 +201,7 @@ fn rig_like<P: Protocol>(
     let rig = Rig::start(None, move |addr| UplinkConfig {
         url: PortalUrl::parse(&format!("ws://{addr}")).unwrap(),
         token,
+        certificate: None,
         proxy: None,
         introduction,
         join,
