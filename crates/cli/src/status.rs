@@ -136,6 +136,11 @@ pub(crate) fn odd(socket: &Path, error: &serde_json::Error) -> Failure {
 struct Shown {
     role: String,
     portal: String,
+    portal_generation: Option<String>,
+    portal_away_ms: Option<u64>,
+    portal_retry_ms: Option<u64>,
+    portal_error: Option<String>,
+    last_refusal: Option<Refusal>,
     interface: Option<String>,
     addresses: Vec<String>,
     name_servers: Vec<NameServer>,
@@ -148,6 +153,16 @@ struct Shown {
     dropped_from_peers: u64,
     drops_from_tun: BTreeMap<String, u64>,
     drops_from_peers: BTreeMap<String, u64>,
+}
+
+/// An access that the portal did not grant.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Refusal {
+    resource: String,
+    reason: String,
+    violated_properties: Vec<String>,
+    age_ms: u64,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -184,6 +199,7 @@ struct Relay {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Resource {
+    id: String,
     name: String,
     address: Option<String>,
     reach: Option<String>,
@@ -222,14 +238,18 @@ fn only_one() -> Result<PathBuf, Failure> {
 
 fn table(status: &Shown) -> String {
     let mut text = format!("{}, portal {}", status.role, or_dash(&status.portal));
-    if let Some(interface) = &status.interface {
+    if let Some(generation) = &status.portal_generation {
         // Writing to a text can't fail, here and below.
+        let _ = write!(text, " ({generation})");
+    }
+    if let Some(interface) = &status.interface {
         let _ = write!(text, ", {interface}");
     }
     for address in &status.addresses {
         let _ = write!(text, "  {address}");
     }
     text.push('\n');
+    text.push_str(&troubles(status));
 
     if !status.name_servers.is_empty() {
         let servers = status.name_servers.iter();
@@ -348,6 +368,36 @@ fn in_ms(ms: Option<f64>) -> String {
     ms.map_or_else(|| "-".into(), |ms| format!("{ms:.1} ms"))
 }
 
+/// Why the portal is away, and what it has refused last.
+fn troubles(status: &Shown) -> String {
+    let mut text = String::new();
+    if let (Some(error), Some(away)) = (&status.portal_error, status.portal_away_ms) {
+        let again = match status.portal_retry_ms {
+            Some(ms) if ms > 0 => format!("again in {}", in_time(ms)),
+            _ => "trying".to_owned(),
+        };
+        let _ = writeln!(text, "portal away for {} ({again}): {error}", in_time(away));
+    }
+    if let Some(refusal) = &status.last_refusal {
+        let mut resources = status.resources.iter();
+        let resource = resources.find(|resource| resource.id == refusal.resource);
+        let name = resource.map_or(&refusal.resource, |resource| &resource.name);
+        let reason = refusal.reason.replace('_', " ");
+        let conditions = refusal.violated_properties.join(", ");
+        let conditions = match conditions.is_empty() {
+            true => conditions,
+            false => format!(" by {conditions}"),
+        };
+        let age = in_time(refusal.age_ms);
+        let _ = writeln!(
+            text,
+            "last refused: {name}, {reason}{conditions}, {age} ago"
+        );
+    }
+
+    text
+}
+
 /// A time as people read it.
 pub(crate) fn in_time(ms: u64) -> String {
     let seconds = ms / 1_000;
@@ -388,6 +438,9 @@ mod tests {
             peers: (0..100).map(|_| Peer::default()).collect(),
             relays: (0..1).map(|_| Relay::default()).collect(),
             resources: (0..100).map(|_| Resource::default()).collect(),
+            portal_error: Some("no way".into()),
+            portal_away_ms: Some(1),
+            last_refusal: Some(Refusal::default()),
             ..Shown::default()
         };
 
@@ -414,6 +467,35 @@ mod tests {
         ] {
             assert_eq!(path_of(&peer(answer)), text);
         }
+    }
+
+    #[test]
+    fn why_the_portal_is_away_and_what_it_refused_is_told() {
+        let answer = serde_json::json!({
+            "role": "client", "portal": "away", "portal_generation": "v1", "portal_away_ms": 12_345, "portal_retry_ms": 3_000,
+            "portal_error": "no way", "resources": [{"id": "r1", "name": "wiki"}],
+            "last_refusal": {"resource": "r1", "reason": "forbidden", "violated_properties": ["remote_ip"], "age_ms": 150_000},
+        });
+        let mut status: Shown = serde_json::from_value(answer).unwrap();
+        let text = table(&status);
+        assert!(
+            text.starts_with(
+                "client, portal away (v1)\n\
+                 portal away for 12 s (again in 3 s): no way\n\
+                 last refused: wiki, forbidden by remote_ip, 2 min ago\n"
+            ),
+            "{text}"
+        );
+
+        status.portal_retry_ms = Some(0);
+        status.last_refusal = Some(Refusal {
+            resource: "r2".into(),
+            reason: "version_mismatch".into(),
+            ..Refusal::default()
+        });
+        let text = table(&status);
+        assert!(text.contains("(trying): no way\n"), "{text}");
+        assert!(text.contains("r2, version mismatch, 0 s ago\n"), "{text}");
     }
 
     #[test]

@@ -66,6 +66,11 @@ macro_rules! node {
                 self.handle.report()
             }
 
+            /// How things stand with the portal, and what it has refused last.
+            pub fn portal(&self) -> Watch<PortalView> {
+                self.handle.portal()
+            }
+
             /// What would become of a packet, and why, as `connlib why --json` shows it; `None` once it has ended.
             pub fn why(&self, packet: Question) -> Option<serde_json::Value> {
                 self.handle.explain(packet)

@@ -5,12 +5,16 @@ use std::time::Duration;
 
 pub use connlib_tunnel::client::{Interface, NameRecord, Reachability, ResourceView};
 use connlib_tunnel::why::Question;
+pub use connlib_wire::id::ResourceId;
+pub use connlib_wire::portal::Generation;
+pub use connlib_wire::portal::client::Refusal;
 use connlib_wire::secret::Secret;
 
 pub use crate::control_plane::DnsControl;
 use crate::control_plane::{NodeConfig, OfClient, start};
 use crate::error::Error;
 use crate::handle::Handle;
+pub use crate::portal_view::{AccessRefusal, PortalState, PortalView};
 use crate::tls::ClientCertificate;
 use crate::uplink::Proxy;
 use crate::watch::Watch;

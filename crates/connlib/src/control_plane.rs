@@ -13,7 +13,7 @@ mod surroundings;
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use connlib_os::clock::Clock;
 use connlib_os::tun::TunDevice;
@@ -29,6 +29,7 @@ use crate::error::{Error, Misconfigured};
 use crate::event_loop::{Command, Core, Output, Stats};
 use crate::exchanges::Exchanges;
 use crate::handle::{Answer, Control, Handle, Request, pair};
+use crate::portal_view::{PortalReport, PortalView};
 use crate::process::{host_name, run_to_end, runtime, seed};
 use crate::status::StatusSocket;
 use crate::tls::ClientCertificate;
@@ -165,7 +166,7 @@ pub(crate) fn start<R: Role>(config: NodeConfig) -> Result<Handle, Error> {
         node,
         outputs,
         uplink: send_uplink,
-        portal: PortalState::Away,
+        clock,
         forwarding: R::FORWARDS.then(|| Forwarding::new(tun_name.clone(), config.masquerade)),
         interface: Interface::new(tun_name, R::QUEUE),
         exchanges,
@@ -192,7 +193,7 @@ struct ControlPlane<R: Role> {
     node: NodeHandle<R::Core>,
     outputs: Outputs<R::Core>,
     uplink: mpsc::Sender<ToUplink<<R::Core as Core>::ToPortal>>,
-    portal: PortalState,
+    clock: Clock,
     interface: Interface,
     /// What a gateway's machine does for its clients.
     forwarding: Option<Forwarding>,
@@ -210,7 +211,8 @@ struct ControlPlane<R: Role> {
 #[derive(Debug, Serialize)]
 struct Report {
     role: &'static str,
-    portal: &'static str,
+    #[serde(flatten)]
+    portal: PortalReport,
     is_ready: bool,
     interface: String,
     #[serde(flatten)]
@@ -376,17 +378,28 @@ impl<R: Role> ControlPlane<R> {
         &mut self,
         event: FromUplink<<R::Core as Core>::FromPortal>,
     ) -> Result<(), Error> {
+        let watched = &self.control.watched.portal;
+        let now = self.wall_clock();
         let command = match event {
-            FromUplink::Joined => {
+            FromUplink::Joined(generation) => {
                 tracing::info!("Joined the portal");
-                self.portal = PortalState::Joined;
+                watched.send_modify(|view| view.joined(generation));
                 Command::PortalState(PortalState::Joined)
             }
             FromUplink::Away => {
-                self.portal = PortalState::Away;
+                watched.send_modify(PortalView::left);
                 Command::PortalState(PortalState::Away)
             }
-            FromUplink::Message(message) => Command::Portal(message),
+            FromUplink::Failing(error, after) => {
+                watched.send_modify(|view| view.failed(now, error, after));
+                return Ok(());
+            }
+            FromUplink::Message(message) => {
+                if let Some(refusal) = R::refusal(&message) {
+                    watched.send_modify(|view| view.refused(now, refusal));
+                }
+                Command::Portal(message)
+            }
             FromUplink::Failed(error) => return Err(error.into()),
         };
 
@@ -444,7 +457,7 @@ impl<R: Role> ControlPlane<R> {
                 self.exchanges.reset();
                 // The portal hears of the new key before it hears of anything that belongs to it.
                 self.tell_uplink(ToUplink::Disconnect);
-                self.portal = PortalState::Away;
+                self.control.watched.portal.send_modify(PortalView::left);
                 let away = Command::PortalState(PortalState::Away);
                 self.order(Order::Command(away)).await?;
                 self.order(Order::Rebind).await
@@ -466,10 +479,12 @@ impl<R: Role> ControlPlane<R> {
         };
         let report = Report {
             role: R::NAME,
-            portal: match self.portal {
-                PortalState::Joined => "joined",
-                PortalState::Away => "away",
-            },
+            portal: self
+                .control
+                .watched
+                .portal
+                .borrow()
+                .report(self.wall_clock()),
             is_ready: self.control.progress.is_ready(),
             interface: self.interface.name().to_owned(),
             status,
@@ -478,6 +493,10 @@ impl<R: Role> ControlPlane<R> {
             load: Load::from(stats),
         };
         answer.give(serde_json::to_value(report).unwrap_or_default());
+    }
+
+    fn wall_clock(&self) -> SystemTime {
+        UNIX_EPOCH + self.clock.unix()
     }
 
     /// What the data plane can't take any more it says itself when it is joined.

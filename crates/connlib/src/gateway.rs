@@ -10,8 +10,10 @@ pub use crate::control_plane::Masquerade;
 use crate::control_plane::{NodeConfig, OfGateway, start};
 use crate::error::Error;
 use crate::handle::Handle;
+pub use crate::portal_view::{PortalState, PortalView};
 use crate::tls::ClientCertificate;
 use crate::uplink::Proxy;
+use crate::watch::Watch;
 
 /// A running gateway. Clones share it; dropping the last one stops it.
 #[derive(Clone, Debug)]

@@ -9,6 +9,7 @@ use connlib_tunnel::why::Question;
 use tokio::sync::{mpsc, watch};
 
 use crate::error::{Error, Failed};
+use crate::portal_view::PortalView;
 use crate::watch::Watch;
 
 /// How long a role may take to describe itself.
@@ -55,6 +56,7 @@ pub(crate) struct Handle {
     requests: mpsc::UnboundedSender<Request>,
     resources: watch::Receiver<Vec<ResourceView>>,
     interface: watch::Receiver<Option<Interface>>,
+    portal: watch::Receiver<PortalView>,
     progress: Progress,
 }
 
@@ -65,12 +67,14 @@ pub(crate) struct Control {
     pub(crate) progress: Progress,
 }
 
-/// What a client lets be watched; nobody watches other roles.
+/// What a client lets be watched, and a gateway as far as it has the same.
 pub(crate) struct Watched {
     /// What it can reach.
     pub(crate) resources: watch::Sender<Vec<ResourceView>>,
     /// What its device looks like, once it does.
     pub(crate) interface: watch::Sender<Option<Interface>>,
+    /// How things stand with its portal.
+    pub(crate) portal: watch::Sender<PortalView>,
 }
 
 /// How far a role has come.
@@ -95,11 +99,13 @@ pub(crate) fn pair() -> (Handle, Control) {
     let (sender, requests) = mpsc::unbounded_channel();
     let (tell_resources, resources) = watch::channel(Vec::new());
     let (tell_interface, interface) = watch::channel(None);
+    let (tell_portal, portal) = watch::channel(PortalView::new());
     let progress = Progress::default();
     let handle = Handle {
         requests: sender,
         resources,
         interface,
+        portal,
         progress: progress.clone(),
     };
     let control = Control {
@@ -107,6 +113,7 @@ pub(crate) fn pair() -> (Handle, Control) {
         watched: Watched {
             resources: tell_resources,
             interface: tell_interface,
+            portal: tell_portal,
         },
         progress,
     };
@@ -148,6 +155,10 @@ impl Handle {
 
     pub(crate) fn interface(&self) -> Watch<Option<Interface>> {
         Watch::new(self.interface.clone())
+    }
+
+    pub(crate) fn portal(&self) -> Watch<PortalView> {
+        Watch::new(self.portal.clone())
     }
 
     pub(crate) fn want_internet(&self, is_wanted: bool) {

@@ -52,6 +52,8 @@ pub mod node;
 #[cfg(feature = "net")]
 pub mod portal;
 #[cfg(feature = "net")]
+mod portal_view;
+#[cfg(feature = "net")]
 mod process;
 #[cfg(feature = "net")]
 pub mod relay;

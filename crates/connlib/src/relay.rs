@@ -367,13 +367,13 @@ impl Plane {
         let result = loop {
             tokio::select! {
                 event = next_event(&mut portal) => match event {
-                    FromUplink::Joined => {
+                    FromUplink::Joined(_) => {
                         tracing::info!("Joined the portal");
                         is_joined = true;
                         self.control.progress.set_ready();
                     }
                     FromUplink::Away => is_joined = false,
-                    FromUplink::Message(_) => {}
+                    FromUplink::Failing(..) | FromUplink::Message(_) => {}
                     FromUplink::Failed(error) => break Err(error.into()),
                 },
                 request = self.control.requests.recv() => match request {

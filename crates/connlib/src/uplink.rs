@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use connlib_os::clock::Clock;
 use connlib_wire::key::PublicKey;
-use connlib_wire::portal::phoenix;
+use connlib_wire::portal::{Generation, phoenix};
 use connlib_wire::secret::Secret;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -175,10 +175,12 @@ pub(crate) enum ToUplink<M> {
 /// What an uplink tells.
 #[derive(Debug)]
 pub(crate) enum FromUplink<M> {
-    /// The channel is joined.
-    Joined,
+    /// The channel is joined, in this generation.
+    Joined(Generation),
     /// It is not any more.
     Away,
+    /// Something went wrong, and another attempt follows after that time.
+    Failing(ConnectError, Duration),
     /// The portal said something.
     Message(M),
     /// It is over; nothing follows.
@@ -256,8 +258,8 @@ impl<P: Protocol> Uplink<P> {
                     Some(key)
                 }
                 Over::Lost { error } => {
-                    self.tell(was_joined, &error, Duration::ZERO);
                     self.forget_delays();
+                    self.tell(was_joined, error, Duration::ZERO).await;
                     Some(key)
                 }
                 Over::Disconnected => self.idle().await,
@@ -269,7 +271,7 @@ impl<P: Protocol> Uplink<P> {
                         return self.fail(UplinkError::GaveUp { after, last: error }).await;
                     }
                     Some(delay) => {
-                        self.tell(was_joined, &error, delay);
+                        self.tell(was_joined, error, delay).await;
                         self.waited += delay;
                         self.pause(delay, key).await
                     }
@@ -283,13 +285,15 @@ impl<P: Protocol> Uplink<P> {
     }
 
     /// One line when the portal goes away; how it is to be reached again is for who looks for it.
-    fn tell(&self, was_joined: bool, error: &ConnectError, delay: Duration) {
+    async fn tell(&self, was_joined: bool, error: ConnectError, delay: Duration) {
         let is_news = was_joined || self.waited.is_zero();
         if is_news {
             tracing::info!(%error, "The portal is away; trying again");
         } else {
             tracing::debug!(%error, ?delay, "The portal is still away");
         }
+        // Nobody listening any more is found out with the next command.
+        let _ = self.events.send(FromUplink::Failing(error, delay)).await;
     }
 
     async fn fail(self, error: UplinkError) {

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use connlib::client::{Interface, ResourceView};
+use connlib::client::{Generation, Interface, PortalState, Refusal, ResourceView};
 use connlib::{Client, Secret, Watch};
 use connlib_os::namespace::run_in;
 
+use crate::probe::first_reply;
 use crate::world::World;
 
 /// Nothing that is waited for takes so long.
@@ -60,18 +61,26 @@ fn leads_in(interface: Option<&Interface>, network: &str) -> bool {
     interface.is_some_and(|interface| interface.routes.contains(&network))
 }
 
-#[test]
-#[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
-fn whoever_embeds_a_client_sees_what_it_reaches_and_by_which_routes_as_that_changes() {
+/// A world whose client is in this process.
+fn embedded() -> (World, Client) {
     let mut world = World::new(&["relay"], &["gateway"]);
     world.stop("client");
     let token = std::fs::read_to_string(world.file("client.token")).unwrap();
     let builder = Client::builder()
         .api_url(format!("ws://{}/", world.portal()))
         .token(Secret::from(token.trim().to_owned()))
+        .socket(world.file("embedded.sock"))
         .id("embedded");
     let start = || builder.start().unwrap();
     let client = run_in(world.network.namespace("client"), start).unwrap();
+
+    (world, client)
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
+fn whoever_embeds_a_client_sees_what_it_reaches_and_by_which_routes_as_that_changes() {
+    let (mut world, client) = embedded();
     let (mut resources, mut interface) = (client.resources(), client.interface());
 
     let lan = wait_until(&mut resources, |now| names(now) == ["office lan"]);
@@ -88,4 +97,58 @@ fn whoever_embeds_a_client_sees_what_it_reaches_and_by_which_routes_as_that_chan
     wait(async { while resources.next().await.is_some() {} });
     client.wait().unwrap();
     world.assert_calm();
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
+fn whoever_embeds_a_client_sees_whether_the_portal_is_there_and_what_it_refuses() {
+    let (mut world, client) = embedded();
+    let (mut portal, mut resources) = (client.portal(), client.resources());
+    let joined = |state: &PortalState| matches!(state, PortalState::Joined);
+    let first = wait_until(&mut portal, |now| joined(&now.state));
+    assert_eq!(first.generation, Some(Generation::V2));
+    assert_eq!(first.last_refusal, None);
+    let lan = wait_until(&mut resources, |now| names(now) == ["office lan"]);
+
+    // Nobody is there to give access.
+    world.stop("gateway");
+    let namespace = world.network.namespace("client");
+    assert_eq!(first_reply(namespace, Duration::from_millis(100)), None);
+    let refused = wait_until(&mut portal, |now| now.last_refusal.is_some());
+    let refusal = refused.last_refusal.unwrap();
+    assert_eq!(
+        (refusal.resource, refusal.reason),
+        (lan[0].id, Refusal::Offline)
+    );
+    let status = client.status().unwrap();
+    assert_eq!(status["portal"], "joined");
+    assert_eq!(status["portal_generation"], "v2");
+    assert_eq!(status["last_refusal"]["reason"], "offline");
+    let shown = world.table("embedded");
+    assert!(
+        shown.contains("last refused: office lan, offline"),
+        "{shown}"
+    );
+
+    world.stop("portal");
+    let away = wait_until(&mut portal, |now| {
+        matches!(now.state, PortalState::Away { .. })
+    });
+    let PortalState::Away {
+        since, retry_at, ..
+    } = away.state
+    else {
+        panic!("{away:?}");
+    };
+    assert!(retry_at >= since);
+    let status = client.status().unwrap();
+    assert_eq!(status["portal"], "away");
+    assert!(status["portal_error"].is_string(), "{status}");
+    let shown = world.table("embedded");
+    assert!(shown.contains("portal away for"), "{shown}");
+
+    world.start("portal");
+    wait_until(&mut portal, |now| joined(&now.state));
+    client.stop();
+    client.wait().unwrap();
 }

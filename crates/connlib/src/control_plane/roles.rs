@@ -10,6 +10,7 @@ use connlib_tunnel::dns::Server;
 use connlib_tunnel::gateway::{self, Gateway};
 use connlib_tunnel::{Settings, Status};
 use connlib_wire::key::PublicKey;
+use connlib_wire::portal::client::AuthorizationCreationFailed;
 use connlib_wire::portal::{self, turn};
 
 use super::host_names::DnsControl;
@@ -77,6 +78,8 @@ pub(crate) trait Role: Send + 'static {
     fn public_key(core: &Self::Core) -> PublicKey;
     fn interface(event: &<Self::Core as Core>::Event) -> Option<Wanted>;
     fn new_key(event: &<Self::Core as Core>::Event) -> Option<PublicKey>;
+    /// The access that a message refuses, if that is what it does.
+    fn refusal(message: &<Self::Core as Core>::FromPortal) -> Option<&AuthorizationCreationFailed>;
     /// The relays that a message names, if that is what it does.
     fn relays(message: &<Self::Core as Core>::FromPortal) -> Option<Relays>;
 }
@@ -169,6 +172,14 @@ impl Role for OfClient {
         Some(*key)
     }
 
+    fn refusal(message: &portal::client::FromPortal) -> Option<&AuthorizationCreationFailed> {
+        let portal::client::FromPortal::AuthorizationCreationFailed(failed) = message else {
+            return None;
+        };
+
+        Some(failed)
+    }
+
     fn relays(message: &portal::client::FromPortal) -> Option<Relays> {
         use portal::client::FromPortal;
 
@@ -241,6 +252,10 @@ impl Role for OfGateway {
         };
 
         Some(*key)
+    }
+
+    fn refusal(_: &portal::gateway::FromPortal) -> Option<&AuthorizationCreationFailed> {
+        None
     }
 
     fn relays(message: &portal::gateway::FromPortal) -> Option<Relays> {

@@ -252,8 +252,8 @@ impl<P: Protocol> Session<P> {
                     let Ok(permit) = permit else {
                         return Over::Abandoned;
                     };
-                    if let Some(event) = channel.poll_event().and_then(understand::<P>) {
-                        *was_joined |= matches!(event, FromUplink::Joined);
+                    if let Some(event) = channel.poll_event().and_then(|event| understand::<P>(generation, event)) {
+                        *was_joined |= matches!(event, FromUplink::Joined(_));
                         permit.send(event);
                     }
                     Ok(())
@@ -366,9 +366,12 @@ async fn write_all(channel: &mut Channel, socket: &mut Socket) -> Result<(), Ove
     Ok(())
 }
 
-fn understand<P: Protocol>(event: Event) -> Option<FromUplink<P::FromPortal>> {
+fn understand<P: Protocol>(
+    generation: Generation,
+    event: Event,
+) -> Option<FromUplink<P::FromPortal>> {
     let (event, payload) = match event {
-        Event::Joined => return Some(FromUplink::Joined),
+        Event::Joined => return Some(FromUplink::Joined(generation)),
         Event::Left => return Some(FromUplink::Away),
         Event::Message { event, payload } => (event, payload),
     };

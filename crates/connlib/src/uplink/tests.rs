@@ -46,7 +46,7 @@ async fn a_client_introduces_itself_joins_and_is_heard() {
     assert!(header("user-agent").contains(" headless-client/"));
 
     join(&mut socket).await;
-    assert!(matches!(rig.event().await, FromUplink::Joined));
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
     let greeting = hear(&mut socket).await;
     assert!(greeting.contains("set_snownet_capabilities"), "{greeting}");
 
@@ -70,7 +70,7 @@ async fn another_key_means_another_connection_and_a_proper_end_of_the_old_one() 
     rig.connect(KEY).await;
     let (mut socket, _) = rig.accept().await;
     join(&mut socket).await;
-    assert!(matches!(rig.event().await, FromUplink::Joined));
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
 
     rig.connect(OTHER_KEY).await;
     let close = loop {
@@ -86,7 +86,7 @@ async fn another_key_means_another_connection_and_a_proper_end_of_the_old_one() 
     let (mut socket, request) = rig.accept().await;
     assert!(request.uri().to_string().contains("AgICAgIC"));
     join(&mut socket).await;
-    assert!(matches!(rig.event().await, FromUplink::Joined));
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn a_portal_that_closes_is_connected_to_again() {
     rig.connect(KEY).await;
     let (mut socket, _) = rig.accept().await;
     join(&mut socket).await;
-    assert!(matches!(rig.event().await, FromUplink::Joined));
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
 
     let frame = CloseFrame {
         code: CloseCode::Away,
@@ -115,7 +115,7 @@ async fn a_portal_that_closes_is_connected_to_again() {
     let (mut socket, _) = rig.accept().await;
     let again = join(&mut socket).await;
     assert!(again.contains(r#""ref":0"#), "references start over");
-    assert!(matches!(rig.event().await, FromUplink::Joined));
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
 }
 
 #[tokio::test]
@@ -126,7 +126,7 @@ async fn messages_that_nobody_would_hear_are_not_kept() {
     rig.say(ToPortal::NoRelays(Empty {})).await;
     let (mut socket, _) = rig.accept().await;
     join(&mut socket).await;
-    assert!(matches!(rig.event().await, FromUplink::Joined));
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
 
     assert!(hear(&mut socket).await.contains("set_snownet_capabilities"));
     rig.say(ToPortal::NoRelays(Empty {})).await;
@@ -187,7 +187,7 @@ async fn other_answers_are_tried_again_when_the_portal_says() {
 
     let (mut socket, _) = rig.accept().await;
     join(&mut socket).await;
-    assert!(matches!(rig.event().await, FromUplink::Joined));
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
 }
 
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn an_expired_token_ends_it() {
     rig.connect(KEY).await;
     let (mut socket, _) = rig.accept().await;
     join(&mut socket).await;
-    assert!(matches!(rig.event().await, FromUplink::Joined));
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
 
     let text = phoenix::disconnect_token_expired("client");
     socket.send(Message::text(text)).await.unwrap();
@@ -232,7 +232,7 @@ async fn while_disconnected_it_waits_to_be_told() {
     rig.connect(KEY).await;
     let (mut socket, _) = rig.accept().await;
     join(&mut socket).await;
-    assert!(matches!(rig.event().await, FromUplink::Joined));
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
 
     rig.commands.send(ToUplink::Disconnect).await.unwrap();
     while let Some(Ok(_)) = socket.next().await {}
@@ -249,7 +249,7 @@ async fn a_check_is_answered_or_the_connection_is_made_anew_at_once() {
     rig.connect(KEY).await;
     let (mut socket, _) = rig.accept().await;
     join(&mut socket).await;
-    assert!(matches!(rig.event().await, FromUplink::Joined));
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
     hear(&mut socket).await;
 
     rig.commands.send(ToUplink::CheckSource).await.unwrap();
@@ -261,7 +261,7 @@ async fn a_check_is_answered_or_the_connection_is_made_anew_at_once() {
     assert!(matches!(rig.event().await, FromUplink::Away));
     let (mut socket, _) = rig.accept().await;
     join(&mut socket).await;
-    assert!(matches!(rig.event().await, FromUplink::Joined));
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
 }
 
 #[tokio::test]
@@ -274,7 +274,7 @@ async fn an_attempt_on_the_old_network_is_given_up_for_one_on_the_new() {
     rig.commands.send(ToUplink::Check).await.unwrap();
     let (mut socket, _) = rig.accept().await;
     join(&mut socket).await;
-    assert!(matches!(rig.event().await, FromUplink::Joined));
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
 }
 
 struct Rig<P: Protocol = OfClient> {
@@ -356,8 +356,14 @@ impl<P: Protocol> Rig<P> {
             .unwrap();
     }
 
+    /// What it tells next, but for why it tries again.
     async fn event(&mut self) -> FromUplink<P::FromPortal> {
-        self.events.recv().await.unwrap()
+        loop {
+            let event = self.events.recv().await.unwrap();
+            if !matches!(event, FromUplink::Failing(..)) {
+                return event;
+            }
+        }
     }
 
     async fn accept(&self) -> (WebSocketStream<TcpStream>, Request) {

@@ -24,7 +24,7 @@ async fn a_portal_of_v1_is_found_at_once_addressed_in_its_words_and_remembered()
     let agent = request.headers()["user-agent"].to_str().unwrap();
     assert!(agent.contains(" connlib/"), "{agent}");
     join(&mut socket).await;
-    assert!(matches!(rig.event().await, FromUplink::Joined));
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
 
     rig.say(request_access()).await;
     rig.say(candidates()).await;
@@ -63,7 +63,7 @@ async fn a_portal_that_becomes_another_is_followed_at_once() {
         let uri = request.uri();
         assert!(format!("GET {uri}").starts_with(spoken), "{uri}");
         join(&mut socket).await;
-        assert!(matches!(rig.event().await, FromUplink::Joined));
+        assert!(matches!(rig.event().await, FromUplink::Joined(_)));
         socket.close(None).await.unwrap();
         assert!(matches!(rig.event().await, FromUplink::Away));
     }
@@ -94,7 +94,7 @@ async fn who_is_told_to_connect_after_a_pause_begins_with_the_newer() {
     rig.answer(NO_SUCH_PATH).await;
     let (mut socket, _) = rig.accept().await;
     join(&mut socket).await;
-    assert!(matches!(rig.event().await, FromUplink::Joined));
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
     rig.commands.send(ToUplink::Disconnect).await.unwrap();
     while let Some(Ok(_)) = socket.next().await {}
 
@@ -129,7 +129,7 @@ async fn relays_that_are_wanted_come_with_a_new_connection_in_v1() {
     rig.answer(NO_SUCH_PATH).await;
     let (mut socket, _) = rig.accept().await;
     join(&mut socket).await;
-    assert!(matches!(rig.event().await, FromUplink::Joined));
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
 
     rig.say(ToPortal::NoRelays(Empty {})).await;
     let Message::Close(Some(frame)) = socket.next().await.unwrap().unwrap() else {
@@ -140,7 +140,7 @@ async fn relays_that_are_wanted_come_with_a_new_connection_in_v1() {
     assert!(matches!(rig.event().await, FromUplink::Away));
     let (mut socket, _) = rig.accept().await;
     join(&mut socket).await;
-    assert!(matches!(rig.event().await, FromUplink::Joined));
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
 
     // Once more would be too often, which costs nothing else.
     rig.say(ToPortal::NoRelays(Empty {})).await;
@@ -190,7 +190,7 @@ async fn a_relay_puts_its_token_where_the_portal_looks_for_it() {
             let joined = phoenix::reply_ok("relay", Some(0));
             hear(&mut socket).await;
             socket.send(Message::text(joined)).await.unwrap();
-            assert!(matches!(rig.event().await, FromUplink::Joined));
+            assert!(matches!(rig.event().await, FromUplink::Joined(_)));
             socket.close(None).await.unwrap();
             assert!(matches!(rig.event().await, FromUplink::Away));
         }

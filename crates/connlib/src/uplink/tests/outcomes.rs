@@ -177,7 +177,7 @@ async fn nothing_is_said_while_the_answer_to_the_join_takes_its_time() {
 
     let reply = phoenix::reply_ok("client", Some(0));
     socket.send(Message::text(reply)).await.unwrap();
-    assert!(matches!(rig.event().await, FromUplink::Joined));
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
     assert!(hear(&mut socket).await.contains("set_snownet_capabilities"));
     rig.say(ToPortal::NoRelays(Empty {})).await;
     assert!(
@@ -197,7 +197,7 @@ async fn a_join_that_broke_off_does_not_block_the_next_connection() {
 
     let (mut socket, _) = rig.accept().await;
     join(&mut socket).await;
-    assert!(matches!(rig.event().await, FromUplink::Joined));
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
     hear(&mut socket).await;
     rig.say(ToPortal::NoRelays(Empty {})).await;
     assert!(hear(&mut socket).await.contains("no_relays"));
@@ -230,13 +230,13 @@ async fn the_latest_key_counts_after_a_connection_broke_too() {
     rig.connect(KEY).await;
     let (mut socket, _) = rig.accept().await;
     join(&mut socket).await;
-    assert!(matches!(rig.event().await, FromUplink::Joined));
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
     rig.connect(OTHER_KEY).await;
     while let Some(Ok(_)) = socket.next().await {}
     assert!(matches!(rig.event().await, FromUplink::Away));
     let (mut socket, _) = rig.accept().await;
     join(&mut socket).await;
-    assert!(matches!(rig.event().await, FromUplink::Joined));
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
 
     // The portal dies.
     drop(socket);
@@ -251,7 +251,7 @@ async fn what_is_not_for_us_or_not_understood_costs_itself_alone() {
     rig.connect(KEY).await;
     let (mut socket, _) = rig.accept().await;
     join(&mut socket).await;
-    assert!(matches!(rig.event().await, FromUplink::Joined));
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
 
     socket.send(Message::binary(vec![0; 9])).await.unwrap();
     socket.send(Message::Ping(Vec::new().into())).await.unwrap();
@@ -289,4 +289,32 @@ async fn who_is_told_to_connect_does_not_wait_as_long_as_the_last_time() {
 
     let (_stream, request) = rig.read_request().await;
     assert!(request.contains("AgICAgIC"), "{request}");
+}
+
+#[tokio::test]
+async fn what_went_wrong_and_when_it_is_tried_again_is_told_each_time() {
+    let mut rig = Rig::new().await;
+    rig.connect(KEY).await;
+    rig.answer("503 Busy\r\nretry-after: 1").await;
+    let told = rig.events.recv().await.unwrap();
+    let FromUplink::Failing(ConnectError::Status { status: 503, .. }, delay) = told else {
+        panic!("{told:?}");
+    };
+    assert_eq!(delay, Duration::from_secs(1), "as the portal says");
+
+    let (mut socket, _) = rig.accept().await;
+    join(&mut socket).await;
+    let told = rig.events.recv().await.unwrap();
+    assert!(
+        matches!(told, FromUplink::Joined(Generation::V2)),
+        "{told:?}"
+    );
+    drop(socket);
+    let told = rig.events.recv().await.unwrap();
+    assert!(matches!(told, FromUplink::Away), "{told:?}");
+    let told = rig.events.recv().await.unwrap();
+    let FromUplink::Failing(ConnectError::Ended { .. }, delay) = told else {
+        panic!("{told:?}");
+    };
+    assert!(delay < Duration::from_secs(1), "{delay:?}");
 }

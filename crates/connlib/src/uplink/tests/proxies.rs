@@ -22,7 +22,7 @@ async fn a_proxy_leads_to_a_portal_that_nobody_here_can_find() {
     assert_eq!(request.headers()["host"], PORTAL);
     assert!(!request.headers().contains_key("proxy-authorization"));
     join(&mut socket).await;
-    assert!(matches!(rig.event().await, FromUplink::Joined));
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
     assert_eq!(
         asked.await.unwrap(),
         format!(
