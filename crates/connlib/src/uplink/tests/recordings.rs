@@ -149,8 +149,8 @@ async fn play_connection<P: Protocol>(
                 assert_eq!(ours.topic, envelope.topic);
                 assert_eq!(ours.event, envelope.event);
                 if event == phoenix::JOIN {
-                    assert_eq!(ours.reference, Some(0));
-                    joined_by = envelope.reference;
+                    assert_eq!(ours.reference, Some(phoenix::Reference::Number(0)));
+                    joined_by = envelope.reference.clone();
                 }
                 // What peers can differs.
                 if event != "set_snownet_capabilities" {
