@@ -24,6 +24,9 @@ use crate::state::{Connect, Role};
 /// The largest message that a peer may send, in bytes.
 const MAX_MESSAGE: usize = 1024 * 1024;
 
+/// How much of what a peer says is read at once. It is kept for each socket, and most that is said is shorter.
+const READ_BUFFER: usize = 4 * 1024;
+
 /// The header that a token comes in (portal-protocol.md §1.3).
 const AUTHORIZATION: &str = "x-authorization";
 
@@ -140,6 +143,7 @@ async fn open(
 
     let (socket, core_for_failure) = (opened.socket, core.clone());
     websocket
+        .read_buffer_size(READ_BUFFER)
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE)
         .on_failed_upgrade(move |error| {

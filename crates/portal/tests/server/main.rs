@@ -14,6 +14,7 @@ mod http;
 mod peers;
 mod sockets;
 mod start;
+mod strangers;
 
 const FILE: &str = r#"
 [[site]]
