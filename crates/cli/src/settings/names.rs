@@ -114,9 +114,9 @@ const RELAY: &[Name] = &[
 /// What a portal has.
 const PORTAL: &[Name] = &[
     setting(name::ADMIN_SOCKET, &["CONNLIB_ADMIN_SOCKET"]),
+    setting(name::COUNTRIES, &["CONNLIB_COUNTRIES"]),
     setting(name::DB, &["CONNLIB_DB"]),
     setting(name::INSECURE_PLAINTEXT, &["CONNLIB_INSECURE_PLAINTEXT"]),
-    setting(name::COUNTRIES, &["CONNLIB_COUNTRIES"]),
     setting(name::LISTEN, &["CONNLIB_LISTEN"]),
     setting(name::READY_FD, &["CONNLIB_READY_FD"]),
     setting(name::TLS_CERT, &["CONNLIB_TLS_CERT"]),
@@ -131,13 +131,13 @@ pub(crate) mod name {
     pub(crate) const CA: &str = "ca";
     pub(crate) const CLIENT_CERT: &str = "client-cert";
     pub(crate) const CLIENT_KEY: &str = "client-key";
+    pub(crate) const COUNTRIES: &str = "countries";
     pub(crate) const DB: &str = "db";
     pub(crate) const DNS: &str = "dns";
     pub(crate) const HEALTH: &str = "health";
     pub(crate) const ID: &str = "id";
     pub(crate) const INTERNET: &str = "internet";
     pub(crate) const INSECURE_PLAINTEXT: &str = "insecure-plaintext";
-    pub(crate) const COUNTRIES: &str = "countries";
     pub(crate) const LISTEN: &str = "listen";
     pub(crate) const LISTEN_PORT: &str = "listen-port";
     pub(crate) const MASQUERADE: &str = "masquerade";
