@@ -40,6 +40,29 @@ fn a_token_is_alone_on_stdout_and_opens_what_it_is_for() {
     assert!(portal.process.terminate().success());
 }
 
+/// Most systems let a process have a thousand descriptors, unless it asks for more.
+#[test]
+fn a_portal_takes_as_many_descriptors_as_it_may_have() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = format!(
+        "--admin-socket={} --db=:memory:",
+        directory.path().join("admin.sock").display()
+    );
+    let limited = r#"sh -c 'ulimit -Sn 256; exec "$0" "$@"'"#;
+    let script = format!("{limited} {{}} portal serve --listen=127.0.0.1:0 {place}");
+    let mut portal = Running::start(directory.path(), &mut by_shell(&script));
+    portal.wait_for_line("listen=");
+
+    let limits = fs::read_to_string(format!("/proc/{}/limits", portal.pid())).unwrap();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let mut words = line.unwrap().split_whitespace().skip(3);
+    let (soft, hard) = (words.next().unwrap(), words.next().unwrap());
+    assert_eq!(soft, hard, "{limits}");
+    assert_ne!(soft, "256");
+}
+
 #[test]
 fn readiness_is_told_by_the_descriptor_that_the_parent_has_left_open() {
     let directory = tempfile::tempdir().unwrap();

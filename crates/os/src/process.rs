@@ -29,6 +29,15 @@ pub fn release_memory() {
     sys::process::trim_heap();
 }
 
+/// Lets this process have as many descriptors as the system allows it at most (its hard limit), and says how many those are.
+///
+/// # Errors
+///
+/// The system refuses it; the limit is as before.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    sys::process::raise_descriptor_limit()
+}
+
 /// The id of the user whose rights this process has; 0 is root.
 pub fn effective_uid() -> u32 {
     sys::process::effective_uid()

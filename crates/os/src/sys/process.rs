@@ -17,6 +17,21 @@ pub(crate) fn effective_gid() -> u32 {
     unsafe { libc::getegid() }
 }
 
+/// Lets this process have as many descriptors as the system allows it at most, and says how many those are.
+pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the pointer is that of a struct that lives through the call.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: as before; nothing is written to it.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
+
+    Ok(limit.rlim_max)
+}
+
 pub(crate) fn trim_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes a number, and touches only memory that is free.
