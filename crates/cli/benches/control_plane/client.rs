@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use crate::portal::{Contact, Portal, RESOURCE};
 use crate::socket::{Heard, Socket};
 
-/// Devices that share a token: a portal lets one token connect a hundred times from one address at once.
+/// Devices that share a token: a portal lets one token connect a thousand times from one address at once.
 const PER_TOKEN: usize = 50;
 
 /// So many connect at once while the crowd grows.

@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 use crate::model::TokenId;
 
 /// How many connections a pair may open at once. A peer that connects for good needs one; but one token may be on many
-/// devices behind one address.
-const CAPACITY: u32 = 100;
+/// devices behind one address, all of which come back when the portal was restarted.
+const CAPACITY: u32 = 1_000;
 
-/// How long it takes until a pair may open one more. After a restart of the portal peers come back spread over a minute
-/// (portal-protocol.md §13.6), so that 600 devices with one token behind one address do so unhindered.
-const REFILL: Duration = Duration::from_millis(100);
+/// How long it takes until a pair may open one more: what a peer in a loop costs is a few hundredths of a processor.
+const REFILL: Duration = Duration::from_millis(REFILL_MILLIS);
+const REFILL_MILLIS: u64 = 50;
 
 /// How often those buckets are thrown away that are full again: as long as an empty one takes to fill.
-const SWEEP_EVERY: Duration = Duration::from_millis(100 * CAPACITY as u64);
+const SWEEP_EVERY: Duration = Duration::from_millis(REFILL_MILLIS * CAPACITY as u64);
 
 /// How many buckets there are at the most. Pairs beyond it aren't limited: they would lock out others.
 const MAX: usize = 65_536;

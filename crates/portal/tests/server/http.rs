@@ -68,7 +68,7 @@ async fn who_connects_without_end_is_told_to_wait() {
     let token = portal.client_token("alice").await;
     let path = device("client", "x", 1);
 
-    let mut attempts = 0..1000;
+    let mut attempts = 0..2000;
     let refused = loop {
         attempts.next().expect("it is held up");
         let request = request(portal.addr(), &path, Some(&token));
