@@ -65,7 +65,7 @@ impl World {
             return;
         };
         let now = self.now;
-        if let Event::Internet { host, .. } = event
+        if let Event::Internet { host, .. } | Event::Resolvers { host, .. } = event
             && let Some(entry) = self.hosts.get(host)
             && let Some(until) = entry.asleep_until.filter(|until| *until > now)
         {
