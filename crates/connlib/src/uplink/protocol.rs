@@ -16,8 +16,9 @@ pub(crate) trait Protocol: fmt::Debug + Send + Sync + 'static {
     const IS_VERSIONED: bool = true;
 
     fn path(generation: Generation) -> &'static [&'static str];
-    /// What the user agent calls the program (portal-protocol.md §1.4).
-    fn product(generation: Generation) -> &'static str;
+    /// The program and version that the user agent names (portal-protocol.md §1.4): the one whose messages are spoken. From
+    /// that, not from a version of our own, a portal tells what a peer can, and which gateways a client gets on with.
+    fn program(generation: Generation) -> &'static str;
     fn parse(event: &str, payload: &RawValue) -> Result<Self::FromPortal, ParseError>;
     fn event(message: &Self::ToPortal, generation: Generation) -> &'static str;
     /// The message as V1 has it; `None` if it has no word for it.
@@ -46,10 +47,10 @@ impl Protocol for OfClient {
         }
     }
 
-    fn product(generation: Generation) -> &'static str {
+    fn program(generation: Generation) -> &'static str {
         match generation {
-            Generation::V1 => OLDER_PRODUCT,
-            Generation::V2 => "headless-client",
+            Generation::V1 => "connlib/1.5.4",
+            Generation::V2 => "headless-client/1.5.12",
         }
     }
 
@@ -91,10 +92,10 @@ impl Protocol for OfGateway {
         }
     }
 
-    fn product(generation: Generation) -> &'static str {
+    fn program(generation: Generation) -> &'static str {
         match generation {
-            Generation::V1 => OLDER_PRODUCT,
-            Generation::V2 => "gateway",
+            Generation::V1 => "connlib/1.4.17",
+            Generation::V2 => "gateway/1.6.1",
         }
     }
 
@@ -134,8 +135,8 @@ impl Protocol for OfRelay {
         &["relay", "websocket"]
     }
 
-    fn product(_: Generation) -> &'static str {
-        "relay"
+    fn program(_: Generation) -> &'static str {
+        "relay/0.1.0"
     }
 
     fn parse(event: &str, payload: &RawValue) -> Result<Self::FromPortal, ParseError> {
@@ -168,9 +169,6 @@ impl Serialize for Nothing {
         match *self {}
     }
 }
-
-/// What portals of V1 know clients and gateways by.
-const OLDER_PRODUCT: &str = "connlib";
 
 /// This version needs ICE on every connection.
 const CAPABILITIES: Capabilities = Capabilities { iceless: false };

@@ -99,7 +99,7 @@ fn request<P: Protocol>(
         // Writing to a text can't fail.
         let _ = write!(request, "x-authorization: Bearer {}\r\n", token.expose());
     }
-    let agent = user_agent(P::product(generation));
+    let agent = user_agent(P::program(generation));
     let _ = write!(request, "user-agent: {agent}\r\n\r\n");
 
     Ok(Secret::from(request))
@@ -119,14 +119,14 @@ fn word(token: &Secret) -> Result<Secret, NotUpgraded> {
     })
 }
 
-/// `Linux/6.18.0 headless-client/0.1.0`: the portal derives from it what this peer can.
-fn user_agent(product: &str) -> String {
+/// `Linux/6.18.0 headless-client/1.5.12 (x86_64)`.
+fn user_agent(program: &str) -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let is_wanted = |c: &char| c.is_ascii_graphic();
     let kernel: String = kernel.chars().filter(is_wanted).collect();
     let kernel = if kernel.is_empty() { "0" } else { &kernel };
 
-    format!("Linux/{kernel} {product}/{}", env!("CARGO_PKG_VERSION"))
+    format!("Linux/{kernel} {program} ({})", std::env::consts::ARCH)
 }
 
 /// Whether the answer to the upgrade is one (RFC 6455 §4.1).
