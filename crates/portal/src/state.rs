@@ -18,6 +18,7 @@ mod render;
 mod requests;
 mod session;
 mod standing;
+mod version;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -415,8 +416,10 @@ impl State {
         let entry = self.sockets.get_mut(&socket)?;
         entry.last_heard_at = self.clock.now;
         let who = entry.who;
-        if let Who::Gateway(id) = who {
-            self.refuse_newcomers(id);
+        match who {
+            Who::Gateway(id) => self.refuse_newcomers(id),
+            Who::Relay(_, Some(id)) => self.relays.hear(self.clock.now, id),
+            Who::Relay(_, None) | Who::Client(_) => {}
         }
 
         Some(who)

@@ -202,10 +202,10 @@ impl Portal {
             return false;
         };
         let state = running.touch();
-        let (opens, topic) = match host.role {
-            Role::Client { .. } => (Opens::Client, client::TOPIC),
-            Role::Gateway { .. } => (Opens::Gateway, gateway::TOPIC),
-            Role::Relay => (Opens::Relay, relay::TOPIC),
+        let (opens, topic, agent) = match host.role {
+            Role::Client { .. } => (Opens::Client, client::TOPIC, "headless-client/1.5.12"),
+            Role::Gateway { .. } => (Opens::Gateway, gateway::TOPIC, "gateway/1.6.1"),
+            Role::Relay => (Opens::Relay, relay::TOPIC, "relay/0.1.0"),
         };
         let is_device = opens != Opens::Relay;
         let connect = Connect {
@@ -219,6 +219,7 @@ impl Portal {
             ipv4: hello.ipv4.clone(),
             ipv6: hello.ipv6.clone(),
             port: None,
+            user_agent: Some(format!("Linux/6 {agent}")),
             remote: None,
         };
         self.last_socket += 1;

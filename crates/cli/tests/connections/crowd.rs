@@ -173,7 +173,10 @@ impl<'a> Member<'a> {
         );
         let mut request = url.into_client_request().unwrap();
         let token = HeaderValue::from_str(&format!("Bearer {}", shared.token)).unwrap();
-        request.headers_mut().insert("x-authorization", token);
+        let headers = request.headers_mut();
+        headers.insert("x-authorization", token);
+        let agent = HeaderValue::from_static("Linux/6 headless-client/1.5.12");
+        headers.insert("user-agent", agent);
         let stream = TcpStream::connect(portal).await.unwrap();
         let (portal, _) = client_async(request, stream).await.unwrap();
 

@@ -6,7 +6,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{ConnectInfo, Query, State};
-use axum::http::header::RETRY_AFTER;
+use axum::http::header::{RETRY_AFTER, USER_AGENT};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use axum::routing::get;
 use connlib_wire::portal::Generation;
@@ -120,6 +120,7 @@ async fn open(
         ipv4: parameters.ipv4,
         ipv6: parameters.ipv6,
         port: parameters.port,
+        user_agent: agent(&headers),
         remote: Some(peer.address.ip()),
     };
     let websocket = match websocket {
@@ -168,6 +169,12 @@ fn bearer(headers: &HeaderMap) -> Option<Secret> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
 
     value.strip_prefix("Bearer ").map(Secret::from)
+}
+
+fn agent(headers: &HeaderMap) -> Option<String> {
+    let agent = headers.get(USER_AGENT)?;
+
+    agent.to_str().ok().map(str::to_owned)
 }
 
 fn rejection_of(rejected: &Rejected) -> Answer {

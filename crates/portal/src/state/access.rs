@@ -19,6 +19,7 @@ use connlib_wire::portal::{Authorization, Generation};
 use rand::Rng as _;
 
 use super::requests::{ACKNOWLEDGE_WITHIN, Request};
+use super::version;
 use super::{SWEEP_EVERY, State, render};
 use crate::derive::ingest::{self, Claims};
 use crate::derive::{Ends, FAR_FUTURE};
@@ -179,14 +180,16 @@ impl State {
         let session = self.clients.get(&client).ok_or(Refusal::NotFound)?;
         let (actor, token) = (session.actor, session.token);
         let (token_ends_at, remote_ip) = (session.token_ends_at, session.remote_ip);
+        let version = session.version;
         let circumstances = self.circumstances(client, None);
         let resource = request.resource_id;
         let decision = policy::decide(&self.directory, actor, resource, &circumstances)?;
         let expires_at = policy::earlier(decision.until, token_ends_at);
-        let (policy, sites) = (decision.policy.id, decision.resource.sites.clone());
-        let gateway = self
-            .choose_gateway(client, &sites, &request.connected_gateway_ids)
-            .ok_or(Refusal::Offline)?;
+        let policy = decision.policy.id;
+        if !version::knows(version, &decision.resource.address) {
+            return Err(Refusal::NotFound.into());
+        }
+        let gateway = self.choose_gateway(client, resource, &request.connected_gateway_ids)?;
 
         let grant = Grant {
             id: GrantId(self.new_id()),

@@ -11,9 +11,9 @@ use connlib_wire::portal::phoenix::Envelope;
 use connlib_wire::portal::resource::Resource;
 use connlib_wire::portal::{RelaysPresence, gateway};
 
-use super::relays::{Among, Holder};
+use super::relays::{Among, Choice, Holder};
 use super::session::SocketId;
-use super::{State, render};
+use super::{State, render, version};
 use crate::policy;
 
 /// What a client is to know of.
@@ -39,12 +39,17 @@ impl State {
         session.joined = true;
         session.interface = Some(interface.clone());
         session.resources.clone_from(&resources);
-        let holder = Holder::client(id, session);
-        session.relays = self.relays.choose(&holder, Among::All, &self.locations);
+        let choice = Choice {
+            now: self.clock.now,
+            among: Among::All,
+            locations: &self.locations,
+        };
+        let relays = (self.relays).choose(&Holder::client(id, session), choice);
+        session.held.replace(choice.now, relays.clone());
         let init = Init {
             interface,
             resources: resources.into_values().collect(),
-            relays: session.relays.clone(),
+            relays,
             authorizations: Some(vec![]),
             flow_logs: Some(render::no_flow_logs()),
         };
@@ -134,8 +139,10 @@ impl State {
     /// What the client is to know of now.
     fn view_of(&self, id: ClientId) -> Option<View> {
         let client = self.directory.clients().get(&id)?;
+        let version = self.clients.get(&id)?.version;
         let circumstances = self.circumstances(id, None);
-        let reachable = policy::reachable(&self.directory, client.actor, &circumstances);
+        let mut reachable = policy::reachable(&self.directory, client.actor, &circumstances);
+        reachable.retain(|_, decision| version::knows(version, &decision.resource.address));
 
         Some(View {
             interface: render::interface(&self.directory, client.device.addresses),
@@ -172,11 +179,17 @@ impl State {
         let Some(session) = self.clients.get_mut(&id) else {
             return;
         };
-        let holder = Holder::client(id, session).without_any();
-        session.relays = (self.relays).choose(&holder, Among::Connected, &self.locations);
+        let choice = Choice {
+            now: self.clock.now,
+            among: Among::Connected,
+            locations: &self.locations,
+        };
+        session.held.lose(choice.now);
+        let connected = (self.relays).choose(&Holder::client(id, session), choice);
+        session.held.replace(choice.now, connected.clone());
         let presence = RelaysPresence {
             disconnected_ids: vec![],
-            connected: session.relays.clone(),
+            connected,
         };
 
         self.tell_client(id, &FromPortal::RelaysPresence(presence));

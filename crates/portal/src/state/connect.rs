@@ -14,6 +14,7 @@ use super::dialect::Dialect;
 use super::session::{
     ClientSession, GatewaySession, Goodbye, RelayAddresses, Socket, SocketId, Who,
 };
+use super::version::{self, Version};
 use super::{Clock, IDLE_AFTER, State};
 use crate::model::{ActorId, Client, Device, Edit, Gateway, PskBase, Token, TokenKind};
 use crate::token::Shown;
@@ -51,6 +52,8 @@ pub struct Connect {
     pub ipv6: Option<String>,
     /// A relay's port.
     pub port: Option<String>,
+    /// What program it says it is; a client must say so.
+    pub user_agent: Option<String>,
     /// Where it connects from, as the portal sees it. Conditions that ask for an address don't hold without one.
     pub remote: Option<IpAddr>,
 }
@@ -182,19 +185,26 @@ impl State {
 
         let who = match entrance {
             Entrance::Client(actor) => {
-                let (key, id) = (public_key(connect)?, self.admit_client(actor, connect)?);
+                let key = public_key(connect)?;
+                let version = agent(connect).ok_or(Refused::InvalidParameter {
+                    parameter: "user-agent",
+                    problem: "it names no program that is known here, as in `Linux/6.1 headless-client/1.5.12`",
+                })?;
+                let version = Version::parse(version);
+                let id = self.admit_client(actor, connect)?;
                 let session = ClientSession {
                     socket,
                     actor,
                     token,
                     token_ends_at,
                     key,
+                    version,
                     remote_ip,
                     joined: false,
                     sees_until: None,
                     interface: None,
                     resources: Default::default(),
-                    relays: vec![],
+                    held: Default::default(),
                 };
                 self.clients.insert(id, session);
                 // It may have been elsewhere before.
@@ -214,9 +224,10 @@ impl State {
                     socket,
                     site,
                     key,
+                    version: agent(connect).and_then(Version::parse),
                     remote_ip,
                     joined: false,
-                    relays: vec![],
+                    held: Default::default(),
                 };
                 self.gateways.insert(id, session);
                 Who::Gateway(id)
@@ -351,6 +362,11 @@ fn identity(connect: &Connect) -> Result<(&str, &str), Refused> {
     let name = text("name", connect.name.as_deref())?;
 
     Ok((external_id, name))
+}
+
+/// The version of the program that a peer says it is, as it came.
+fn agent(connect: &Connect) -> Option<&str> {
+    version::of_agent(connect.user_agent.as_deref()?)
 }
 
 fn text<'a>(parameter: &'static str, value: Option<&'a str>) -> Result<&'a str, Refused> {

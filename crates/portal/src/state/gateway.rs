@@ -9,7 +9,7 @@ use connlib_wire::portal::gateway::{
 use connlib_wire::portal::phoenix::Envelope;
 use connlib_wire::portal::{Authorization, RelaysPresence, client};
 
-use super::relays::{Among, Holder};
+use super::relays::{Among, Choice, Holder};
 use super::session::SocketId;
 use super::{State, render};
 
@@ -27,9 +27,13 @@ impl State {
             return;
         };
         session.joined = true;
-        let holder = Holder::gateway(id, session);
-        session.relays = self.relays.choose(&holder, Among::All, &self.locations);
-        let relays = session.relays.clone();
+        let choice = Choice {
+            now: self.clock.now,
+            among: Among::All,
+            locations: &self.locations,
+        };
+        let relays = (self.relays).choose(&Holder::gateway(id, session), choice);
+        session.held.replace(choice.now, relays.clone());
         let authorizations = self.live_grants_of(id);
         let granted: BTreeSet<ResourceId> = (authorizations.iter())
             .map(|grant| grant.resource_id)
@@ -136,11 +140,17 @@ impl State {
         let Some(session) = self.gateways.get_mut(&id) else {
             return;
         };
-        let holder = Holder::gateway(id, session).without_any();
-        session.relays = (self.relays).choose(&holder, Among::Connected, &self.locations);
+        let choice = Choice {
+            now: self.clock.now,
+            among: Among::Connected,
+            locations: &self.locations,
+        };
+        session.held.lose(choice.now);
+        let connected = (self.relays).choose(&Holder::gateway(id, session), choice);
+        session.held.replace(choice.now, connected.clone());
         let presence = RelaysPresence {
             disconnected_ids: vec![],
-            connected: session.relays.clone(),
+            connected,
         };
 
         self.tell_gateway(id, &FromPortal::RelaysPresence(presence));

@@ -1,6 +1,6 @@
 //! Which relays are there, and who is given which (portal-protocol.md §7, §10.5; relay.md §16).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,13 @@ const QUIET_FOR: Duration = Duration::from_secs(1);
 /// How long the first change waits at the most, however unquiet it is.
 const SETTLE_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long a relay may say nothing before others come first: three heartbeats of the slower kind missed one way or the
+/// other (portal-protocol.md §3.2).
+const SILENT_AFTER: Duration = Duration::from_secs(40);
+
+/// Who has no relay again within this time couldn't reach those that it was given.
+const TRIED_WITHIN: Duration = Duration::from_secs(60);
+
 /// The longest stamp secret, in bytes; a relay's own has 64.
 const MAX_SECRET: usize = 255;
 
@@ -53,6 +60,17 @@ struct Relay {
     socket: Option<SocketId>,
     addresses: Vec<SocketAddr>,
     stamp_secret: Secret,
+    heard_at: Instant,
+}
+
+/// The relays of a peer.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// What it was told last.
+    pub(super) relays: Vec<turn::Relay>,
+    told_at: Option<Instant>,
+    /// Those that it can't reach, as it seems.
+    useless: BTreeSet<RelayId>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -78,8 +96,15 @@ pub(super) struct Holder<'a> {
     pub(super) key: &'a PublicKey,
     /// Unix seconds.
     pub(super) expires_at: u64,
-    /// What it was given last.
-    pub(super) held: &'a [turn::Relay],
+    pub(super) held: &'a Held,
+}
+
+/// By what relays are chosen.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Choice<'a> {
+    pub(super) now: Instant,
+    pub(super) among: Among,
+    pub(super) locations: &'a Locations,
 }
 
 impl<'a> Holder<'a> {
@@ -89,7 +114,7 @@ impl<'a> Holder<'a> {
             remote_ip: session.remote_ip,
             key: &session.key,
             expires_at: session.token_ends_at.unwrap_or(derive::FAR_FUTURE),
-            held: &session.relays,
+            held: &session.held,
         }
     }
 
@@ -99,13 +124,26 @@ impl<'a> Holder<'a> {
             remote_ip: session.remote_ip,
             key: &session.key,
             expires_at: derive::FAR_FUTURE,
-            held: &session.relays,
+            held: &session.held,
+        }
+    }
+}
+
+impl Held {
+    /// The peer says that it has none. If it was told of some a moment ago, it can't reach them.
+    pub(super) fn lose(&mut self, now: Instant) {
+        let lost = self.relays.drain(..).map(|entry| relay_of(&entry));
+        if self.told_at.is_some_and(|at| now < at + TRIED_WITHIN) {
+            self.useless.extend(lost);
+        } else {
+            self.useless.clear();
         }
     }
 
-    /// It says that what it holds is of no use.
-    pub(super) fn without_any(self) -> Self {
-        Self { held: &[], ..self }
+    /// The peer is told of these.
+    pub(super) fn replace(&mut self, now: Instant, relays: Vec<turn::Relay>) {
+        self.relays = relays;
+        self.told_at = Some(now);
     }
 }
 
@@ -126,11 +164,19 @@ impl Relays {
             socket: Some(socket),
             addresses: ipv4.into_iter().chain(ipv6).collect(),
             stamp_secret,
+            heard_at: now,
         };
         let old = self.known.insert(id, relay).and_then(|old| old.socket);
         self.settle(now);
 
         (id, old.filter(|old| *old != socket))
+    }
+
+    /// A relay says something.
+    pub(super) fn hear(&mut self, now: Instant, id: RelayId) {
+        if let Some(relay) = self.known.get_mut(&id) {
+            relay.heard_at = now;
+        }
     }
 
     /// A relay's socket is gone.
@@ -170,27 +216,35 @@ impl Relays {
             .collect()
     }
 
-    /// What a peer is given: the relays that it holds and that are still there, filled up with others, the nearest first.
+    /// What a peer is given: the relays that it holds and that are still there, filled up with others, the nearest first;
+    /// those that were silent for long, or that the peer can't reach, only if there are no others.
     ///
     /// Where it isn't known how far they are, each peer ranks the relays in its own way, which is always the same: the load
     /// spreads, and a peer that reconnects gets what it had.
-    pub(super) fn choose(
-        &self,
-        peer: &Holder<'_>,
-        among: Among,
-        locations: &Locations,
-    ) -> Vec<turn::Relay> {
+    pub(super) fn choose(&self, peer: &Holder<'_>, choice: Choice<'_>) -> Vec<turn::Relay> {
+        let Choice {
+            now,
+            among,
+            locations,
+        } = choice;
         let place = |id: RelayId| {
-            let place = peer.held.iter().position(|entry| relay_of(entry) == id);
+            let held = &peer.held.relays;
+            let place = held.iter().position(|entry| relay_of(entry) == id);
             place.unwrap_or(usize::MAX)
         };
         let way = |relay: &Relay| {
             let addresses = relay.addresses.iter().map(SocketAddr::ip);
             way(locations, peer.remote_ip, addresses)
         };
+        let is_doubtful = |id: RelayId, relay: &Relay| {
+            relay.heard_at + SILENT_AFTER <= now || peer.held.useless.contains(&id)
+        };
         let mut ranked: Vec<_> = (self.known.iter())
             .filter(|(_, relay)| among == Among::All || relay.socket.is_some())
-            .map(|(id, relay)| (place(*id), way(relay), rank(peer.id, *id), *id, relay))
+            .map(|(id, relay)| {
+                let first = (place(*id), is_doubtful(*id, relay));
+                (first, way(relay), rank(peer.id, *id), *id, relay)
+            })
             .collect();
         ranked.sort_by(|one, other| {
             (one.0.cmp(&other.0))
@@ -249,20 +303,27 @@ impl State {
 
     /// Tells everyone whose relays are not those they were told of.
     pub(super) fn update_relays(&mut self) {
+        let choice = Choice {
+            now: self.clock.now,
+            among: Among::All,
+            locations: &self.locations,
+        };
         let joined = (self.clients.iter_mut()).filter(|(_, session)| session.joined);
         let of_clients: Vec<_> = joined
             .filter_map(|(id, session)| {
-                let holder = Holder::client(*id, session);
-                let chosen = (self.relays).choose(&holder, Among::All, &self.locations);
-                difference(&mut session.relays, chosen).map(|presence| (*id, presence))
+                let chosen = (self.relays).choose(&Holder::client(*id, session), choice);
+                let presence = difference(&session.held.relays, chosen.clone())?;
+                session.held.replace(choice.now, chosen);
+                Some((*id, presence))
             })
             .collect();
         let joined = (self.gateways.iter_mut()).filter(|(_, session)| session.joined);
         let of_gateways: Vec<_> = joined
             .filter_map(|(id, session)| {
-                let holder = Holder::gateway(*id, session);
-                let chosen = (self.relays).choose(&holder, Among::All, &self.locations);
-                difference(&mut session.relays, chosen).map(|presence| (*id, presence))
+                let chosen = (self.relays).choose(&Holder::gateway(*id, session), choice);
+                let presence = difference(&session.held.relays, chosen.clone())?;
+                session.held.replace(choice.now, chosen);
+                Some((*id, presence))
             })
             .collect();
 
@@ -275,16 +336,15 @@ impl State {
     }
 }
 
-/// Replaces what a peer holds by what it is to hold. `None` if they are the same.
-fn difference(held: &mut Vec<turn::Relay>, chosen: Vec<turn::Relay>) -> Option<RelaysPresence> {
-    if *held == chosen {
+/// What to tell a peer that holds some relays and is to hold others. `None` if they are the same.
+fn difference(held: &[turn::Relay], chosen: Vec<turn::Relay>) -> Option<RelaysPresence> {
+    if held == chosen {
         return None;
     }
     let is_chosen = |id: &RelayId| chosen.iter().any(|entry| relay_of(entry) == *id);
     let mut disconnected_ids: Vec<RelayId> = held.iter().map(relay_of).collect();
     disconnected_ids.dedup();
     disconnected_ids.retain(|id| !is_chosen(id));
-    held.clone_from(&chosen);
 
     Some(RelaysPresence {
         disconnected_ids,

@@ -8,9 +8,11 @@ use connlib_wire::id::{ClientId, GatewayId, RelayId, ResourceId, SiteId};
 use connlib_wire::key::PublicKey;
 use connlib_wire::portal::client::Interface;
 use connlib_wire::portal::resource::Resource;
-use connlib_wire::portal::{client, gateway, relay, turn};
+use connlib_wire::portal::{client, gateway, relay};
 
 use super::dialect::Dialect;
+use super::relays::Held;
+use super::version::Version;
 use crate::model::{ActorId, TokenId};
 
 /// A WebSocket, numbered by the edge; no number is used twice.
@@ -94,6 +96,8 @@ pub(super) struct ClientSession {
     pub(super) token: TokenId,
     pub(super) token_ends_at: Option<u64>,
     pub(super) key: PublicKey,
+    /// `None` if it can't be read.
+    pub(super) version: Option<Version>,
     /// Where it connected from.
     pub(super) remote_ip: Option<IpAddr>,
     pub(super) joined: bool,
@@ -103,8 +107,7 @@ pub(super) struct ClientSession {
     pub(super) interface: Option<Interface>,
     /// What it was told last.
     pub(super) resources: BTreeMap<ResourceId, Resource>,
-    /// What it was told last.
-    pub(super) relays: Vec<turn::Relay>,
+    pub(super) held: Held,
 }
 
 /// A connected gateway.
@@ -113,9 +116,10 @@ pub(super) struct GatewaySession {
     pub(super) socket: SocketId,
     pub(super) site: SiteId,
     pub(super) key: PublicKey,
+    /// `None` if it can't be read.
+    pub(super) version: Option<Version>,
     /// Where it connected from.
     pub(super) remote_ip: Option<IpAddr>,
     pub(super) joined: bool,
-    /// What it was told last.
-    pub(super) relays: Vec<turn::Relay>,
+    pub(super) held: Held,
 }

@@ -397,6 +397,7 @@ fn device(role: Role, token: &Secret, external_id: &str, key: u8) -> Connect {
         ipv4: None,
         ipv6: None,
         port: None,
+        user_agent: Some(agent(role).to_owned()),
         remote: None,
     }
 }
@@ -413,7 +414,17 @@ fn relay(token: &Secret) -> Connect {
         ipv4: Some("192.0.2.10".to_owned()),
         ipv6: Some("2001:db8::10".to_owned()),
         port: Some("3478".to_owned()),
+        user_agent: Some(agent(Role::Relay).to_owned()),
         remote: None,
+    }
+}
+
+/// What the forerunner's programs of the newer generation say (`aug2026-*.jsonl`).
+fn agent(role: Role) -> &'static str {
+    match role {
+        Role::Client => "Debian/12.0.0 headless-client/1.5.12 (x86_64; 6.18.44)",
+        Role::Gateway => "Debian/12.0.0 gateway/1.6.1 (x86_64; 6.18.44)",
+        Role::Relay => "Debian/12.0.0 relay/0.1.0 (x86_64; 6.18.44)",
     }
 }
 

@@ -103,6 +103,20 @@ async fn bad_parameters_are_refused_by_name() {
         assert_eq!(status, 400, "{path}");
         assert_eq!(problem["code"], "invalid_connect_params", "{path}");
     }
+
+    let mut request = request(portal.addr(), &device("client", "x", 1), Some(&token));
+    let agent = "Mozilla/5.0 (X11; Linux x86_64)".parse().unwrap();
+    request.headers_mut().insert("user-agent", agent);
+    let (status, problem) = refused(connect(portal.addr(), request).await);
+    assert_eq!(
+        (status, &problem["code"]),
+        (400, &"invalid_connect_params".into())
+    );
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("user-agent") && detail.contains("headless-client"),
+        "{detail}"
+    );
 }
 
 #[tokio::test]

@@ -196,6 +196,13 @@ pub(crate) fn request(addr: SocketAddr, path: &str, token: Option<&Secret>) -> c
         let value = format!("Bearer {}", token.expose()).parse().unwrap();
         request.headers_mut().insert("x-authorization", value);
     }
+    let agent = match path {
+        path if path.starts_with("/client/") => "Linux/6 headless-client/1.5.12",
+        path if path.starts_with("/gateway/") => "Linux/6 gateway/1.6.1",
+        _ => "Linux/6 relay/0.1.0",
+    };
+    let agent = agent.parse().unwrap();
+    request.headers_mut().insert("user-agent", agent);
     request
 }
 

@@ -74,6 +74,7 @@ async fn what_can_not_be_stored_is_not_done_and_keeps_peers_out() {
         ipv4: Some("192.0.2.1".to_owned()),
         ipv6: None,
         port: None,
+        user_agent: None,
         remote: None,
     };
 
@@ -141,6 +142,7 @@ async fn a_device_that_can_not_be_stored_keeps_the_next_one_out_until_it_is() {
         ipv4: None,
         ipv6: None,
         port: None,
+        user_agent: None,
         remote: None,
     };
 

@@ -103,7 +103,7 @@ fn the_two_nearest_relays_are_given_and_kept() {
     portal.pass(Duration::from_secs(2));
 
     let client = client_at(&mut portal, "laptop", BERLIN);
-    let held = &portal.state.clients[&portal.client_id(client)].relays;
+    let held = &portal.state.clients[&portal.client_id(client)].held.relays;
     assert_eq!(addresses(held), [address(BERLIN), address(PARIS)]);
 
     // What is held stays, though a nearer one came.
@@ -112,15 +112,16 @@ fn the_two_nearest_relays_are_given_and_kept() {
     assert_eq!(portal.events(client), [] as [&str; 0]);
 
     // Two at the same place are as good as one here and one there.
-    portal.say(client, "no_relays", json!({}));
-    portal.only(client, "relays_presence");
-    let held = &portal.state.clients[&portal.client_id(client)].relays;
+    let another = client_at(&mut portal, "tablet", BERLIN);
+    let held = &portal.state.clients[&portal.client_id(another)].held.relays;
     let mut given = addresses(held);
     given.sort();
     assert_eq!(given, [address(BERLIN), address(BERLIN + 1)]);
 
     let gateway = gateway_at(&mut portal, "gw", SYDNEY);
-    let held = &portal.state.gateways[&portal.gateway_id(gateway)].relays;
+    let held = &portal.state.gateways[&portal.gateway_id(gateway)]
+        .held
+        .relays;
     assert_eq!(addresses(held)[0], address(SYDNEY));
 }
 
@@ -192,4 +193,149 @@ fn addresses(relays: &[connlib_wire::portal::turn::Relay]) -> Vec<String> {
     addresses
         .map(|address| address.split(':').next().unwrap().to_owned())
         .collect()
+}
+
+#[test]
+fn only_gateways_of_about_the_clients_version_are_chosen() {
+    let cases = [
+        ("headless-client/1.5.12", "gateway/1.6.1", None),
+        ("headless-client/1.5.12", "gateway/1.4.0", None),
+        ("connlib/1.5.4", "connlib/1.4.17", None),
+        (
+            "headless-client/1.5.12",
+            "gateway/1.7.0",
+            Some("version_mismatch"),
+        ),
+        (
+            "headless-client/1.5.12",
+            "gateway/1.3.9",
+            Some("version_mismatch"),
+        ),
+        (
+            "headless-client/1.5.12",
+            "gateway/2.5.0",
+            Some("version_mismatch"),
+        ),
+        ("headless-client/1.5.12", "curl/8", Some("version_mismatch")),
+        (
+            "gui-client/nightly",
+            "gateway/1.6.1",
+            Some("version_mismatch"),
+        ),
+    ];
+    for (client, gateway, refused) in cases {
+        let mut portal = Portal::new();
+        let token = portal.gateway_token("hq");
+        let gateway = portal.join(&of(gateway, device(Role::Gateway, &token, "gw", 2)));
+        let id = portal.gateway_id(gateway);
+        let token = portal.client_token("alice");
+        let peer = portal.join(&of(client, device(Role::Client, &token, "laptop", 1)));
+        portal.messages(peer);
+
+        // That the client prefers it changes nothing.
+        portal.ask(peer, "lan", &[id]);
+
+        assert_eq!(
+            grants(&portal).len(),
+            usize::from(refused.is_none()),
+            "{client}"
+        );
+        if let Some(reason) = refused {
+            let failed = portal.only(peer, "authorization_creation_failed");
+            assert_eq!(failed["reason"], reason, "{client}");
+        }
+        // Nobody is there at all.
+        portal.disconnect(gateway);
+        portal.pass(Duration::from_secs(20));
+        portal.messages(peer);
+        portal.ask(peer, "lan", &[]);
+        let failed = portal.only(peer, "authorization_creation_failed");
+        assert_eq!(failed["reason"], "offline", "{client}");
+    }
+}
+
+#[test]
+fn a_client_of_the_older_generation_hears_that_gateways_of_another_version_are_away() {
+    let mut portal = Portal::new();
+    let token = portal.gateway_token("hq");
+    portal.join(&of("gateway/1.7.0", device(Role::Gateway, &token, "gw", 2)));
+    let token = portal.client_token("alice");
+    let older = Connect {
+        generation: Generation::V1,
+        ..of("connlib/1.5.4", device(Role::Client, &token, "laptop", 1))
+    };
+    let client = portal.join(&older);
+    portal.messages(client);
+
+    let lan = portal.world.resource("lan");
+    let request = json!({"resource_id": lan, "connected_gateway_ids": []});
+    portal.say(client, "create_flow", request);
+
+    let failed = portal.only(client, "flow_creation_failed");
+    assert_eq!(failed["reason"], "offline");
+}
+
+#[test]
+fn the_internet_is_for_those_that_know_it_as_a_resource() {
+    const FILE: &str = r#"
+        [[actor]]
+        name = "alice"
+        groups = ["staff"]
+        [[site]]
+        name = "hq"
+        [[resource]]
+        name = "everything"
+        address = "internet"
+        sites = ["hq"]
+        [[policy]]
+        group = "staff"
+        resource = "everything"
+    "#;
+    for (client, gateway, refused) in [
+        ("connlib/1.3.0", "connlib/1.3.0", None),
+        ("connlib/1.2.9", "connlib/1.3.0", Some("not_found")),
+        ("connlib/1.3.0", "connlib/1.2.9", Some("version_mismatch")),
+    ] {
+        let mut portal = Portal::with(FILE);
+        let token = portal.gateway_token("hq");
+        portal.join(&of(gateway, device(Role::Gateway, &token, "gw", 2)));
+        let token = portal.client_token("alice");
+        let peer = portal.join(&of(client, device(Role::Client, &token, "laptop", 1)));
+        let (_, init) = portal.messages(peer).pop().unwrap();
+        let seen = init["resources"].as_array().unwrap().len();
+        assert_eq!(seen, usize::from(refused != Some("not_found")), "{client}");
+
+        portal.ask(peer, "everything", &[]);
+
+        assert_eq!(grants(&portal).len(), usize::from(refused.is_none()));
+        if let Some(reason) = refused {
+            let failed = portal.only(peer, "authorization_creation_failed");
+            assert_eq!(failed["reason"], reason);
+        }
+    }
+}
+
+#[test]
+fn a_client_says_what_program_it_is() {
+    let mut portal = Portal::new();
+    let token = portal.client_token("alice");
+    for agent in [None, Some("curl/8.0"), Some("")] {
+        let connect = Connect {
+            user_agent: agent.map(str::to_owned),
+            ..device(Role::Client, &token, "laptop", 1)
+        };
+        let Err(refused) = portal.connect(&connect) else {
+            panic!("{agent:?} is let in");
+        };
+        assert_eq!(refused.code(), "invalid_connect_params");
+        assert!(refused.to_string().contains("user-agent"), "{refused}");
+    }
+    assert!(portal.state.directory().clients().is_empty());
+}
+
+fn of(agent: &str, connect: Connect) -> Connect {
+    Connect {
+        user_agent: Some(format!("Debian/12.0.0 {agent} (x86_64)")),
+        ..connect
+    }
 }

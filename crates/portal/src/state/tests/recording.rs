@@ -102,8 +102,7 @@ fn goes_its_way(recording: &Recording) {
         if let Some(request) = line.get("request") {
             peers.retain(|(other, _)| *other != role);
             let token = &tokens[role as usize];
-            let path = request["line"].as_str().unwrap();
-            let connect = parsed(recording.generation, role, token, path);
+            let connect = parsed(recording.generation, role, token, request);
             let peer = portal.connect(&connect).unwrap();
             peers.push((role, peer));
             continue;
@@ -266,8 +265,11 @@ fn prepare(portal: &mut Portal) -> [Secret; 3] {
     kinds.map(|kind| portal.token(kind, None).1)
 }
 
-/// What a recorded request line asks for.
-fn parsed(generation: Generation, role: Role, token: &Secret, line: &str) -> Connect {
+/// What a recorded request asks for.
+fn parsed(generation: Generation, role: Role, token: &Secret, request: &Value) -> Connect {
+    let mut headers = request["headers"].as_array().unwrap().iter();
+    let user_agent = headers.find(|header| header[0] == "user-agent").unwrap();
+    let line = request["line"].as_str().unwrap();
     let query = line.split(['?', ' ']).nth(2).unwrap();
     let value = |name: &str| {
         let pair = query
@@ -292,6 +294,7 @@ fn parsed(generation: Generation, role: Role, token: &Secret, line: &str) -> Con
         ipv4: value("ipv4"),
         ipv6: value("ipv6"),
         port: value("port"),
+        user_agent: user_agent[1].as_str().map(str::to_owned),
         remote: None,
     }
 }

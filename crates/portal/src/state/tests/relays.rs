@@ -1,4 +1,10 @@
+use std::collections::BTreeSet;
+
+use connlib_wire::id::RelayId;
+
 use super::*;
+
+const HEARTBEAT: &str = r#"{"topic":"phoenix","event":"heartbeat","payload":{},"ref":1}"#;
 
 #[test]
 fn peers_are_given_relays_with_credentials_of_their_own() {
@@ -209,6 +215,84 @@ fn who_lost_all_relays_is_given_those_that_are_connected() {
     portal.pass(Duration::from_secs(2));
     let presence = portal.only(client, "relays_presence");
     assert_eq!(presence["connected"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn who_cannot_reach_its_relays_is_given_others() {
+    let mut portal = Portal::new();
+    let relays: Vec<Peer> = (1..=6)
+        .map(|number| portal.relay(&secret(number)))
+        .collect();
+    let (client, _) = portal.client("alice");
+    portal.pass(Duration::from_secs(2));
+    let mut seen = vec![ids_of(&portal, client)];
+
+    for _ in 0..2 {
+        portal.say(client, "no_relays", json!({}));
+        portal.only(client, "relays_presence");
+        seen.push(ids_of(&portal, client));
+    }
+    let all: BTreeSet<_> = seen.iter().flatten().copied().collect();
+    assert_eq!(all.len(), 6, "{seen:?}");
+
+    // With none left untried, it begins anew; and who lost them much later may have been elsewhere meanwhile.
+    portal.say(client, "no_relays", json!({}));
+    portal.messages(client);
+    assert_eq!(ids_of(&portal, client), seen[0]);
+    for _ in 0..3 {
+        portal.pass(Duration::from_secs(50));
+        for peer in relays.iter().chain([&client]) {
+            portal.say_text(*peer, HEARTBEAT);
+        }
+    }
+    portal.say(client, "no_relays", json!({}));
+    portal.messages(client);
+    assert_eq!(ids_of(&portal, client), seen[0]);
+}
+
+#[test]
+fn a_relay_that_says_nothing_is_given_last() {
+    let mut portal = Portal::new();
+    let silent = [1, 2].map(|number| portal.relay(&secret(number)));
+    portal.pass(Duration::from_secs(30));
+    let alive = [3, 4].map(|number| portal.relay(&secret(number)));
+    portal.pass(Duration::from_secs(15));
+
+    let (client, _) = portal.client("alice");
+
+    let expected: BTreeSet<_> = (3..=4).map(id).collect();
+    assert_eq!(
+        ids_of(&portal, client).into_iter().collect::<BTreeSet<_>>(),
+        expected
+    );
+    for peer in alive {
+        portal.disconnect(peer);
+    }
+    portal.pass(Duration::from_secs(2));
+    let expected: BTreeSet<_> = (1..=2).map(id).collect();
+    assert_eq!(
+        ids_of(&portal, client).into_iter().collect::<BTreeSet<_>>(),
+        expected
+    );
+    assert!(silent.iter().all(|peer| portal.closed(*peer).is_none()));
+}
+
+/// The relays that a client holds, in their order.
+fn ids_of(portal: &Portal, client: Peer) -> Vec<RelayId> {
+    let held = &portal.state.clients[&portal.client_id(client)].held.relays;
+    let mut ids: Vec<RelayId> = held
+        .iter()
+        .map(|entry| match entry {
+            connlib_wire::portal::turn::Relay::Turn(turn) => turn.id,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    ids.dedup();
+    ids
+}
+
+fn id(number: u8) -> RelayId {
+    crate::derive::relay_id(&secret(number).into())
 }
 
 #[test]

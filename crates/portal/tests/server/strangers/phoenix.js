@@ -1,10 +1,17 @@
 // A client of the framework's own, in the framing that it is told: joins, asks, leaves, and says what it heard.
 // Arguments: the address without `/websocket`, parameters as JSON, the version of the framing.
 const { Socket, Serializer } = require("phoenix");
-const WebSocket = globalThis.WebSocket ?? require("ws");
+const WebSocket = require("ws");
+
+// A client must say what program it is.
+class Transport extends WebSocket {
+  constructor(url) {
+    super(url, { headers: { "user-agent": "Linux/6 gui-client/1.5.12" } });
+  }
+}
 
 const [endpoint, params, vsn] = process.argv.slice(2);
-const options = { transport: WebSocket, params: JSON.parse(params), vsn };
+const options = { transport: Transport, params: JSON.parse(params), vsn };
 if (vsn === "1.0.0") {
   // What the package wrote before it had arrays.
   options.encode = (message, callback) => callback(JSON.stringify(message));
