@@ -225,6 +225,9 @@ pub(crate) struct ServeArgs {
     /// Where addresses are, for policies that ask for a country: lines of `network,country[,latitude,longitude]`
     #[arg(long, value_name = "FILE")]
     pub(crate) countries: Option<String>,
+    /// Proxies in front, whose `X-Forwarded-For` says where peers connect from: addresses and networks, with commas between
+    #[arg(long, value_name = "NETWORKS")]
+    pub(crate) trusted_proxies: Option<String>,
     /// Speak plain WebSocket beyond this machine: everybody on the way can read tokens
     #[arg(long)]
     pub(crate) insecure_plaintext: bool,

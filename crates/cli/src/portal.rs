@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use connlib::Portal;
 use connlib::portal::admin::{self, AdminError, Request, Response, Target, TokenFor, call};
-use connlib::portal::{Database, TlsFiles};
+use connlib::portal::{Database, TlsFiles, TrustedProxies};
 use connlib::status;
 use connlib_os::clock::Clock;
 use connlib_os::process;
@@ -75,6 +75,8 @@ fn serve(args: &ServeArgs, environment: &Environment) -> Result<(), Failure> {
         default_socket.clone(),
     )?;
     let countries = settings.optional::<PathBuf>(name::COUNTRIES, args.countries.as_deref())?;
+    let proxies = settings
+        .optional::<TrustedProxies>(name::TRUSTED_PROXIES, args.trusted_proxies.as_deref())?;
     let insecure_plaintext = settings.switch(name::INSECURE_PLAINTEXT, args.insecure_plaintext)?;
     let ready_fd = settings.optional::<u32>(name::READY_FD, args.common.ready_fd.as_deref())?;
     if args.common.print_config {
@@ -100,6 +102,9 @@ fn serve(args: &ServeArgs, environment: &Environment) -> Result<(), Failure> {
     }
     if let Some(file) = countries {
         builder = builder.countries(file);
+    }
+    if let Some(proxies) = proxies {
+        builder = builder.trusted_proxies(proxies);
     }
     if insecure_plaintext {
         builder = builder.insecure_plaintext();

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use connlib_portal::admin;
-pub use connlib_portal::server::{Database, TlsFiles};
+pub use connlib_portal::server::{Database, TlsFiles, TrustedProxies};
 use connlib_portal::server::{Server, ServerConfig};
 pub use connlib_portal::topology;
 
@@ -37,6 +37,7 @@ impl Portal {
                 admin_socket: None,
                 insecure_plaintext: false,
                 countries: None,
+                trusted_proxies: TrustedProxies::default(),
             },
         }
     }
@@ -95,6 +96,12 @@ impl PortalBuilder {
     /// A file of where addresses are, for policies that ask for a country: lines of `network,country[,latitude,longitude]`.
     pub fn countries(mut self, path: impl Into<PathBuf>) -> Self {
         self.config.countries = Some(path.into());
+        self
+    }
+
+    /// Proxies in front of this portal, whose `X-Forwarded-For` says where peers connect from.
+    pub fn trusted_proxies(mut self, proxies: TrustedProxies) -> Self {
+        self.config.trusted_proxies = proxies;
         self
     }
 

@@ -12,6 +12,7 @@ mod accept;
 mod admin;
 pub(crate) mod clock;
 mod core;
+mod forwarded;
 mod http;
 mod problem;
 mod socket;
@@ -30,6 +31,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Builder;
 
+pub use forwarded::{InvalidProxies, TrustedProxies};
 pub use tls::TlsError;
 
 use crate::model::{Account, InvalidLocations, Locations};
@@ -40,6 +42,7 @@ use crate::store::{Store, StoreError};
 use accept::{Incoming, Places};
 use admin::AdminListener;
 use core::{Core, CoreHandle};
+use http::Shared;
 
 /// How long [`Server::stop`] waits for connections to end by themselves.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
@@ -59,6 +62,8 @@ pub struct ServerConfig {
     pub insecure_plaintext: bool,
     /// A file of where addresses are ([`Locations::parse`]). Without it nobody's country is known.
     pub countries: Option<PathBuf>,
+    /// Proxies that say whom they were asked by.
+    pub trusted_proxies: TrustedProxies,
 }
 
 /// A certificate chain and its key, in PEM.
@@ -185,7 +190,11 @@ impl Server {
         let (incoming, accept) = Incoming::new(listener, tls, local_addr);
         let places = accept.places();
         tasks.spawn(accept.run(stop.clone()));
-        tasks.spawn(http::serve(incoming, handle.clone(), stop.clone()));
+        let shared = Shared {
+            core: handle.clone(),
+            proxies: config.trusted_proxies.into(),
+        };
+        tasks.spawn(http::serve(incoming, shared, stop.clone()));
         if let Some(admin) = admin {
             tasks.spawn(admin.run(handle.clone(), stop));
         }

@@ -121,6 +121,7 @@ const PORTAL: &[Name] = &[
     setting(name::READY_FD, &["CONNLIB_READY_FD"]),
     setting(name::TLS_CERT, &["CONNLIB_TLS_CERT"]),
     setting(name::TLS_KEY, &["CONNLIB_TLS_KEY"]),
+    setting(name::TRUSTED_PROXIES, &["CONNLIB_TRUSTED_PROXIES"]),
 ];
 
 /// The names themselves.
@@ -156,6 +157,7 @@ pub(crate) mod name {
     pub(crate) const TLS_KEY: &str = "tls-key";
     pub(crate) const TOKEN: &str = "token";
     pub(crate) const TOKEN_FILE: &str = "token-file";
+    pub(crate) const TRUSTED_PROXIES: &str = "trusted-proxies";
     pub(crate) const TUN: &str = "tun";
 }
 

@@ -1,5 +1,7 @@
 //! The paths that peers ask for (portal-protocol.md §1.1, §12).
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -17,6 +19,7 @@ use tokio::sync::watch;
 
 use super::accept::{Incoming, Peer};
 use super::core::{CoreHandle, Rejected};
+use super::forwarded::TrustedProxies;
 use super::problem::problem;
 use super::socket;
 use crate::state::{Connect, Role};
@@ -31,6 +34,13 @@ const READ_BUFFER: usize = 4 * 1024;
 const AUTHORIZATION: &str = "x-authorization";
 
 type Answer = Response<Body>;
+
+/// What all requests need.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) core: CoreHandle,
+    pub(super) proxies: Arc<TrustedProxies>,
+}
 
 /// What a peer says in the query.
 #[derive(Deserialize)]
@@ -47,12 +57,12 @@ struct Parameters {
 }
 
 /// Serves connections until `stop` says so.
-pub(super) async fn serve(incoming: Incoming, core: CoreHandle, mut stop: watch::Receiver<bool>) {
+pub(super) async fn serve(incoming: Incoming, shared: Shared, mut stop: watch::Receiver<bool>) {
     let stopped = async move {
         // A sender that is gone stops us too.
         let _ = stop.wait_for(|stop| *stop).await;
     };
-    let app = router(core).into_make_service_with_connect_info::<Peer>();
+    let app = router(shared).into_make_service_with_connect_info::<Peer>();
     let served = axum::serve(incoming, app)
         .with_graceful_shutdown(stopped)
         .await;
@@ -62,11 +72,11 @@ pub(super) async fn serve(incoming: Incoming, core: CoreHandle, mut stop: watch:
     }
 }
 
-fn router(core: CoreHandle) -> Router {
+fn router(shared: Shared) -> Router {
     let peers =
         |role: Role, generation: Generation| {
             get(
-            move |state: State<CoreHandle>,
+            move |state: State<Shared>,
                   peer: ConnectInfo<Peer>,
                   headers: HeaderMap,
                   parameters: Result<Query<Parameters>, QueryRejection>,
@@ -90,12 +100,12 @@ fn router(core: CoreHandle) -> Router {
             let detail = "There is nothing at this path";
             problem(StatusCode::NOT_FOUND, "not_found", detail)
         })
-        .with_state(core)
+        .with_state(shared)
 }
 
 async fn open(
     (role, generation): (Role, Generation),
-    core: CoreHandle,
+    Shared { core, proxies }: Shared,
     peer: Peer,
     headers: HeaderMap,
     parameters: Result<Query<Parameters>, QueryRejection>,
@@ -121,7 +131,7 @@ async fn open(
         ipv6: parameters.ipv6,
         port: parameters.port,
         user_agent: agent(&headers),
-        remote: Some(peer.address.ip()),
+        remote: Some(proxies.origin(peer.address.ip(), &headers)),
     };
     let websocket = match websocket {
         Ok(websocket) => websocket,

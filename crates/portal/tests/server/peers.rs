@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use connlib_portal::admin::{Request, Response, Target, TokenFor, call};
 use connlib_portal::model::TokenId;
-use connlib_portal::server::{Database, Server, ServerConfig};
+use connlib_portal::server::{Database, Server, ServerConfig, TrustedProxies};
 use connlib_wire::key::PublicKey;
 use connlib_wire::secret::Secret;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -176,6 +176,7 @@ pub(crate) fn config(dir: &TempDir) -> ServerConfig {
         admin_socket: Some(dir.path().join("admin.sock")),
         insecure_plaintext: false,
         countries: None,
+        trusted_proxies: TrustedProxies::default(),
     }
 }
 

@@ -5,7 +5,7 @@ use connlib_portal::store::StoreError;
 use tempfile::TempDir;
 
 use crate::FILE;
-use crate::peers::{Portal, config};
+use crate::peers::{Portal, config, connect, device, request};
 
 #[tokio::test]
 async fn plaintext_stays_on_this_machine_unless_asked_for() {
@@ -189,6 +189,33 @@ async fn a_file_says_where_peers_are() {
         .apply(&format!("{FILE}{}", conditions.replace("de", "fr")))
         .await;
     client.hear("resource_deleted").await;
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_says_where_peers_come_from() {
+    let conditions = "conditions = [ { remote_ip = [\"203.0.113.0/24\"] } ]";
+    for (trusted, is_believed) in [("10.0.0.0/8", false), ("127.0.0.1,10.0.0.0/8", true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Server::start(ServerConfig {
+            trusted_proxies: trusted.parse().unwrap(),
+            ..config(&dir)
+        });
+        let portal = Portal {
+            server: server.await.unwrap(),
+            dir,
+        };
+        portal.apply(&format!("{FILE}{conditions}")).await;
+        let token = portal.client_token("alice").await;
+        let mut request = request(portal.addr(), &device("client", "x", 1), Some(&token));
+        let hops = "198.51.100.66, 203.0.113.7".parse().unwrap();
+        request.headers_mut().insert("x-forwarded-for", hops);
+        let mut client = connect(portal.addr(), request).await.unwrap();
+
+        let init = client.join("client").await;
+
+        let seen = init["resources"].as_array().unwrap().len();
+        assert_eq!(seen, usize::from(is_believed), "{trusted}");
+    }
 }
 
 fn memory(dir: &TempDir) -> ServerConfig {
