@@ -29,6 +29,8 @@ mod embedded;
 mod internet;
 #[path = "access/no_firewall.rs"]
 mod no_firewall;
+#[path = "access/older.rs"]
+mod older;
 #[path = "access/proxy.rs"]
 mod proxy;
 #[path = "access/why.rs"]

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// So much of each log is shown when a scene fails.
 const LAST_LINES: usize = 40;
 
-const TOPOLOGY: &str = r#"[[site]]
+pub(crate) const TOPOLOGY: &str = r#"[[site]]
 name = "office"
 
 [[actor]]
