@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction};
 
 use super::{BackupJob, Store, StoreError};
@@ -102,7 +103,15 @@ impl Sqlite {
             file: file.to_owned(),
             lock,
         };
+        // A file that is refused stays as it is, with the log of whoever was killed while it wrote.
+        let merges_on_close = |store: &Self, merges: bool| {
+            (store.connection)
+                .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, !merges)
+                .map_err(|error| opening(file, error))
+        };
+        merges_on_close(&store, false)?;
         let version = store.version()?;
+        merges_on_close(&store, true)?;
         store
             .migrate(version, fresh)
             .map_err(|error| opening(file, error))?;

@@ -234,6 +234,43 @@ fn a_damaged_file_is_refused() {
     assert!(error.to_string().contains("backup"), "{error}");
 }
 
+/// Whoever has written it was killed: what was committed last stands in the log beside it.
+#[test]
+fn a_file_that_is_refused_stays_as_it_was_with_its_log() {
+    const THEIRS: &str = "CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1)";
+    const NEWER: &str = "PRAGMA user_version = 99; PRAGMA application_id = 1668247150";
+    for (script, is_damaged) in [(THEIRS, false), (NEWER, false), (NEWER, true)] {
+        let (dir, file) = temporary();
+        let connection = Connection::open(&file).unwrap();
+        connection
+            .pragma_update(None, "journal_mode", "WAL")
+            .unwrap();
+        connection.execute_batch(script).unwrap();
+        let killed = dir.path().join("killed.sqlite");
+        for suffix in ["", "-wal"] {
+            let beside = |file: &Path| PathBuf::from(format!("{}{suffix}", file.display()));
+            std::fs::copy(beside(&file), beside(&killed)).unwrap();
+        }
+        drop(connection);
+        if is_damaged {
+            std::fs::write(&killed, [0xa5; 8192]).unwrap();
+        }
+        let log = PathBuf::from(format!("{}-wal", killed.display()));
+        let read = || {
+            (
+                std::fs::read(&killed).unwrap(),
+                std::fs::read(&log).unwrap(),
+            )
+        };
+        let before = read();
+        assert!(!before.1.is_empty());
+
+        open(&killed).unwrap_err();
+
+        assert!(read() == before, "{script} {is_damaged}");
+    }
+}
+
 #[test]
 fn a_row_that_makes_no_sense_is_told_and_does_not_panic() {
     let (_dir, file) = temporary();
