@@ -17,7 +17,7 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use program::{Portal, Running, connlib, private_file, run, verdict};
+use program::{Portal, Running, by_shell, connlib, private_file, run, verdict};
 
 /// An address where nobody listens, and nobody may without root.
 const NOBODY: &str = "ws://127.0.0.1:1/";
@@ -448,6 +448,64 @@ fn a_killed_role_leaves_nothing_that_stops_the_next_start() {
     portal.process.kill();
     let portal = Portal::start(directory);
     assert!(portal.process.terminate().success());
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
+fn a_full_disk_costs_a_portal_the_change_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let (disk, backup) = (directory.join("disk"), directory.join("backup.sqlite"));
+    fs::create_dir(&disk).unwrap();
+    let admin = format!("--admin-socket={}", directory.join("admin.sock").display());
+    let disk = disk.display();
+    // Nobody else sees this disk, and it is gone with the process.
+    let mount = format!("mount -n -t tmpfs -o size=1m none {disk}");
+    let serve = format!("portal serve --listen=127.0.0.1:0 {admin} --db={disk}/p.sqlite");
+    let line = format!("unshare -m sh -ec '{mount}; exec \"$0\" \"$@\"' {{}} {serve}");
+    let mut portal = Running::start(directory, &mut by_shell(&line));
+    portal.wait_ready();
+    let listening = portal.wait_for_line("listen=");
+    let url = format!("ws://{}/", listening.split("listen=").nth(1).unwrap());
+    let token = run(&["portal", "token", "create", "--relay", &admin]);
+    let token_file = directory.join("relay.token");
+    private_file(&token_file, &token.stdout);
+    let mut relay = Running::start(directory, &mut relay(&url, &token_file));
+    relay.wait_ready();
+    let apply = |sites: usize| {
+        let topology = directory.join("topology.toml");
+        let site = |number| format!("[[site]]\nname = \"site {number}\"\n");
+        fs::write(&topology, (0..sites).map(site).collect::<String>()).unwrap();
+        verdict(&run(&[
+            "portal",
+            "apply",
+            topology.to_str().unwrap(),
+            &admin,
+        ]))
+    };
+    let sites = || {
+        let shown = run(&["portal", "show", "--json", &admin]);
+        let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+        assert_eq!(shown["relays"].as_array().unwrap().len(), 1, "{shown}");
+        shown["sites"].as_array().unwrap().len()
+    };
+
+    assert_eq!(apply(3), (0, String::new()));
+    let (code, message) = apply(20_000);
+    assert_eq!(code, 1, "{message}");
+    for part in ["p.sqlite", "is full", "check that"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert_eq!(sites(), 3);
+    assert_eq!(apply(4).0, 0);
+    assert_eq!(sites(), 4);
+    let backed_up = run(&["portal", "backup", backup.to_str().unwrap(), &admin]);
+    assert!(backed_up.status.success(), "{}", verdict(&backed_up).1);
+    assert!(portal.terminate().success());
+    let shown = run(&["portal", "show", "--json", "--db", backup.to_str().unwrap()]);
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(shown["sites"].as_array().unwrap().len(), 4, "{shown}");
+    assert!(relay.terminate().success());
 }
 
 #[test]
