@@ -23,6 +23,7 @@ mod generations;
 mod outcomes;
 mod proxies;
 mod recordings;
+mod stranger;
 
 const KEY: PublicKey = PublicKey([1; 32]);
 const OTHER_KEY: PublicKey = PublicKey([2; 32]);
@@ -297,22 +298,33 @@ impl Rig {
         scheme: &str,
         root: Option<&NamedTempFile>,
     ) -> Self {
-        let introduction = Introduction {
+        Self::start(root, |addr| UplinkConfig {
+            max_partition_time,
+            ..config(&format!("{scheme}://{addr}"))
+        })
+        .await
+    }
+
+    /// One whose portal is elsewhere.
+    async fn towards(url: &str) -> Self {
+        Self::start(None, |_| config(url)).await
+    }
+}
+
+fn config(url: &str) -> UplinkConfig {
+    UplinkConfig {
+        url: PortalUrl::parse(url).unwrap(),
+        token: Some(Secret::from("a\nb\r c")),
+        certificate: None,
+        proxy: None,
+        introduction: Introduction {
             external_id: Some("device".into()),
             name: Some("laptop".into()),
             ..Introduction::default()
-        };
-        Self::start(root, |addr| UplinkConfig {
-            url: PortalUrl::parse(&format!("{scheme}://{addr}")).unwrap(),
-            token: Some(Secret::from("a\nb\r c")),
-            certificate: None,
-            proxy: None,
-            introduction,
-            join: to_raw_value(&()).unwrap(),
-            max_partition_time,
-            seed: [7; 32],
-        })
-        .await
+        },
+        join: to_raw_value(&()).unwrap(),
+        max_partition_time: None,
+        seed: [7; 32],
     }
 }
 
