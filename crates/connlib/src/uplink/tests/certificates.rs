@@ -120,6 +120,30 @@ fn a_certificate_that_would_not_be_shown_or_can_not_be_used_is_refused() {
     }
 }
 
+#[tokio::test]
+async fn a_certificate_that_has_expired_or_is_not_yet_valid_is_told_as_such_and_tried_again() {
+    let authority = Authority::new();
+    let (old, early) = ((2001, 2002), (2901, 2902));
+    for (validity, complaint) in [(old, "expired"), (early, "not valid yet")] {
+        let mut rig = Rig::trusting(None, "wss", Some(&authority.file)).await;
+        rig.connect(KEY).await;
+        let (stream, _) = rig.listener.accept().await.unwrap();
+        let accepted = authority.valid(validity).accept(stream).await;
+        assert!(accepted.is_err(), "{complaint}");
+
+        let Some(FromUplink::Failing(error, _)) = rig.events.recv().await else {
+            panic!("{complaint}: it isn't told");
+        };
+        assert!(error.to_string().contains(complaint), "{error}");
+        let (stream, _) = rig.listener.accept().await.unwrap();
+        authority
+            .acceptor("127.0.0.1")
+            .accept(stream)
+            .await
+            .unwrap();
+    }
+}
+
 fn showing(addr: SocketAddr, scheme: &str, certificate: Option<ClientCertificate>) -> UplinkConfig {
     UplinkConfig {
         url: PortalUrl::parse(&format!("{scheme}://{addr}")).unwrap(),
@@ -180,7 +204,25 @@ impl Authority {
         config: ConfigBuilder<ServerConfig, WantsServerCert>,
         name: &str,
     ) -> TlsAcceptor {
-        let (certificate, key) = self.pair(name);
+        self.serving(config, self.pair(name))
+    }
+
+    /// The same with a certificate that is valid from the beginning of one year to that of another.
+    fn valid(&self, (from, to): (i32, i32)) -> TlsAcceptor {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(to, 1, 1);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+
+        self.serving(server().with_no_client_auth(), (certificate, key))
+    }
+
+    fn serving(
+        &self,
+        config: ConfigBuilder<ServerConfig, WantsServerCert>,
+        (certificate, key): (Certificate, KeyPair),
+    ) -> TlsAcceptor {
         let config = config.with_single_cert(vec![certificate.der().clone()], key.into());
 
         TlsAcceptor::from(Arc::new(config.unwrap()))
