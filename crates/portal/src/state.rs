@@ -33,6 +33,8 @@ use uuid::{Builder, Uuid};
 pub use connect::{Admission, Connect, Refused, Role};
 pub use relays::RelayPresence;
 pub use session::{Goodbye, SocketId};
+pub use version::Version;
+pub(crate) use version::fit;
 
 use crate::audit::{self, Entry};
 use crate::model::{Directory, Edit, Locations};
@@ -129,10 +131,10 @@ pub enum Reason {
 /// Who is connected, for people to see.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Presence {
-    /// The clients that joined.
-    pub clients: BTreeSet<ClientId>,
-    /// The gateways that joined.
-    pub gateways: BTreeSet<GatewayId>,
+    /// The clients that joined, and the versions that they named.
+    pub clients: BTreeMap<ClientId, Option<Version>>,
+    /// The gateways that joined, and the versions that they named.
+    pub gateways: BTreeMap<GatewayId, Option<Version>>,
     /// The relays that joined.
     pub relays: Vec<RelayPresence>,
     /// What conditions look at, of each of [`Presence::clients`].
@@ -328,14 +330,18 @@ impl State {
         let clients = self.clients.iter().filter(|(_, session)| session.joined);
         let gateways = self.gateways.iter().filter(|(_, session)| session.joined);
 
-        let clients: BTreeSet<ClientId> = clients.map(|(id, _)| *id).collect();
+        let clients: BTreeMap<ClientId, Option<Version>> = clients
+            .map(|(id, session)| (*id, session.version))
+            .collect();
 
         Presence {
-            circumstances: (clients.iter())
+            circumstances: (clients.keys())
                 .map(|id| (*id, self.circumstances(*id, None)))
                 .collect(),
             clients,
-            gateways: gateways.map(|(id, _)| *id).collect(),
+            gateways: gateways
+                .map(|(id, session)| (*id, session.version))
+                .collect(),
             relays: self.relays.presence(),
         }
     }

@@ -63,6 +63,13 @@ fn one(text: &mut String, verdict: &Verdict, is_one_of_many: bool) {
             until(verdict.until)
         );
     }
+    if !verdict.unfit_gateways.is_empty() {
+        let gateways = verdict.unfit_gateways.join(", ");
+        let _ = writeln!(
+            text,
+            "    of another version than it gets on with: {gateways}"
+        );
+    }
     for policy in &verdict.others {
         let verb = match policy.holds {
             true => "would let it in too",

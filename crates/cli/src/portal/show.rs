@@ -27,9 +27,11 @@ fn devices(text: &mut String, show: &Show) {
             gateway.site.clone(),
             state(gateway.online),
             gateway.ipv4.to_string(),
+            gateway.version.clone().unwrap_or_default(),
         ]
     });
-    section(text, ["GATEWAY", "SITE", "STATE", "ADDRESS"], gateways);
+    let heads = ["GATEWAY", "SITE", "STATE", "ADDRESS", "VERSION"];
+    section(text, heads, gateways);
     let relays = show.relays.iter().map(|relay| {
         let addresses: Vec<_> = relay.addresses.iter().map(ToString::to_string).collect();
         [relay.id.to_string(), addresses.join(", ")]
@@ -41,9 +43,11 @@ fn devices(text: &mut String, show: &Show) {
             client.actor.clone(),
             state(client.online),
             client.ipv4.to_string(),
+            client.version.clone().unwrap_or_default(),
         ]
     });
-    section(text, ["CLIENT", "ACTOR", "STATE", "ADDRESS"], clients);
+    let heads = ["CLIENT", "ACTOR", "STATE", "ADDRESS", "VERSION"];
+    section(text, heads, clients);
 }
 
 /// What the topology file says.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Failure, Known};
 use crate::model::{Actor, Client, Condition, Country, Policy, PolicyId, Resource};
 use crate::policy::{Circumstances, Conformity, decide, evaluate, holds, policies_of};
+use crate::state::fit;
 
 /// Whether an actor may reach a resource, and why.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -50,6 +51,9 @@ pub struct Verdict {
     pub until: Option<u64>,
     /// The policy that lets it in.
     pub decided_by: Option<ExplainedPolicy>,
+    /// Those of [`Explanation::gateways`] that don't get on with its version, as far as it is connected: `gw (1.7.0)`.
+    #[serde(default)]
+    pub unfit_gateways: Vec<String>,
     /// All other policies that concern the actor and the resource.
     pub others: Vec<ExplainedPolicy>,
 }
@@ -100,7 +104,7 @@ pub(super) fn explain(known: &Known<'_>, question: &Question<'_>) -> Result<Expl
         .collect();
     let gateways = (known.directory.gateways().values())
         .filter(|gateway| resource.sites.contains(&gateway.site))
-        .filter(|gateway| known.presence.gateways.contains(&gateway.id));
+        .filter(|gateway| known.presence.gateways.contains_key(&gateway.id));
 
     Ok(Explanation {
         actor: actor.name.clone(),
@@ -176,15 +180,34 @@ fn verdict(
     Verdict {
         client: client.map(|client| client.id),
         client_name: client.map(|client| client.device.name.clone()),
-        online: client.is_some_and(|client| known.presence.clients.contains(&client.id)),
+        online: client.is_some_and(|client| known.presence.clients.contains_key(&client.id)),
         remote_ip: circumstances.remote_ip,
         country: circumstances.country,
         verified: circumstances.verified,
         allowed: decision.is_some(),
         until: decision.and_then(|decision| decision.until),
         decided_by: decided_by.into_iter().next(),
+        unfit_gateways: client.map_or_else(Vec::new, |client| unfit(known, client, resource)),
         others,
     }
+}
+
+/// The connected gateways of a resource whose versions don't get on with that of a connected client.
+fn unfit(known: &Known<'_>, client: &Client, resource: &Resource) -> Vec<String> {
+    let presence = known.presence;
+    let Some(ours) = presence.clients.get(&client.id) else {
+        return vec![];
+    };
+    let gateways = known.directory.gateways().values();
+    let of_resource = gateways.filter(|gateway| resource.sites.contains(&gateway.site));
+
+    of_resource
+        .filter_map(|gateway| {
+            let theirs = *presence.gateways.get(&gateway.id)?;
+            let version = theirs.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
+            (!fit(*ours, theirs)).then(|| format!("{} ({version})", gateway.device.name))
+        })
+        .collect()
 }
 
 fn explained(policy: &Policy, circumstances: &Circumstances) -> ExplainedPolicy {

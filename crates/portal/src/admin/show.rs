@@ -10,7 +10,7 @@ use crate::model::{
     ActorId, Address, Directory, GrantId, PolicyId, Resource, Token, TokenId, TokenKind,
     filter_text,
 };
-use crate::state::Presence;
+use crate::state::{Presence, Version};
 
 /// Everything. Lists are ordered by name.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -73,6 +73,9 @@ pub struct ShownGateway {
     pub site: String,
     /// Whether it is connected.
     pub online: bool,
+    /// The version that its program names, if it is connected and that can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// Its tunnel address.
     pub ipv4: Ipv4Addr,
     /// Its tunnel address.
@@ -115,6 +118,9 @@ pub struct ShownClient {
     pub verified: bool,
     /// Whether it is connected.
     pub online: bool,
+    /// The version that its program names, if it is connected and that can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// Its tunnel address.
     pub ipv4: Ipv4Addr,
     /// Its tunnel address.
@@ -266,7 +272,8 @@ impl Show {
             name: gateway.device.name.clone(),
             external_id: gateway.device.external_id.clone(),
             site: site_name(directory, gateway.site),
-            online: presence.gateways.contains(&gateway.id),
+            online: presence.gateways.contains_key(&gateway.id),
+            version: version(presence.gateways.get(&gateway.id)),
             ipv4: gateway.device.addresses.ipv4,
             ipv6: gateway.device.addresses.ipv6,
         }));
@@ -277,7 +284,8 @@ impl Show {
             external_id: client.device.external_id.clone(),
             actor: actor_name(directory, client.actor),
             verified: client.verified,
-            online: presence.clients.contains(&client.id),
+            online: presence.clients.contains_key(&client.id),
+            version: version(presence.clients.get(&client.id)),
             ipv4: client.device.addresses.ipv4,
             ipv6: client.device.addresses.ipv6,
         }));
@@ -363,4 +371,11 @@ fn resource_name(directory: &Directory, id: ResourceId) -> String {
     let resource = directory.resources().get(&id);
 
     resource.map_or_else(String::new, |resource| resource.name.clone())
+}
+
+fn version(session: Option<&Option<Version>>) -> Option<String> {
+    session
+        .copied()
+        .flatten()
+        .map(|version| version.to_string())
 }

@@ -1,4 +1,6 @@
-//! Which of Firezone's programs a peer says it is like, and who fits whom (portal-protocol.md §1.4, §10.4).
+//! Which of the forerunner's programs a peer says it is like, and who fits whom (portal-protocol.md §1.4, §10.4).
+
+use std::fmt;
 
 use crate::model::Address;
 
@@ -22,7 +24,7 @@ const KNOWS_INTERNET: Version = Version {
 
 /// `1.5.12`; what may follow, as in `1.5.12-rc.1`, doesn't count.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct Version {
+pub struct Version {
     major: u32,
     minor: u32,
     patch: u32,
@@ -38,7 +40,7 @@ pub(super) fn of_agent(agent: &str) -> Option<&str> {
 }
 
 /// Whether a client gets on with a gateway: not with one of which it isn't known, nor if it isn't known of itself.
-pub(super) fn fit(client: Option<Version>, gateway: Option<Version>) -> bool {
+pub(crate) fn fit(client: Option<Version>, gateway: Option<Version>) -> bool {
     let (Some(client), Some(gateway)) = (client, gateway) else {
         return false;
     };
@@ -51,6 +53,12 @@ pub(super) fn fit(client: Option<Version>, gateway: Option<Version>) -> bool {
 /// Whether a program of that version can make something of a resource with such an address.
 pub(super) fn knows(version: Option<Version>, address: &Address) -> bool {
     *address != Address::Internet || version >= Some(KNOWS_INTERNET)
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
 }
 
 impl Version {

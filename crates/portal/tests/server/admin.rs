@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use crate::FILE;
-use crate::peers::Portal;
+use crate::peers::{Portal, connect, device, request};
 
 #[tokio::test]
 async fn a_running_portal_answers_over_its_socket() {
@@ -105,12 +105,19 @@ async fn what_decides_is_explained_for_those_who_are_connected() {
     let conditions = "conditions = [ { remote_ip = [\"127.0.0.1\"] } ]";
     portal.apply(&format!("{FILE}{conditions}")).await;
     let _client = portal.client("alice").await;
+    let token = portal.gateway_token().await;
+    let mut request = request(portal.addr(), &device("gateway", "gw", 2), Some(&token));
+    let agent = "Linux/6 gateway/1.7.3".parse().unwrap();
+    request.headers_mut().insert("user-agent", agent);
+    let mut gateway = connect(portal.addr(), request).await.unwrap();
+    gateway.join("gateway").await;
     let file = Target::File(portal.file());
 
     let online = explain(&portal.target()).await;
     assert!(online.allowed, "{online:?}");
     assert!(online.verdicts[0].online);
     assert_eq!(online.verdicts[0].remote_ip, Some([127, 0, 0, 1].into()));
+    assert_eq!(online.verdicts[0].unfit_gateways, ["n (1.7.3)"]);
 
     portal.server.stop().await;
     let at_rest = explain(&file).await;
@@ -176,6 +183,7 @@ async fn a_backup_is_made_while_serving_and_of_a_file_at_rest() {
     assert!(problem.contains("exists already"), "{problem}");
     let mut running = show(&portal.target()).await;
     running.gateways[0].online = false;
+    running.gateways[0].version = None;
     assert_eq!(show(&Target::File(first)).await, running);
 
     let (file, dir) = (Target::File(portal.file()), portal.dir);
@@ -211,6 +219,7 @@ async fn a_database_at_rest_answers_the_same() {
     portal.server.stop().await;
     for gateway in &mut running.gateways {
         gateway.online = false;
+        gateway.version = None;
     }
     assert_eq!(show(&file).await, running);
 

@@ -134,13 +134,13 @@ fn clients_that_are_connected_count_as_they_are() {
         ..Circumstances::default()
     };
     let presence = Presence {
-        clients: [laptop, phone].into(),
+        clients: [(laptop, None), (phone, None)].into(),
         circumstances: [
             (laptop, at("203.0.113.9", "DE")),
             (phone, at("198.51.100.1", "FR")),
         ]
         .into(),
-        gateways: [GatewayId(ids(4))].into(),
+        gateways: [(GatewayId(ids(4)), None)].into(),
         ..Presence::default()
     };
 
