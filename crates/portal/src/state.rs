@@ -11,6 +11,7 @@ mod client;
 mod connect;
 mod dialect;
 mod gateway;
+mod held;
 mod limits;
 mod newcomers;
 mod relays;

@@ -1,6 +1,6 @@
 //! Which relays are there, and who is given which (portal-protocol.md §7, §10.5; relay.md §16).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,14 @@ use connlib_wire::id::{ClientId, GatewayId, RelayId};
 use connlib_wire::key::PublicKey;
 use connlib_wire::portal::phoenix::Envelope;
 use connlib_wire::portal::relay::{FromPortal, Join, TOPIC};
-use connlib_wire::portal::{Empty, RelaysPresence, client, gateway, turn};
+use connlib_wire::portal::{Empty, client, gateway, turn};
 use connlib_wire::secret::Secret;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::State;
 use super::choice::{by_way, way};
+use super::held::{Held, relay_of};
 use super::session::{ClientSession, GatewaySession, Goodbye, RelayAddresses, SocketId, Who};
 use crate::derive;
 use crate::model::Locations;
@@ -31,9 +32,6 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(5);
 /// How long a relay may say nothing before others come first: three heartbeats of the slower kind missed one way or the
 /// other (portal-protocol.md §3.2).
 const SILENT_AFTER: Duration = Duration::from_secs(40);
-
-/// Who has no relay again within this time couldn't reach those that it was given.
-const TRIED_WITHIN: Duration = Duration::from_secs(60);
 
 /// The longest stamp secret, in bytes; a relay's own has 64.
 const MAX_SECRET: usize = 255;
@@ -61,16 +59,6 @@ struct Relay {
     addresses: Vec<SocketAddr>,
     stamp_secret: Secret,
     heard_at: Instant,
-}
-
-/// The relays of a peer.
-#[derive(Debug, Default)]
-pub(super) struct Held {
-    /// What it was told last.
-    pub(super) relays: Vec<turn::Relay>,
-    told_at: Option<Instant>,
-    /// Those that it can't reach, as it seems.
-    useless: BTreeSet<RelayId>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -126,24 +114,6 @@ impl<'a> Holder<'a> {
             expires_at: derive::FAR_FUTURE,
             held: &session.held,
         }
-    }
-}
-
-impl Held {
-    /// The peer says that it has none. If it was told of some a moment ago, it can't reach them.
-    pub(super) fn lose(&mut self, now: Instant) {
-        let lost = self.relays.drain(..).map(|entry| relay_of(&entry));
-        if self.told_at.is_some_and(|at| now < at + TRIED_WITHIN) {
-            self.useless.extend(lost);
-        } else {
-            self.useless.clear();
-        }
-    }
-
-    /// The peer is told of these.
-    pub(super) fn replace(&mut self, now: Instant, relays: Vec<turn::Relay>) {
-        self.relays = relays;
-        self.told_at = Some(now);
     }
 }
 
@@ -237,7 +207,7 @@ impl Relays {
             way(locations, peer.remote_ip, addresses)
         };
         let is_doubtful = |id: RelayId, relay: &Relay| {
-            relay.heard_at + SILENT_AFTER <= now || peer.held.useless.contains(&id)
+            relay.heard_at + SILENT_AFTER <= now || peer.held.is_useless(id)
         };
         let mut ranked: Vec<_> = (self.known.iter())
             .filter(|(_, relay)| among == Among::All || relay.socket.is_some())
@@ -312,7 +282,7 @@ impl State {
         let of_clients: Vec<_> = joined
             .filter_map(|(id, session)| {
                 let chosen = (self.relays).choose(&Holder::client(*id, session), choice);
-                let presence = difference(&session.held.relays, chosen.clone())?;
+                let presence = session.held.difference(chosen.clone())?;
                 session.held.replace(choice.now, chosen);
                 Some((*id, presence))
             })
@@ -321,7 +291,7 @@ impl State {
         let of_gateways: Vec<_> = joined
             .filter_map(|(id, session)| {
                 let chosen = (self.relays).choose(&Holder::gateway(*id, session), choice);
-                let presence = difference(&session.held.relays, chosen.clone())?;
+                let presence = session.held.difference(chosen.clone())?;
                 session.held.replace(choice.now, chosen);
                 Some((*id, presence))
             })
@@ -334,22 +304,6 @@ impl State {
             self.tell_gateway(id, &gateway::FromPortal::RelaysPresence(presence));
         }
     }
-}
-
-/// What to tell a peer that holds some relays and is to hold others. `None` if they are the same.
-fn difference(held: &[turn::Relay], chosen: Vec<turn::Relay>) -> Option<RelaysPresence> {
-    if held == chosen {
-        return None;
-    }
-    let is_chosen = |id: &RelayId| chosen.iter().any(|entry| relay_of(entry) == *id);
-    let mut disconnected_ids: Vec<RelayId> = held.iter().map(relay_of).collect();
-    disconnected_ids.dedup();
-    disconnected_ids.retain(|id| !is_chosen(id));
-
-    Some(RelaysPresence {
-        disconnected_ids,
-        connected: chosen,
-    })
 }
 
 /// One entry for each address family, next to each other.
@@ -370,15 +324,6 @@ fn entries(
             expires_at,
         })
     })
-}
-
-fn relay_of(entry: &turn::Relay) -> RelayId {
-    match entry {
-        turn::Relay::Turn(turn) => turn.id,
-        turn::Relay::Stun { id, .. } => *id,
-        // The portal makes entries of the first kind alone.
-        _ => RelayId(Uuid::nil()),
-    }
 }
 
 fn rank(peer: Uuid, relay: RelayId) -> [u8; 32] {

@@ -11,7 +11,7 @@ use connlib_wire::portal::resource::Resource;
 use connlib_wire::portal::{client, gateway, relay};
 
 use super::dialect::Dialect;
-use super::relays::Held;
+use super::held::Held;
 use super::version::Version;
 use crate::model::{ActorId, TokenId};
 
