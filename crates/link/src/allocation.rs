@@ -80,6 +80,9 @@ pub(crate) struct Allocation {
     server: RelayServer,
     key: Key,
     nonce: Option<String>,
+    /// Whether the relay insists on the standard: it wants to be asked without credentials first, and nothing in a REFRESH
+    /// that belongs into an ALLOCATE.
+    insists: bool,
     /// The address of the relay that answered first.
     active: Option<SocketAddr>,
     host: PerFamily<SocketAddr>,
@@ -121,6 +124,7 @@ impl Allocation {
             server,
             key,
             nonce: None,
+            insists: false,
             active: None,
             host: PerFamily::empty(),
             reflexive: PerFamily::empty(),
@@ -285,7 +289,8 @@ impl Allocation {
             return false;
         };
         // Nobody but the relay may change what we hold there; BINDING is unsigned and changes little.
-        if request.purpose != Purpose::Probe && !message.verify(self.key.expose()) {
+        let is_signed = request.purpose == Purpose::Probe || message.verify(self.key.expose());
+        if !is_signed && !self.leads_to_a_nonce(request, message) {
             tracing::debug!(relay = %self.server.id, "Ignoring an answer with the wrong integrity");
             return false;
         }

@@ -12,6 +12,20 @@ use super::{Allocation, Event, Failure, KEEPALIVE_INTERVAL, Lifetime};
 use crate::REALM;
 
 impl Allocation {
+    /// Whether an unsigned answer is about a nonce that we don't have. A lie costs another question: what holds is only
+    /// what is signed.
+    ///
+    /// Relays of our kind answer a first request that is signed but has no nonce by a signed 401. The standard wants a 400
+    /// (RFC 8489 §9.2.4), and a first request without credentials for an unsigned 401.
+    pub(super) fn leads_to_a_nonce(&self, request: &Request, message: &Message<'_>) -> bool {
+        let expected = match self.insists {
+            true => 401,
+            false => 400,
+        };
+
+        !request.has_nonce && !message.has_integrity() && message.error_code() == Some(expected)
+    }
+
     pub(super) fn handle_success(
         &mut self,
         now: Instant,
@@ -115,6 +129,10 @@ impl Allocation {
         tracing::debug!(relay = %self.server.id, purpose = ?request.purpose, code, "The relay refused");
 
         match code {
+            400 if request.purpose != Purpose::Probe && !request.has_nonce && !self.insists => {
+                self.insists = true;
+                self.send(now, request.to, request.purpose);
+            }
             // It was damaged on its way, most likely: as good as lost.
             400 => {
                 self.requests.insert(id, request);

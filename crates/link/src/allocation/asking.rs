@@ -110,6 +110,11 @@ impl Allocation {
                 .attribute(Attribute::Software(SOFTWARE))
         };
 
+        // Relays of our kind get them again (connections.md §6.2); the standard knows no such REFRESH.
+        let refresh = || match self.insists {
+            true => new(Method::Refresh),
+            false => families(new(Method::Refresh)),
+        };
         let message = match purpose {
             Purpose::Probe => {
                 return new(Method::Binding)
@@ -118,15 +123,17 @@ impl Allocation {
                     .ok();
             }
             Purpose::Allocate => families(new(Method::Allocate)),
-            Purpose::Refresh | Purpose::Liveness => families(new(Method::Refresh)),
-            Purpose::Release => {
-                families(new(Method::Refresh)).attribute(Attribute::Lifetime(Duration::ZERO))
-            }
+            Purpose::Refresh | Purpose::Liveness => refresh(),
+            Purpose::Release => refresh().attribute(Attribute::Lifetime(Duration::ZERO)),
             Purpose::BindChannel { number, peer } => new(Method::ChannelBind)
                 .attribute(Attribute::XorPeerAddress(peer))
                 .attribute(Attribute::ChannelNumber(number.number()))
                 .attribute(Attribute::Software(SOFTWARE)),
         };
+
+        if self.insists && self.nonce.is_none() {
+            return message.finish().ok();
+        }
 
         message
             .attribute(Attribute::Username(&self.server.username))

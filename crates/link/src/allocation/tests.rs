@@ -34,6 +34,7 @@ struct Asked {
     id: TransactionId,
     method: Method,
     has_nonce: bool,
+    has_integrity: bool,
     lifetime: Option<Duration>,
     peer: Option<SocketAddr>,
     channel: Option<u16>,
@@ -105,6 +106,7 @@ impl Rig {
                     id: message.transaction_id(),
                     method: message.method(),
                     has_nonce: message.nonce().is_some(),
+                    has_integrity: message.has_integrity(),
                     lifetime: message.lifetime(),
                     peer: message.peer_address(),
                     channel: message.channel_number(),
@@ -145,12 +147,29 @@ impl Rig {
         attributes: &[Attribute<'_>],
         key: &[u8],
     ) -> bool {
-        let mut builder = Builder::new(self.pool.take(0), asked.method, class, asked.id);
-        for attribute in attributes {
-            builder = builder.attribute(*attribute);
-        }
+        let builder = self.builder(asked, class, attributes);
         let bytes = builder.integrity(key).finish().unwrap();
-        let message = Message::parse(&bytes).unwrap();
+
+        self.hand_over(asked, &bytes)
+    }
+
+    /// An answer that anybody could have given. Returns whether it counted.
+    fn refuse_unsigned(&mut self, asked: &Asked, code: u16, attributes: &[Attribute<'_>]) -> bool {
+        let mut all = vec![Attribute::ErrorCode(code, "")];
+        all.extend_from_slice(attributes);
+        let bytes = self.builder(asked, Class::Error, &all).finish().unwrap();
+
+        self.hand_over(asked, &bytes)
+    }
+
+    fn builder(&self, asked: &Asked, class: Class, attributes: &[Attribute<'_>]) -> Builder {
+        let builder = Builder::new(self.pool.take(0), asked.method, class, asked.id);
+
+        (attributes.iter()).fold(builder, |builder, attribute| builder.attribute(*attribute))
+    }
+
+    fn hand_over(&mut self, asked: &Asked, bytes: &[u8]) -> bool {
+        let message = Message::parse(bytes).unwrap();
         let local = addr(if asked.to.is_ipv4() { HOST_V4 } else { HOST_V6 });
 
         self.allocation
@@ -221,6 +240,33 @@ fn a_question_that_was_damaged_on_its_way_is_asked_again() {
     assert_eq!(again.id, probe.id);
     rig.succeed(&again, &[Attribute::XorMappedAddress(addr(HOST_V4))]);
     assert_eq!(rig.only(Method::Allocate).method, Method::Allocate);
+}
+
+#[test]
+fn a_relay_that_wants_to_be_asked_without_credentials_first_is_asked_so() {
+    let mut rig = Rig::new(&[V4]);
+    let probe = rig.only(Method::Binding);
+    rig.succeed(&probe, &[Attribute::XorMappedAddress(addr(HOST_V4))]);
+    let challenge = [Attribute::Nonce("nonce"), Attribute::Realm(REALM)];
+
+    let signed = rig.only(Method::Allocate);
+    assert!(signed.has_integrity);
+    assert!(!rig.refuse_unsigned(&signed, 401, &challenge), "only bare");
+    assert!(rig.refuse_unsigned(&signed, 400, &[]));
+    let bare = rig.only(Method::Allocate);
+    assert!(!bare.has_integrity && !bare.has_nonce);
+    assert!(!rig.refuse_unsigned(&bare, 400, &[]), "it was bare");
+    assert!(rig.refuse_unsigned(&bare, 401, &challenge));
+    rig.lend(&[LENT_V4]);
+    assert_eq!(rig.allocation.failure(), None);
+
+    // From here on nothing counts that isn't signed.
+    rig.allocation.bind_channel(rig.now, addr(PEER_V4));
+    let bind = rig.only(Method::ChannelBind);
+    assert!(bind.has_integrity);
+    for code in [400, 401, 438] {
+        assert!(!rig.refuse_unsigned(&bind, code, &challenge), "{code}");
+    }
 }
 
 #[test]
