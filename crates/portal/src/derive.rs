@@ -5,12 +5,16 @@
 
 pub mod ingest;
 
+use std::net::SocketAddr;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use connlib_wire::id::{ClientId, GatewayId, RelayId};
 use connlib_wire::key::{PresharedKey, PublicKey};
 use connlib_wire::portal::IceCredentials;
+use connlib_wire::portal::relay::Passwords;
 use connlib_wire::secret::Secret;
+use connlib_wire::stun::{relay_password, rest_password};
 use sha2::{Digest as _, Sha256};
 use uuid::{Builder, Uuid};
 
@@ -95,17 +99,23 @@ impl Ends {
     }
 }
 
-/// What the peer with `key` shows to the relay that joined with `stamp_secret` (portal-protocol.md §8.3).
+/// What the peer with `key` shows to the relay that joined with such a secret (portal-protocol.md §8.3).
 ///
 /// `expires_at` is in Unix seconds.
 pub fn turn_credentials(
     key: &PublicKey,
-    stamp_secret: &Secret,
+    secret: &Secret,
+    passwords: Passwords,
     expires_at: u64,
 ) -> TurnCredentials {
     let salt = STANDARD_NO_PAD.encode(Sha256::digest(key.to_string()));
+    let username = format!("{expires_at}:{salt}");
+    let password = match passwords {
+        Passwords::Rest => rest_password(&username, secret),
+        Passwords::Stamped | _ => relay_password(expires_at, &salt, secret),
+    };
 
-    turn_credentials_with_salt(&salt, stamp_secret, expires_at)
+    TurnCredentials { username, password }
 }
 
 /// The id of the relay that joined with `stamp_secret` (portal-protocol.md §8.3).
@@ -121,6 +131,13 @@ pub fn relay_id(stamp_secret: &Secret) -> RelayId {
     RelayId(Builder::from_random_bytes(first_half).into_uuid())
 }
 
+/// The id of a TURN server that others run: several may share a secret, so their addresses count too.
+pub fn turn_server_id(secret: &Secret, addresses: &[SocketAddr]) -> RelayId {
+    let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+
+    relay_id(&format!("{} {}", secret.expose(), addresses.join(" ")).into())
+}
+
 /// The `external_id` that a device with this locally stored id shows to the portal (portal-protocol.md §1.1).
 ///
 /// A UUID is hashed as text, because devices of an older time stored the plain one; anything else goes as it is.
@@ -130,20 +147,6 @@ pub fn external_id(device_id: &str) -> String {
     }
 
     hex_lower(&Sha256::digest(device_id))
-}
-
-fn turn_credentials_with_salt(
-    salt: &str,
-    stamp_secret: &Secret,
-    expires_at: u64,
-) -> TurnCredentials {
-    let stamp_secret = stamp_secret.expose();
-    let password = Sha256::digest(format!("{expires_at}:{stamp_secret}:{salt}"));
-
-    TurnCredentials {
-        username: format!("{expires_at}:{salt}"),
-        password: STANDARD_NO_PAD.encode(password).into(),
-    }
 }
 
 /// RFC 4648 §6 in lower case and without padding.
@@ -206,7 +209,7 @@ mod tests {
             ..
         } = ends();
 
-        let client = turn_credentials(&client_key, &secret, 1_893_456_000);
+        let client = turn_credentials(&client_key, &secret, Passwords::Stamped, 1_893_456_000);
         assert_eq!(
             client.username,
             "1893456000:kF8o3vGOqsBa5vErLDRSdEr69ibaE0PVezlbVE4FGbY"
@@ -216,7 +219,7 @@ mod tests {
             "2yaSXDR/lZxvyA7ei6gYbNs7mEBWULYYfARQ/jaEU2E"
         );
 
-        let gateway = turn_credentials(&gateway_key, &secret, FAR_FUTURE);
+        let gateway = turn_credentials(&gateway_key, &secret, Passwords::Stamped, FAR_FUTURE);
         assert_eq!(
             gateway.username,
             "2145916800:uRn9aO+q3ZLJ+WSCwUd6KAg+lKk/p+EL5iN8qCTCKgY"
@@ -228,21 +231,25 @@ mod tests {
     }
 
     #[test]
-    fn relays_check_the_same_passwords() {
-        let zeros = Secret::from("0".repeat(64));
-        let ones = Secret::from("1".repeat(64));
+    fn other_turn_servers_check_passwords_of_their_own_kind() {
+        let (key, secret) = (ends().client_key, Secret::from("north"));
 
-        let first = turn_credentials_with_salt("saltsalt", &zeros, 1_700_000_000);
-        assert_eq!(
-            first.password.expose(),
-            "M7hp/AOMGadqt79BxQPyh2Uq3gedGpzjuB8xb3nMbjQ"
-        );
-        let salt = "u1qLupMXpfUY8nvwohOwS0r6C7mjK6Vz0FysWUB2Jd4";
-        let second = turn_credentials_with_salt(salt, &ones, FAR_FUTURE);
-        assert_eq!(
-            second.password.expose(),
-            "r9kI0giwXo79yFEhgkT7ZxJPRA4tBQ/jyRrjSxB+hiY"
-        );
+        let shown = turn_credentials(&key, &secret, Passwords::Rest, 1_700_000_000);
+
+        let stamped = turn_credentials(&key, &secret, Passwords::Stamped, 1_700_000_000);
+        assert_eq!(shown.username, stamped.username);
+        assert_eq!(shown.password, rest_password(&shown.username, &secret));
+        assert_ne!(shown.password, stamped.password);
+    }
+
+    #[test]
+    fn turn_servers_that_share_a_secret_have_ids_of_their_own() {
+        let secret = Secret::from("north");
+        let of = |address: &str| turn_server_id(&secret, &[address.parse().unwrap()]);
+
+        assert_eq!(of("192.0.2.1:3478"), of("192.0.2.1:3478"));
+        assert_ne!(of("192.0.2.1:3478"), of("192.0.2.1:3479"));
+        assert_ne!(of("192.0.2.1:3478"), relay_id(&secret));
     }
 
     #[test]

@@ -232,6 +232,7 @@ impl Portal {
             Some(secret) => {
                 let join = relay::Join {
                     stamp_secret: secret.clone(),
+                    passwords: relay::Passwords::Stamped,
                 };
                 phoenix::push(topic, JOIN, &join, Some(0))
             }

@@ -8,7 +8,7 @@ mod auth;
 mod builder;
 
 pub use attribute::{Attribute, Family};
-pub use auth::{Key, relay_password};
+pub use auth::{Key, relay_password, rest_password};
 pub use builder::Builder;
 
 use std::fmt;

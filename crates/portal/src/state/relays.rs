@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use connlib_wire::id::{ClientId, GatewayId, RelayId};
 use connlib_wire::key::PublicKey;
 use connlib_wire::portal::phoenix::Envelope;
-use connlib_wire::portal::relay::{FromPortal, Join, TOPIC};
+use connlib_wire::portal::relay::{FromPortal, Join, Passwords, TOPIC};
 use connlib_wire::portal::{Empty, client, gateway, turn};
 use connlib_wire::secret::Secret;
 use sha2::{Digest as _, Sha256};
@@ -57,7 +57,8 @@ struct Relay {
     /// `None` for one that left a moment ago and may come back.
     socket: Option<SocketId>,
     addresses: Vec<SocketAddr>,
-    stamp_secret: Secret,
+    secret: Secret,
+    passwords: Passwords,
     heard_at: Instant,
 }
 
@@ -124,16 +125,22 @@ impl Relays {
         now: Instant,
         socket: SocketId,
         addresses: RelayAddresses,
-        stamp_secret: Secret,
+        join: Join,
     ) -> (RelayId, Option<SocketId>) {
-        let id = derive::relay_id(&stamp_secret);
         let RelayAddresses { ipv4, ipv6, port } = addresses;
         let ipv4 = ipv4.map(|address| SocketAddr::from((address, port)));
         let ipv6 = ipv6.map(|address| SocketAddr::from((address, port)));
+        let addresses: Vec<SocketAddr> = ipv4.into_iter().chain(ipv6).collect();
+        let secret = join.stamp_secret;
+        let id = match join.passwords {
+            Passwords::Rest => derive::turn_server_id(&secret, &addresses),
+            _ => derive::relay_id(&secret),
+        };
         let relay = Relay {
             socket: Some(socket),
-            addresses: ipv4.into_iter().chain(ipv6).collect(),
-            stamp_secret,
+            addresses,
+            secret,
+            passwords: join.passwords,
             heard_at: now,
         };
         let old = self.known.insert(id, relay).and_then(|old| old.socket);
@@ -242,9 +249,8 @@ impl State {
         envelope: &Envelope<'_>,
     ) {
         let join = serde_json::from_str::<Join>(envelope.payload().get()).ok();
-        let secret = join.map(|join| join.stamp_secret);
-        let is_usable = |secret: &Secret| (1..=MAX_SECRET).contains(&secret.expose().len());
-        let Some(secret) = secret.filter(is_usable) else {
+        let is_usable = |join: &Join| (1..=MAX_SECRET).contains(&join.stamp_secret.expose().len());
+        let Some(join) = join.filter(is_usable) else {
             self.reply_error(socket, envelope, "invalid_payload");
             return;
         };
@@ -254,7 +260,7 @@ impl State {
             Some(Who::Relay(_, previous)) => previous,
             Some(Who::Client(_) | Who::Gateway(_)) | None => None,
         };
-        let (id, old) = self.relays.join(now, socket, addresses, secret);
+        let (id, old) = self.relays.join(now, socket, addresses, join);
         if let Some(previous) = previous.filter(|previous| *previous != id) {
             self.relays.leave(now, previous, socket);
         }
@@ -313,7 +319,7 @@ fn entries(
     key: &PublicKey,
     expires_at: u64,
 ) -> impl Iterator<Item = turn::Relay> {
-    let credentials = derive::turn_credentials(key, &relay.stamp_secret, expires_at);
+    let credentials = derive::turn_credentials(key, &relay.secret, relay.passwords, expires_at);
 
     relay.addresses.iter().map(move |addr| {
         turn::Relay::Turn(turn::Turn {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use md5::{Digest as _, Md5};
 use sha1::Sha1;
@@ -55,6 +55,20 @@ pub fn relay_password(expiry: u64, salt: &str, relay_secret: &Secret) -> Secret 
     }
 
     Secret::from(STANDARD_NO_PAD.encode(hash.finalize()))
+}
+
+/// The password of any user of a TURN server that shares `secret` with a web service, which hands it out: the Base64 of
+/// HMAC-SHA-1 of the user name (draft-uberti-behave-turn-rest-00 §2.2).
+pub fn rest_password(username: &str, secret: &Secret) -> Secret {
+    // A key may have any length.
+    let mac = Hmac::<Sha1>::new_from_slice(secret.expose().as_bytes());
+    let digest = mac.map(|mac| mac.chain_update(username).finalize().into_bytes());
+
+    Secret::from(
+        digest
+            .map(|digest| STANDARD.encode(digest))
+            .unwrap_or_default(),
+    )
 }
 
 pub(super) fn integrity(key: &[u8], covered: &[u8]) -> [u8; 20] {

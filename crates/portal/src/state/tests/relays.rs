@@ -218,6 +218,38 @@ fn who_lost_all_relays_is_given_those_that_are_connected() {
 }
 
 #[test]
+fn others_turn_servers_get_users_whose_passwords_they_can_check() {
+    let mut portal = Portal::new();
+    let token = portal.token(TokenKind::Relay, None).1;
+    for (host, passwords) in [(10, "rest"), (11, "stamped"), (12, "nonsense")] {
+        let connect = Connect {
+            ipv4: Some(format!("192.0.2.{host}")),
+            ipv6: None,
+            ..relay(&token)
+        };
+        let peer = portal.connect(&connect).unwrap();
+        let payload = json!({"stamp_secret": "north", "passwords": passwords});
+        portal.say(peer, "phx_join", payload);
+        let is_known = passwords != "nonsense";
+        let (_, reply) = portal.messages(peer).remove(0);
+        assert_eq!(reply["status"] == "ok", is_known, "{passwords}: {reply}");
+    }
+
+    let (client, _) = portal.client("alice");
+
+    let held = &portal.state.clients[&portal.client_id(client)].held.relays;
+    assert_eq!(held.len(), 2, "two servers with one secret");
+    for entry in held {
+        let connlib_wire::portal::turn::Relay::Turn(turn) = entry else {
+            panic!("{entry:?}");
+        };
+        let rest = connlib_wire::stun::rest_password(&turn.username, &"north".into());
+        let is_rest = turn.addr.ip().to_string() == "192.0.2.10";
+        assert_eq!(turn.password == rest, is_rest);
+    }
+}
+
+#[test]
 fn who_cannot_reach_its_relays_is_given_others() {
     let mut portal = Portal::new();
     let relays: Vec<Peer> = (1..=6)
