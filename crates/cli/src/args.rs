@@ -178,9 +178,14 @@ pub(crate) struct RelayArgs {
     /// Answer health checks over HTTP here
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) health: Option<String>,
-    /// Without a portal: what credentials are made from; others see it in `ps`, so rather use CONNLIB_SECRET
+    /// Without a portal, or with --announce: what credentials are made from; others see it in `ps`, so rather use
+    /// CONNLIB_SECRET
     #[arg(long)]
     pub(crate) secret: Option<String>,
+    /// Serve nothing, but tell the portal of another TURN server at these addresses and this port while it answers; its
+    /// realm is `firezone`, and it shares --secret as a `static-auth-secret`
+    #[arg(long)]
+    pub(crate) announce: bool,
     /// Let users reach this machine's own addresses
     #[arg(long)]
     pub(crate) allow_loopback_peers: bool,

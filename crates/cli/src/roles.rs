@@ -166,6 +166,9 @@ pub(crate) fn relay(args: &RelayArgs, environment: &Environment) -> Result<(), F
     if relay.allow_loopback_peers {
         builder = builder.allow_loopback_peers();
     }
+    if relay.announce {
+        builder = builder.announce();
+    }
 
     run::until_stopped(told!(builder, peer).start()?, ready)
 }
@@ -238,6 +241,7 @@ struct RelaySettings {
     health: Option<SocketAddr>,
     secret: Option<Secret>,
     allow_loopback_peers: bool,
+    announce: bool,
 }
 
 impl RelaySettings {
@@ -255,6 +259,7 @@ impl RelaySettings {
             secret: settings.secret(name::SECRET, args.secret.as_deref()),
             allow_loopback_peers: settings
                 .switch(name::ALLOW_LOOPBACK_PEERS, args.allow_loopback_peers)?,
+            announce: settings.switch(name::ANNOUNCE, args.announce)?,
         })
     }
 }

@@ -137,6 +137,16 @@ pub enum OsRefused {
         /// What the kernel answered.
         source: Arc<std::io::Error>,
     },
+    /// A socket to ask a TURN server by.
+    #[error(
+        "can't ask the TURN server at {addr}: {source}; check the address and that this machine has its IP version"
+    )]
+    TurnServer {
+        /// Where it should be.
+        addr: std::net::SocketAddr,
+        /// What the kernel answered.
+        source: Arc<std::io::Error>,
+    },
     /// The address of the health checks.
     #[error("can't serve health checks on {addr}: {source}; choose another address")]
     Health {

@@ -1,6 +1,8 @@
 //! A relay in this process.
 
+mod elsewhere;
 mod health;
+mod plane;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -10,7 +12,7 @@ use std::time::Duration;
 use connlib_os::clock::Clock;
 use connlib_relay::{Config, Credentials, LoopbackPeers, Server};
 use connlib_wire::buffer::Pool;
-use connlib_wire::portal::relay::Join;
+use connlib_wire::portal::relay::{Join, Passwords};
 use connlib_wire::secret::Secret;
 use serde_json::value::to_raw_value;
 use tokio::sync::mpsc;
@@ -18,14 +20,14 @@ use tokio::sync::mpsc;
 use crate::builder::portal_url;
 use crate::data_plane::{RelayHandle, RelaySockets, spawn_relay};
 use crate::error::{Error, Misconfigured};
-use crate::handle::{Answer, Control, Handle, Request, pair};
+use crate::handle::{Handle, pair};
 use crate::process::{host_name, run_to_end, runtime, seed};
 use crate::status::StatusSocket;
 use crate::tls::ClientCertificate;
-use crate::uplink::{
-    CHANNEL_SIZE, FromUplink, Introduction, OfRelay, Proxy, ToUplink, Uplink, UplinkConfig,
-};
+use crate::uplink::{CHANNEL_SIZE, Introduction, Proxy, Uplink, UplinkConfig};
+use elsewhere::Elsewhere;
 use health::Health;
+use plane::{Connection, Plane, Serving};
 
 /// Where STUN and TURN are served by default.
 const LISTEN_PORT: u16 = 3_478;
@@ -59,6 +61,7 @@ pub struct RelayBuilder {
     ports: RangeInclusive<u16>,
     health: Option<SocketAddr>,
     loopback_peers: LoopbackPeers,
+    is_elsewhere: bool,
 }
 
 impl Relay {
@@ -81,6 +84,7 @@ impl Relay {
             ports: PORTS,
             health: None,
             loopback_peers: LoopbackPeers::Refused,
+            is_elsewhere: false,
         }
     }
 
@@ -208,6 +212,14 @@ impl RelayBuilder {
         self
     }
 
+    /// Serves nothing, but tells the portal of a TURN server that others run at the public addresses and the listen port, as
+    /// long as it answers. Its users get passwords made from the [`secret`](Self::secret) in the usual TURN REST way
+    /// (`static-auth-secret` of many servers); its realm must be `firezone`. The forerunner's portal knows no such servers.
+    pub fn announce(mut self) -> Self {
+        self.is_elsewhere = true;
+        self
+    }
+
     /// Lets clients reach addresses of this very host; for tests and private relays.
     pub fn allow_loopback_peers(mut self) -> Self {
         self.loopback_peers = LoopbackPeers::Allowed;
@@ -226,7 +238,48 @@ impl RelayBuilder {
                 "give one by --public-ip4 or --public-ip6",
             ));
         }
-        let (credentials, uplink) = self.credentials()?;
+        let runtime = runtime()?;
+        let clock = Clock::new();
+        let (serving, uplink) = match self.is_elsewhere {
+            true => {
+                let join = Join {
+                    stamp_secret: self.known_secret("the secret of the TURN server")?,
+                    passwords: Passwords::Rest,
+                };
+                let ipv4 = self.public_v4.map(IpAddr::from);
+                let ipv6 = self.public_v6.map(IpAddr::from);
+                let addresses: Vec<SocketAddr> = (ipv4.into_iter().chain(ipv6))
+                    .map(|ip| SocketAddr::new(ip, self.listen_port))
+                    .collect();
+                let uplink = self.connection(join)?;
+                let server = runtime.block_on(Elsewhere::new(&addresses))?;
+                (Serving::Elsewhere(server), Some(uplink))
+            }
+            false => {
+                let (credentials, uplink) = self.credentials()?;
+                (Serving::Here(self.serve(credentials, clock)?), uplink)
+            }
+        };
+        let health = match self.health {
+            Some(addr) => Some(runtime.block_on(Health::bind(addr))?),
+            None => None,
+        };
+        let status = StatusSocket::bind(&runtime, self.socket, "relay")?;
+        let (handle, control) = pair();
+        let progress = control.progress.clone();
+        let plane = Plane {
+            serving,
+            control,
+            health,
+        };
+        progress.run_on_thread("relay control", move || {
+            run_to_end(runtime, plane.run(clock, uplink, status))
+        })?;
+
+        Ok(Relay { handle })
+    }
+
+    fn serve(&self, credentials: Credentials, clock: Clock) -> Result<RelayHandle, Error> {
         let config = Config {
             public_v4: self.public_v4,
             public_v6: self.public_v6,
@@ -245,41 +298,40 @@ impl RelayBuilder {
                 .public_v6
                 .map(|_| wildcard(Ipv6Addr::UNSPECIFIED.into())),
         };
-        let clock = Clock::new();
         let server = Server::new(config, seed()?, Pool::new(2_048, 256));
-        let data = spawn_relay(server, clock, sockets)?;
 
-        let runtime = runtime()?;
-        let health = match self.health {
-            Some(addr) => Some(runtime.block_on(Health::bind(addr))?),
-            None => None,
-        };
-        let status = StatusSocket::bind(&runtime, self.socket, "relay")?;
-        let (handle, control) = pair();
-        let progress = control.progress.clone();
-        let plane = Plane {
-            data,
-            control,
-            health,
-        };
-        progress.run_on_thread("relay control", move || {
-            run_to_end(runtime, plane.run(clock, uplink, status))
-        })?;
-
-        Ok(Relay { handle })
+        Ok(spawn_relay(server, clock, sockets)?)
     }
 
     /// With a portal the secret is drawn here and told to it; without one it is the caller's.
     fn credentials(&self) -> Result<(Credentials, Option<Connection>), Error> {
-        let Some(api_url) = &self.api_url else {
-            let secret = self.secret.clone().ok_or_else(|| {
-                missing(
-                    "the secret of a relay without a portal",
-                    "give it by --secret, or a portal by --api-url",
-                )
-            })?;
+        if self.api_url.is_none() {
+            let secret = self.known_secret("the secret of a relay without a portal")?;
             return Ok((Credentials::Rest(secret), None));
-        };
+        }
+        let secret: String = seed()?.iter().map(|byte| format!("{byte:02x}")).collect();
+        let secret = Secret::from(secret);
+        let connection = self.connection(Join {
+            stamp_secret: secret.clone(),
+            passwords: Passwords::Stamped,
+        })?;
+
+        Ok((Credentials::Stamped(secret), Some(connection)))
+    }
+
+    fn known_secret(&self, what: &'static str) -> Result<Secret, Error> {
+        let missing = || missing(what, "give it by --secret, or a portal by --api-url");
+
+        self.secret.clone().ok_or_else(missing)
+    }
+
+    fn connection(&self, join: Join) -> Result<Connection, Error> {
+        let api_url = self.api_url.as_ref().ok_or_else(|| {
+            missing(
+                "the portal that is told of a TURN server",
+                "give it by --api-url",
+            )
+        })?;
         let url = portal_url(
             api_url,
             self.token.as_ref(),
@@ -287,11 +339,6 @@ impl RelayBuilder {
             self.mtls_host.as_deref(),
         )?;
 
-        let secret: String = seed()?.iter().map(|byte| format!("{byte:02x}")).collect();
-        let secret = Secret::from(secret);
-        let join = Join {
-            stamp_secret: secret.clone(),
-        };
         let config = UplinkConfig {
             url,
             token: self.token.clone(),
@@ -320,113 +367,11 @@ impl RelayBuilder {
             send_events,
         )?;
 
-        let connection = Connection {
+        Ok(Connection {
             uplink,
             commands,
             events,
-        };
-        Ok((Credentials::Stamped(secret), Some(connection)))
-    }
-}
-
-struct Connection {
-    uplink: Uplink<OfRelay>,
-    commands: mpsc::Sender<ToUplink<<OfRelay as crate::uplink::Protocol>::ToPortal>>,
-    events: mpsc::Receiver<FromUplink<<OfRelay as crate::uplink::Protocol>::FromPortal>>,
-}
-
-/// The relay's control plane: the portal, health checks, and whoever holds the handle.
-struct Plane {
-    data: RelayHandle,
-    control: Control,
-    health: Option<Health>,
-}
-
-impl Plane {
-    async fn run(
-        mut self,
-        clock: Clock,
-        connection: Option<Connection>,
-        mut status: Option<StatusSocket>,
-    ) -> Result<(), Error> {
-        let mut is_joined = false;
-        let mut portal = match connection {
-            Some(connection) => {
-                tokio::spawn(connection.uplink.run(clock));
-                if let Err(error) = connection.commands.try_send(ToUplink::Connect(None)) {
-                    tracing::debug!(%error, "The portal is not asked");
-                }
-                Some((connection.commands, connection.events))
-            }
-            None => {
-                self.control.progress.set_ready();
-                None
-            }
-        };
-
-        let result = loop {
-            tokio::select! {
-                event = next_event(&mut portal) => match event {
-                    FromUplink::Joined(_) => {
-                        tracing::info!("Joined the portal");
-                        is_joined = true;
-                        self.control.progress.set_ready();
-                    }
-                    FromUplink::Away => is_joined = false,
-                    FromUplink::Failing(..) | FromUplink::Message(_) => {}
-                    FromUplink::Failed(error) => break Err(error.into()),
-                },
-                request = self.control.requests.recv() => match request {
-                    Some(Request::Stop) | None => break Ok(()),
-                    Some(request) => self.handle(request, is_joined),
-                },
-                asked = StatusSocket::next(&mut status) => self.handle(asked, is_joined),
-                () = Health::serve(&mut self.health, is_joined) => {}
-                () = self.data.ended() => break Ok(()),
-            }
-        };
-        self.data.stop();
-
-        let joined = self.data.join().map_err(Error::from);
-
-        result.and(joined)
-    }
-
-    fn handle(&self, request: Request, is_joined: bool) {
-        match request {
-            Request::Report(answer) => self.report(answer, is_joined),
-            Request::Explain(_, answer) => answer.give(serde_json::json!({
-                "error": "a relay decides nothing about packets; ask the client or the gateway"
-            })),
-            Request::Reset | Request::Internet(_) | Request::Stop => {}
-        }
-    }
-
-    fn report(&self, answer: Answer, is_joined: bool) {
-        answer.give(serde_json::json!({
-            "role": "relay",
-            "portal": if is_joined { "joined" } else { "away" },
-            "resident_bytes": connlib_os::process::resident_bytes().ok(),
-        }));
-    }
-}
-
-type Portal = (
-    mpsc::Sender<ToUplink<<OfRelay as crate::uplink::Protocol>::ToPortal>>,
-    mpsc::Receiver<FromUplink<<OfRelay as crate::uplink::Protocol>::FromPortal>>,
-);
-
-/// What the portal's connection tells; for ever nothing without one.
-async fn next_event(
-    portal: &mut Option<Portal>,
-) -> FromUplink<<OfRelay as crate::uplink::Protocol>::FromPortal> {
-    let event = match portal {
-        Some((_, events)) => events.recv().await,
-        None => None,
-    };
-    match event {
-        Some(event) => event,
-        None => std::future::pending().await,
+        })
     }
 }
 

@@ -88,6 +88,7 @@ const RELAY: &[Name] = &[
         name::ALLOW_LOOPBACK_PEERS,
         &["CONNLIB_ALLOW_LOOPBACK_PEERS"],
     ),
+    setting(name::ANNOUNCE, &["CONNLIB_ANNOUNCE"]),
     setting(name::API_URL, &["CONNLIB_API_URL", "FIREZONE_API_URL"]),
     setting(name::CA, &["CONNLIB_CA"]),
     setting(name::CLIENT_CERT, &["CONNLIB_CLIENT_CERT"]),
@@ -128,6 +129,7 @@ const PORTAL: &[Name] = &[
 pub(crate) mod name {
     pub(crate) const ADMIN_SOCKET: &str = "admin-socket";
     pub(crate) const ALLOW_LOOPBACK_PEERS: &str = "allow-loopback-peers";
+    pub(crate) const ANNOUNCE: &str = "announce";
     pub(crate) const API_URL: &str = "api-url";
     pub(crate) const CA: &str = "ca";
     pub(crate) const CLIENT_CERT: &str = "client-cert";

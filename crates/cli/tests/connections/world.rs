@@ -52,6 +52,8 @@ pub(crate) struct Plan {
     pub(crate) client: &'static [&'static str],
     /// What else gateways are told.
     pub(crate) gateway: &'static [&'static str],
+    /// What else relays are told.
+    pub(crate) relay: &'static [&'static str],
     /// What gateways find in `/etc/hosts`, and have no name servers; empty for what this machine has.
     pub(crate) hosts: &'static str,
     /// Whether gateways find no `nft` here.
@@ -65,6 +67,7 @@ impl Default for Plan {
             site_of: |_| "office",
             client: &[],
             gateway: &["--masquerade=off"],
+            relay: &[],
             hosts: "",
             hides_nft: false,
         }
@@ -187,11 +190,15 @@ impl World {
                 format!("--db={}", file("sqlite")),
                 self.admin(),
             ],
-            relay if relay.starts_with("relay") => vec![
-                "relay".into(),
-                format!("--public-ip4={}", here.host_v4()),
-                format!("--public-ip6={}", here.host_v6()),
-            ],
+            relay if relay.starts_with("relay") => {
+                let mut arguments = vec![
+                    "relay".into(),
+                    format!("--public-ip4={}", here.host_v4()),
+                    format!("--public-ip6={}", here.host_v6()),
+                ];
+                arguments.extend(self.plan.relay.iter().copied().map(str::to_owned));
+                arguments
+            }
             gateway if gateway.starts_with("gateway") => {
                 let mut arguments = vec!["gateway".into(), format!("--id={place}")];
                 arguments.extend(self.plan.gateway.iter().copied().map(str::to_owned));

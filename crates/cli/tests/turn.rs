@@ -1,0 +1,31 @@
+//! Relays and programs that nobody here wrote: our relay serves them, or they serve our client and gateway.
+//!
+//! Where a program is missing the test says that it was skipped; with `CI` set it fails.
+
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+#![allow(clippy::print_stdout, reason = "logs are printed where a test fails")]
+
+#[path = "connections/network.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod network;
+#[path = "connections/probe.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod probe;
+#[path = "support/program.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod program;
+#[path = "connections/world.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod world;
+
+#[path = "turn/coturn.rs"]
+mod coturn;
+#[path = "turn/serving_us.rs"]
+mod serving_us;
