@@ -89,7 +89,7 @@ async fn what_can_not_be_stored_is_not_done_and_keeps_peers_out() {
         panic!("{shown:?}");
     };
     assert_eq!(shown.tokens.len(), 1, "what failed is not shown");
-    let _opened = handle.connect(connect.clone()).await.unwrap();
+    let mut opened = handle.connect(connect.clone()).await.unwrap();
 
     is_full.store(false, Ordering::Relaxed);
     handle.admin(7, create).await.unwrap().unwrap();
@@ -111,6 +111,13 @@ async fn what_can_not_be_stored_is_not_done_and_keeps_peers_out() {
     );
     handle.stop().await;
     running.await.unwrap();
+    // A trouble of ours is no trouble of its token.
+    let told = opened.outgoing.recv().await;
+    let code = SERVICE_RESTART;
+    assert!(
+        matches!(told, Some(Outgoing::Close { code: told, .. }) if told == code),
+        "{told:?}"
+    );
     let gone = handle.connect(connect).await;
     assert!(matches!(gone, Err(Rejected::Unavailable)), "{gone:?}");
 }

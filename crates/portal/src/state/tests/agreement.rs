@@ -1,4 +1,5 @@
-//! Whatever happens, no gateway lets in anyone whom the portal doesn't.
+//! Whatever happens, gateways let in whom the portal lets in and nobody else, and only who has no token any longer is told so
+//! (portal-protocol.md §14.5).
 
 use std::collections::BTreeMap;
 
@@ -25,8 +26,8 @@ const SITES: [&str; 2] = ["hq", "branch"];
 #[derive(Clone, Debug)]
 enum Step {
     Ask(usize, &'static str),
-    /// From where: the last byte of an address.
-    ConnectClient(usize, u8),
+    /// From where, the last byte of an address; and for how many seconds its token is good.
+    ConnectClient(usize, u8, Option<u64>),
     /// Whether an older connection of it answers comes last.
     ConnectGateway(usize, usize, bool),
     Disconnect(usize),
@@ -47,11 +48,13 @@ struct Scene {
     acknowledged: BTreeSet<(GatewayId, ResourceId)>,
     /// Gateways that install grants and never acknowledge.
     hung: BTreeSet<GatewayId>,
+    /// The token of each connection that was ever let in, and whether its peer was told that it is no good.
+    tokens: BTreeMap<SocketId, (TokenId, bool)>,
 }
 
 proptest! {
     #[test]
-    fn gateways_never_let_in_more_than_the_portal(
+    fn gateways_and_portal_agree_on_who_is_let_in(
         steps in proptest::collection::vec(step(), 1..60),
     ) {
         let mut scene = Scene::new();
@@ -77,6 +80,7 @@ impl Scene {
             admitted: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             hung: BTreeSet::new(),
+            tokens: BTreeMap::new(),
         }
     }
 
@@ -92,15 +96,17 @@ impl Scene {
                     portal.say(peer, "request_authorization", ask);
                 }
             }
-            Step::ConnectClient(actor, address) => {
+            Step::ConnectClient(actor, address, lasts) => {
                 let actor = ACTORS[*actor];
-                if portal.state.directory().actor_named(actor).is_some() {
-                    let token = portal.client_token(actor);
+                if let Some(owner) = portal.state.directory().actor_named(actor) {
+                    let kind = TokenKind::Client(owner.id);
+                    let (id, token) = portal.token(kind, lasts.map(|secs| portal.unix + secs));
                     let peer = portal.join(&Connect {
                         remote: Some([203, 0, 113, *address].into()),
                         ..device(Role::Client, &token, actor, 1)
                     });
                     self.clients.insert(peer.socket, peer);
+                    self.tokens.insert(peer.socket, (id, false));
                 }
             }
             Step::ConnectGateway(site, name, old_answers) => {
@@ -143,6 +149,7 @@ impl Scene {
                 portal.state = State::new(portal.now, portal.unix, stored, seed);
                 self.clients.clear();
                 self.gateways.clear();
+                self.tokens.clear();
                 portal.waiting.clear();
             }
         }
@@ -150,10 +157,11 @@ impl Scene {
 
     fn connect_gateway(&mut self, site: &str, name: &str, old_answers: bool) {
         let portal = &mut self.portal;
-        if portal.state.directory().site_named(site).is_none() {
+        let Some(site) = portal.state.directory().site_named(site) else {
             return;
-        }
-        let token = portal.gateway_token(site);
+        };
+        let kind = TokenKind::Gateway(site.id);
+        let (token_id, token) = portal.token(kind, None);
         let connect = device(Role::Gateway, &token, name, 2);
         let (peer, admission) = portal.admit(&connect).unwrap();
         let is_in = match admission {
@@ -173,6 +181,7 @@ impl Scene {
             portal.say(peer, "phx_join", Value::Null);
             let id = portal.gateway_id(peer);
             self.gateways.insert(peer.socket, (peer, id));
+            self.tokens.insert(peer.socket, (token_id, false));
         }
     }
 
@@ -193,6 +202,7 @@ impl Scene {
                         let resource: ResourceId = read(&payload["resource_id"]);
                         assert!(self.acknowledged.contains(&(gateway, resource)));
                     }
+                    self.hear(peer, &event);
                 }
             }
             if !said {
@@ -201,8 +211,17 @@ impl Scene {
         }
     }
 
+    /// Notes that a peer was told to sign in anew, which it does only once.
+    fn hear(&mut self, peer: Peer, event: &str) {
+        if event == "disconnect" {
+            let (_, was_told) = self.tokens.get_mut(&peer.socket).unwrap();
+            assert!(!std::mem::replace(was_told, true));
+        }
+    }
+
     /// Does what a gateway does. Returns whether it said something.
     fn obey(&mut self, peer: Peer, id: GatewayId, event: &str, payload: &Value) -> bool {
+        self.hear(peer, event);
         let admitted = self.admitted.entry(id).or_default();
         let pair = |entry: &Value| (read(&entry["client_id"]), read(&entry["resource_id"]));
         match event {
@@ -237,7 +256,8 @@ impl Scene {
         false
     }
 
-    fn check(&self) {
+    fn check(&mut self) {
+        self.check_tokens();
         let connected: BTreeSet<GatewayId> = self.portal.state.gateways.keys().copied().collect();
         for (gateway, admitted) in &self.admitted {
             if !connected.contains(gateway) {
@@ -252,7 +272,23 @@ impl Scene {
                 .filter(|(_, end)| end.is_none_or(|end| unix < end))
                 .map(|(pair, _)| *pair)
                 .collect();
-            assert!(admitted.is_subset(&granted), "{admitted:?} {granted:?}");
+            assert_eq!(admitted, granted);
+        }
+    }
+
+    /// Who is connected has a good token, and who was told that it has none has none: a peer that is closed for any other reason
+    /// just comes back.
+    fn check_tokens(&mut self) {
+        for (socket, (token, was_told)) in self.tokens.clone() {
+            let tokens = self.portal.state.directory().tokens();
+            let known = tokens.get(&token);
+            let is_good = known.is_some_and(|token| token.is_usable(self.portal.unix));
+            let is_open = self.portal.state.sockets.contains_key(&socket);
+            assert!(is_good || !is_open, "it is still let in");
+            assert!(!is_good || !was_told, "its token is good");
+            let role = Role::Client;
+            let closed = self.portal.closed(Peer { socket, role });
+            assert_eq!(closed == Some(Goodbye::TokenEnded), was_told);
         }
     }
 }
@@ -261,7 +297,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..3_usize, prop_oneof![Just("lan"), Just("wiki"), Just("everything")])
             .prop_map(|(client, resource)| Step::Ask(client, resource)),
-        2 => (0..2_usize, 0..2_u8).prop_map(|(actor, address)| Step::ConnectClient(actor, address)),
+        2 => (0..2_usize, 0..2_u8, proptest::option::weighted(0.3, 1..200_u64))
+            .prop_map(|(actor, address, lasts)| Step::ConnectClient(actor, address, lasts)),
         2 => (0..2_usize, 0..2_usize, any::<bool>())
             .prop_map(|(site, name, old_answers)| Step::ConnectGateway(site, name, old_answers)),
         1 => (0..6_usize).prop_map(Step::Disconnect),

@@ -245,3 +245,111 @@ fn a_token_that_is_revoked_takes_its_grants_along_even_unasked() {
     portal.only(gateway, "reject_access");
     assert_eq!(portal.state.directory().grants().len(), 0);
 }
+
+/// An end that overtook its beginning would never come.
+#[test]
+fn a_gateway_hears_of_access_before_it_hears_of_its_end() {
+    let without = FILE.replace("[[policy]]\ngroup = \"guests\"\nresource = \"lan\"", "");
+    for is_back in [false, true] {
+        let mut portal = Portal::new();
+        let (bob, _) = portal.client("bob");
+        let (mut gateway, _) = portal.gateway("hq", "gw");
+        portal.ask(bob, "lan", &[]);
+        if is_back {
+            portal.disconnect(gateway);
+            let token = portal.gateway_token("hq");
+            gateway = portal.join(&device(Role::Gateway, &token, "gw", 2));
+        }
+        portal.apply(&without);
+
+        let events = portal.events(gateway);
+        let place = |event: &str| events.iter().position(|told| told == event).unwrap();
+        assert!(place("create_authorization") < place("reject_access"));
+        assert_eq!(events.last().unwrap(), "reject_access", "{events:?}");
+    }
+}
+
+#[test]
+fn another_name_of_a_device_costs_it_neither_its_key_nor_its_addresses() {
+    let mut portal = Portal::new();
+    let (client, client_id) = portal.client("alice");
+    let (gateway, gateway_id) = portal.gateway("hq", "gw");
+    let directory = portal.state.directory();
+    let mut of_client = directory.clients()[&client_id].clone();
+    let mut of_gateway = directory.gateways()[&gateway_id].clone();
+    let addresses = [of_client.device.addresses, of_gateway.device.addresses];
+    of_client.device.name = "another".to_owned();
+    of_client.verified = true;
+    of_gateway.device.name = "another".to_owned();
+    portal.edit(&[Edit::PutClient(of_client), Edit::PutGateway(of_gateway)]);
+
+    portal.ask(client, "lan", &[]);
+    let create = portal.only(gateway, "create_authorization");
+    portal.say(
+        gateway,
+        "authorization_created",
+        json!({"ref": create["ref"]}),
+    );
+    let created = portal.only(client, "authorization_created");
+
+    let key = |byte| json!(connlib_wire::key::PublicKey([byte; 32]));
+    assert_eq!(create["client"]["public_key"], key(1));
+    assert_eq!(created["gateway_public_key"], key(2));
+    let told = [
+        (&create["client"]["ipv4"], &create["client"]["ipv6"]),
+        (&created["gateway_ipv4"], &created["gateway_ipv6"]),
+    ];
+    for ((ipv4, ipv6), of_device) in told.into_iter().zip(addresses) {
+        assert_eq!(*ipv4, json!(of_device.ipv4));
+        assert_eq!(*ipv6, json!(of_device.ipv6));
+    }
+}
+
+#[test]
+fn changes_are_told_in_the_form_that_each_version_knows() {
+    const OLD: &str = "Debian/12.0.0 connlib/1.2.9 (x86_64)";
+    let mut portal = Portal::new();
+    let of = |role, token: &Secret| Connect {
+        generation: Generation::V1,
+        user_agent: Some(OLD.to_owned()),
+        ..device(role, token, "old", 3)
+    };
+    let token = portal.client_token("alice");
+    let old_client = portal.join(&of(Role::Client, &token));
+    let token = portal.gateway_token("hq");
+    let old_gateway = portal.join(&of(Role::Gateway, &token));
+    let (client, _) = portal.client("alice");
+    for peer in [old_client, old_gateway] {
+        portal.messages(peer);
+    }
+    let lan = portal.world.resource("lan");
+    let ask = json!({"resource_id": lan, "connected_gateway_ids": []});
+    portal.say(old_client, "create_flow", ask);
+    portal.only(old_gateway, "authorize_flow");
+
+    portal.apply(&FILE.replace("tcp/443", "udp/53").replace(
+        "address = \"internet\"\nsites = [\"branch\"]",
+        "address = \"internet\"\nsites = [\"hq\"]",
+    ));
+
+    let filters = json!([{"protocol": "udp", "port_range_start": 53, "port_range_end": 53}]);
+    let updated = portal.only(old_gateway, "resource_updated");
+    let expected = json!({"type": "cidr", "id": lan, "name": "lan", "address": "10.20.0.0/16", "filters": filters});
+    assert_eq!(updated, expected);
+    // The Internet is a resource for those alone that know it as one.
+    let updated = portal.only(old_client, "resource_created_or_updated");
+    assert_eq!(
+        (&updated["id"], &updated["filters"]),
+        (&json!(lan), &filters)
+    );
+    let told = portal.messages(client);
+    assert_eq!(told.len(), 2, "{told:?}");
+    for (event, resource) in &told {
+        assert_eq!(event, "resource_created_or_updated");
+        assert!(resource["gateway_groups"].is_array());
+        assert!(
+            resource.get("sites").is_none(),
+            "a client drops what has both"
+        );
+    }
+}

@@ -1,5 +1,7 @@
 //! Which gateways and relays are chosen, by place and by load.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::model::Locations;
 
@@ -337,5 +339,55 @@ fn of(agent: &str, connect: Connect) -> Connect {
     Connect {
         user_agent: Some(format!("Debian/12.0.0 {agent} (x86_64)")),
         ..connect
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_gateway_is_chosen_of_those_that_will_do_and_a_preferred_one_first(
+        gateways in proptest::collection::vec((any::<bool>(), 3..8_u32, any::<bool>()), 0..6),
+        order in proptest::collection::vec(0..6_usize, 0..5),
+    ) {
+        let mut portal = with_places();
+        let mut ids = vec![];
+        for (number, &(is_near, minor, is_there)) in gateways.iter().enumerate() {
+            let token = portal.gateway_token(if is_near { "hq" } else { "branch" });
+            let number = u8::try_from(number).unwrap();
+            let connect = device(Role::Gateway, &token, &number.to_string(), 2);
+            let connect = of(&format!("gateway/1.{minor}.0"), at(64 * (number % 4) + 1, connect));
+            let peer = portal.join(&connect);
+            ids.push(portal.gateway_id(peer));
+            if !is_there {
+                portal.disconnect(peer);
+            }
+        }
+        let client = client_at(&mut portal, "laptop", BERLIN);
+        let preferred: Vec<GatewayId> = order.iter().filter_map(|at| ids.get(*at).copied()).collect();
+
+        portal.ask(client, "lan", &preferred);
+
+        let (online, will_do): (Vec<bool>, Vec<bool>) = gateways
+            .iter()
+            .map(|&(is_near, minor, is_there)| {
+                let is_online = is_near && is_there;
+                // The client is of 1.5.
+                (is_online, is_online && (4..=6).contains(&minor))
+            })
+            .unzip();
+        let fits = |id: &GatewayId| ids.iter().zip(&will_do).any(|(it, will_do)| it == id && *will_do);
+        let chosen: Vec<GatewayId> = portal.state.directory().grants().keys().map(|key| key.gateway).collect();
+        if will_do.contains(&true) {
+            prop_assert_eq!(chosen.len(), 1);
+            prop_assert!(fits(&chosen[0]));
+            let first = preferred.iter().find(|id| fits(id));
+            prop_assert!(first.is_none_or(|first| *first == chosen[0]));
+        } else {
+            prop_assert_eq!(chosen, []);
+            let failed = portal.only(client, "authorization_creation_failed");
+            let reason = if online.contains(&true) { "version_mismatch" } else { "offline" };
+            prop_assert_eq!(&failed["reason"], reason);
+        }
     }
 }
