@@ -4,6 +4,33 @@ use super::phoenix::{Control, Envelope, Framing, Reason, Reference};
 use super::resource::{Filter, PortRange, Resource};
 use super::*;
 
+const RECORDINGS: [(Generation, [&str; 3]); 2] = [
+    (
+        Generation::V1,
+        [
+            include_str!("../../tests/vectors/sep2025-client.jsonl"),
+            include_str!("../../tests/vectors/sep2025-gateway.jsonl"),
+            include_str!("../../tests/vectors/sep2025-relay.jsonl"),
+        ],
+    ),
+    (
+        Generation::V2,
+        [
+            include_str!("../../tests/vectors/aug2026-client.jsonl"),
+            include_str!("../../tests/vectors/aug2026-gateway.jsonl"),
+            include_str!("../../tests/vectors/aug2026-relay.jsonl"),
+        ],
+    ),
+];
+
+/// A line of a recording.
+#[derive(serde::Deserialize)]
+struct Line<'a> {
+    dir: &'a str,
+    #[serde(borrow)]
+    msg: Option<&'a RawValue>,
+}
+
 fn raw(text: &str) -> Box<RawValue> {
     RawValue::from_string(text.to_owned()).unwrap()
 }
@@ -16,38 +43,13 @@ fn client(event: &str, payload: &str) -> Result<client::FromPortal, ParseError> 
 /// bytes.
 #[test]
 fn the_recorded_sessions_round_trip() {
-    let sessions = [
-        (
-            Generation::V1,
-            [
-                include_str!("../../tests/vectors/sep2025-client.jsonl"),
-                include_str!("../../tests/vectors/sep2025-gateway.jsonl"),
-                include_str!("../../tests/vectors/sep2025-relay.jsonl"),
-            ],
-        ),
-        (
-            Generation::V2,
-            [
-                include_str!("../../tests/vectors/aug2026-client.jsonl"),
-                include_str!("../../tests/vectors/aug2026-gateway.jsonl"),
-                include_str!("../../tests/vectors/aug2026-relay.jsonl"),
-            ],
-        ),
-    ];
-
-    for (generation, sessions) in sessions {
+    for (generation, sessions) in RECORDINGS {
         let mut seen = 0;
         for line in sessions.iter().flat_map(|session| session.lines()) {
-            #[derive(serde::Deserialize)]
-            struct Line<'a> {
-                dir: String,
-                #[serde(borrow)]
-                msg: Option<&'a RawValue>,
-            }
             let line: Line<'_> = serde_json::from_str(line).unwrap();
             let Some(msg) = line.msg else { continue };
             seen += 1;
-            match line.dir.as_str() {
+            match line.dir {
                 "peer->portal" => assert_eq!(peer_says_again(generation, msg), msg.get()),
                 _ => assert_portal_is_understood(generation, msg),
             }
@@ -357,6 +359,7 @@ fn one_bad_entry_of_init_costs_that_entry() {
             "resources":[
               {"type":"teleport","id":"0d6f2a10-9c3b-4e51-b7a2-5f1c8e9d0a11"},
               {"type":"cidr","id":"nonsense","name":"x","address":"10.0.0.0/8","sites":[]},
+              {"type":"dns","id":"0d6f2a10-9c3b-4e51-b7a2-5f1c8e9d0a12","name":"no address","sites":[]},
               {"type":"cidr","id":"0d6f2a10-9c3b-4e51-b7a2-5f1c8e9d0a11","name":"lan","address":"10.0.0.0/8","sites":[],
                "gateway_groups":[{"id":"2b7c9e44-1a5d-4f60-8c3e-7d2f1b0a9c88","name":"old"}],"new":1,
                "filters":[{"protocol":"tcp"},{"protocol":"sctp"}]}],
@@ -391,7 +394,76 @@ fn a_new_refusal_is_still_a_refusal() {
     assert_eq!(failed.reason, client::Refusal::Unknown);
 }
 
+/// What is made of a message, written again.
+fn meaning(generation: Generation, dir: &str, msg: &str) -> String {
+    fn write<T: Serialize>(message: Result<T, impl std::fmt::Debug>) -> String {
+        serde_json::to_string(&message.unwrap()).unwrap()
+    }
+
+    let envelope = Envelope::parse(msg).unwrap();
+    let (event, payload) = (envelope.event.as_str(), envelope.payload());
+    let control = Control::parse(&envelope);
+    let said = match (dir, envelope.topic.as_str()) {
+        _ if control.is_some() => format!("{control:?}"),
+        (_, phoenix::HEARTBEAT_TOPIC) => String::new(),
+        ("peer->portal", relay::TOPIC) => write(serde_json::from_str::<relay::Join>(payload.get())),
+        ("peer->portal", _) if event == phoenix::JOIN => String::new(),
+        ("peer->portal", client::TOPIC) => {
+            write(client::ToPortal::parse_in(generation, event, payload))
+        }
+        ("peer->portal", _) => write(gateway::ToPortal::parse_in(generation, event, payload)),
+        (_, client::TOPIC) => write(client::FromPortal::parse_in(generation, event, payload)),
+        (_, gateway::TOPIC) => write(gateway::FromPortal::parse_in(generation, event, payload)),
+        _ => format!("{:?}", relay::FromPortal::parse(event, payload)),
+    };
+
+    format!("{} {event} {:?} {said}", envelope.topic, envelope.reference)
+}
+
+/// Puts a member into each object of a message.
+fn put_everywhere(value: &mut serde_json::Value, name: &str, member: &serde_json::Value) {
+    match value {
+        serde_json::Value::Object(members) => {
+            for inner in members.values_mut() {
+                put_everywhere(inner, name, member);
+            }
+            members.insert(name.to_owned(), member.clone());
+        }
+        serde_json::Value::Array(items) => {
+            for item in items {
+                put_everywhere(item, name, member);
+            }
+        }
+        serde_json::Value::Null
+        | serde_json::Value::Bool(_)
+        | serde_json::Value::Number(_)
+        | serde_json::Value::String(_) => {}
+    }
+}
+
 proptest::proptest! {
+    /// portal-protocol.md §14.5.
+    #[test]
+    fn members_that_nobody_knows_change_nothing(
+        name in "new_[a-z_]{0,10}",
+        member in proptest::sample::select(vec!["null", "7", "-1e9", "\"x\"", "true", "[{}]", r#"{"type":"x","id":[]}"#]),
+        at in proptest::prelude::any::<proptest::sample::Index>(),
+    ) {
+        let lines = |(generation, sessions): (Generation, [&'static str; 3])| {
+            let lines = sessions.into_iter().flat_map(str::lines);
+            lines.map(move |line| (generation, line))
+        };
+        let lines: Vec<_> = RECORDINGS.into_iter().flat_map(lines).collect();
+        let (generation, line) = *at.get(&lines);
+        let line: Line<'_> = serde_json::from_str(line).unwrap();
+        if let Some(msg) = line.msg {
+            let mut more: serde_json::Value = serde_json::from_str(msg.get()).unwrap();
+            put_everywhere(&mut more, &name, &serde_json::from_str(member).unwrap());
+            let more = more.to_string();
+            proptest::prop_assert_eq!(meaning(generation, line.dir, &more), meaning(generation, line.dir, msg.get()));
+        }
+    }
+
     #[test]
     fn no_text_panics(text in ".{0,200}", event in "[a-z_]{0,30}") {
         drop(Envelope::parse(&text).map(|envelope| Control::parse(&envelope)));
