@@ -174,3 +174,30 @@ macro_rules! node {
     };
 }
 pub(crate) use node;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_shows_a_certificate_goes_to_the_host_that_asks_for_one() {
+        let certificate = ClientCertificate {
+            chain: String::new(),
+            key: Secret::from(""),
+        };
+        let token = Secret::from("t");
+        for (certificate, host, expected) in [
+            (
+                Some(&certificate),
+                Some("m.example"),
+                "wss://m.example:8443/x",
+            ),
+            (Some(&certificate), None, "wss://p.example:8443/x"),
+            (None, Some("m.example"), "wss://p.example:8443/x"),
+        ] {
+            let url = "https://p.example:8443/x/";
+            let url = portal_url(url, Some(&token), certificate, host).unwrap();
+            assert_eq!(url.base(), expected);
+        }
+    }
+}

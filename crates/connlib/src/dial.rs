@@ -129,6 +129,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_address_that_never_answers_costs_no_time() {
+        // Nobody accepts, and there is room for one that waits.
+        let full = TcpSocket::new_v4().unwrap();
+        full.bind(ANY.parse().unwrap()).unwrap();
+        let full = full.listen(0).unwrap();
+        let silent = full.local_addr().unwrap();
+        let _waiting = TcpStream::connect(silent).await.unwrap();
+        let listener = TcpListener::bind(ANY).await.unwrap();
+        let alive = listener.local_addr().unwrap();
+
+        let addrs = [silent, alive];
+        let stream = timeout(TCP_TIMEOUT / 2, connect_any(&addrs, None)).await;
+        assert_eq!(stream.unwrap().unwrap().peer_addr().unwrap(), alive);
+    }
+
+    #[tokio::test]
     async fn a_few_addresses_of_each_version_are_tried_and_no_more() {
         let listener = TcpListener::bind(ANY).await.unwrap();
         let alive = listener.local_addr().unwrap();

@@ -399,7 +399,29 @@ fn ended(error: WsError) -> ConnectError {
 
 #[cfg(test)]
 mod tests {
+    use connlib_wire::portal::phoenix::Reason;
+
     use super::*;
+
+    #[test]
+    fn every_end_of_a_connection_but_a_refusal_is_followed_by_another() {
+        for end in [
+            End::JoinTimedOut,
+            End::HeartbeatsUnanswered,
+            End::Closed,
+            End::Broken,
+        ] {
+            let over = Over::from_end(end.clone());
+            assert!(matches!(over, Over::Retry { after: None, .. }), "{end:?}");
+        }
+        let over = Over::from_end(End::CheckUnanswered);
+        assert!(matches!(over, Over::Lost { .. }));
+
+        let over = Over::from_end(End::TokenExpired);
+        assert!(matches!(over, Over::Failed(UplinkError::Token { .. })));
+        let over = Over::from_end(End::JoinRefused(Reason::Disabled));
+        assert!(matches!(over, Over::Failed(UplinkError::Rejected { .. })));
+    }
 
     #[test]
     fn connections_are_renewed_at_once_but_seldom() {

@@ -112,6 +112,11 @@ async fn a_portal_that_closes_is_connected_to_again() {
     };
     assert_eq!(echo.map(|frame| frame.code), Some(CloseCode::Away));
     assert!(matches!(rig.event().await, FromUplink::Away));
+    let told = rig.events.recv().await.unwrap();
+    let FromUplink::Failing(ConnectError::Ended { reason }, _) = told else {
+        panic!("{told:?}");
+    };
+    assert_eq!(reason, "the portal closed it");
 
     let (mut socket, _) = rig.accept().await;
     let again = join(&mut socket).await;

@@ -248,6 +248,12 @@ mod tests {
     }
 
     #[test]
+    fn logs_show_an_address_without_anything_personal() {
+        let url = PortalUrl::parse("https://user:pass@p.example:8443/x/?token=t#f").unwrap();
+        assert_eq!(url.base(), "wss://p.example:8443/x");
+    }
+
+    #[test]
     fn the_port_is_the_explicit_one_or_443() {
         for (text, port) in [
             ("wss://p.example", 443),

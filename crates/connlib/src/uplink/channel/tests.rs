@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::json;
 use serde_json::value::to_raw_value;
 
@@ -316,5 +317,133 @@ impl Rig {
     fn refuse(&mut self, reference: u64, reason: &str) {
         let reply = phoenix::reply_error("client", Some(reference), reason);
         self.channel.handle_text(self.now, &reply).unwrap();
+    }
+}
+
+/// Something that happens to a channel.
+#[derive(Clone, Debug)]
+enum Step {
+    Say(u8),
+    Pass(u64),
+    /// The portal answers what was written so many texts ago: `None` is ok.
+    Answer(u64, Option<&'static str>),
+    /// It says this, or what is left of it.
+    Text(String, usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let reason = prop_oneof![
+        3 => Just(None),
+        1 => Just(Some("unmatched topic")),
+        1 => Just(Some("unknown_message")),
+    ];
+    let message = r#"{"topic":"client","event":"init","payload":{"a":[1]},"ref":null}"#;
+    let close = r#"{"topic":"client","event":"phx_close","payload":{},"ref":0}"#;
+    let text = prop_oneof![
+        Just(message.to_owned()),
+        Just(close.to_owned()),
+        ".{0,80}",
+        // Members of the right names and of any type.
+        (0..4_usize, "[0-9a-z\"{}\\[\\]:,]{0,20}").prop_map(|(at, wrong)| {
+            let mut members = [r#""client""#, r#""phx_reply""#, "{}", "0"];
+            members[at] = &wrong;
+            let [topic, event, payload, reference] = members;
+            format!(r#"{{"topic":{topic},"event":{event},"payload":{payload},"ref":{reference}}}"#)
+        }),
+    ];
+    prop_oneof![
+        4 => any::<u8>().prop_map(Step::Say),
+        2 => (1..6_000_u64).prop_map(Step::Pass),
+        4 => (0..4_u64, reason).prop_map(|(back, reason)| Step::Answer(back, reason)),
+        2 => (text, 0..200_usize).prop_map(|(text, length)| Step::Text(text, length)),
+    ]
+}
+
+/// What one connection has written.
+struct Spoken {
+    rig: Rig,
+    references: Vec<u64>,
+    /// The join that has no answer yet.
+    join: Option<u64>,
+}
+
+impl Spoken {
+    fn new() -> Self {
+        Self {
+            rig: Rig::new(),
+            references: Vec::new(),
+            join: None,
+        }
+    }
+
+    fn take(&mut self, step: Step) -> Result<(), End> {
+        let Rig { channel, now } = &mut self.rig;
+        match step {
+            Step::Say(number) => {
+                let is_joined = channel.state == State::Joined;
+                assert_eq!(channel.send("traffic", &number), is_joined);
+                Ok(())
+            }
+            Step::Pass(millis) => {
+                *now += Duration::from_millis(millis);
+                channel.handle_timeout(*now)
+            }
+            Step::Answer(back, reason) => {
+                let last = self.references.last();
+                let Some(reference) = last.and_then(|last| last.checked_sub(back)) else {
+                    return Ok(());
+                };
+                let is_join = self.join == Some(reference);
+                let reply = match reason {
+                    Some(reason) => phoenix::reply_error("client", Some(reference), reason),
+                    None if is_join => {
+                        self.join = None;
+                        phoenix::reply_ok("client", Some(reference))
+                    }
+                    None => phoenix::reply_ok(HEARTBEAT_TOPIC, Some(reference)),
+                };
+                channel.handle_text(*now, &reply)
+            }
+            Step::Text(text, length) => {
+                let text: String = text.chars().take(length).collect();
+                channel.handle_text(*now, &text)
+            }
+        }
+    }
+
+    fn write(&mut self) -> Result<(), End> {
+        while let Some(text) = self.rig.channel.poll_text() {
+            let envelope = Envelope::parse(&text.text).unwrap();
+            let reference = envelope.reference.unwrap().number().unwrap();
+            match self.references.last() {
+                Some(last) => assert!(*last < reference, "{:?}", self.references),
+                None => assert_eq!((&*envelope.event, reference), (phoenix::JOIN, 0)),
+            }
+            self.references.push(reference);
+            match envelope.event.as_str() {
+                phoenix::HEARTBEAT => {}
+                phoenix::JOIN => self.join = Some(reference),
+                event => assert_eq!(self.join, None, "{event} before the answer"),
+            }
+            self.rig.channel.handle_written(&text)?;
+        }
+
+        Ok(())
+    }
+}
+
+proptest! {
+    /// portal-protocol.md §14.5: whatever is said or not, references grow on each connection, and nothing but heartbeats comes
+    /// between a join and its answer.
+    #[test]
+    fn whatever_happens(steps in proptest::collection::vec(step(), 1..80)) {
+        let mut spoken = Spoken::new();
+        for step in steps {
+            spoken.write().unwrap();
+            let result = spoken.take(step).and_then(|()| spoken.write());
+            if result.is_err() {
+                spoken = Spoken::new();
+            }
+        }
     }
 }

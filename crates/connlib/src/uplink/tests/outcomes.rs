@@ -1,5 +1,8 @@
 //! What becomes of an attempt and of a connection, row by row (portal-protocol.md §1.6, §3, §14.4).
 
+use connlib_wire::id::GatewayId;
+use connlib_wire::portal::client::GatewayCandidates;
+
 use super::*;
 
 /// The portal asks to be left alone for no time, which costs nothing of the time that it may be away.
@@ -317,4 +320,41 @@ async fn what_went_wrong_and_when_it_is_tried_again_is_told_each_time() {
         panic!("{told:?}");
     };
     assert!(delay < Duration::from_secs(1), "{delay:?}");
+}
+
+#[tokio::test]
+async fn what_waits_for_a_blocked_socket_is_not_said_on_the_next_one() {
+    let mut rig = Rig::new().await;
+    rig.connect(KEY).await;
+    let (mut socket, _) = rig.accept().await;
+    join(&mut socket).await;
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
+
+    // More than the buffers of a socket that nobody reads, and less than may wait for it.
+    tokio::time::pause();
+    for number in 0..100 {
+        let line = "x".repeat(128 * 1024);
+        rig.say(ToPortal::NewIceCandidates(GatewayCandidates {
+            gateway_id: GatewayId(uuid::Uuid::from_u128(number)),
+            candidates: vec![line],
+        }))
+        .await;
+    }
+    rig.connect(OTHER_KEY).await;
+    assert!(matches!(rig.event().await, FromUplink::Away));
+    tokio::time::resume();
+    let mut arrived = 0;
+    while let Some(Ok(_)) = socket.next().await {
+        arrived += 1;
+    }
+    assert!(arrived < 100, "it was never blocked");
+
+    let (mut socket, request) = rig.accept().await;
+    assert!(request.uri().to_string().contains("AgICAgIC"));
+    join(&mut socket).await;
+    assert!(matches!(rig.event().await, FromUplink::Joined(_)));
+    assert!(hear(&mut socket).await.contains("set_snownet_capabilities"));
+    rig.say(ToPortal::NoRelays(Empty {})).await;
+    let heard = hear(&mut socket).await;
+    assert!(heard.contains("no_relays"), "{}", heard.len());
 }
