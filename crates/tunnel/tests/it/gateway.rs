@@ -167,6 +167,32 @@ fn init_revokes_what_it_does_not_list() {
 }
 
 #[test]
+fn what_was_revoked_while_the_portal_was_away_ends_and_the_rest_stays() {
+    let (mut gateway, now) = joined();
+    let kept = "0d6f2a10-9c3b-4e51-b7a2-5f1c8e9d0a12";
+    authorize(&mut gateway, now, LAN, None);
+    authorize(&mut gateway, now, kept, None);
+
+    gateway.handle_portal_state(now, PortalState::Away);
+    let later = now + Duration::from_secs(1);
+    gateway.handle_timeout(later);
+    assert_eq!(clients(&gateway, later), 2);
+    gateway.handle_portal_state(later, PortalState::Joined);
+    let listed = format!(r#"{{"client_id":"{CLIENT}","resource_id":"{kept}","expires_at":null}}"#);
+    // Said twice, it says no more.
+    for _ in 0..2 {
+        init(&mut gateway, later, &listed);
+        let status = gateway.status(later);
+        let ids: Vec<_> = status
+            .resources
+            .iter()
+            .map(|it| it.id.to_string())
+            .collect();
+        assert_eq!((ids, status.peers.len()), (vec![kept.to_owned()], 1));
+    }
+}
+
+#[test]
 fn packets_from_the_network_reach_only_whom_they_are_for() {
     let (mut gateway, now) = joined();
     authorize(&mut gateway, now, LAN, None);

@@ -394,6 +394,97 @@ impl World {
     }
 }
 
+/// What may be said of one resource: two of each kind, under one id.
+fn variant(resource: usize, is_other: bool) -> String {
+    let described = described(resource);
+    if is_other {
+        return described
+            .replace(r#""name":"n""#, r#""name":"m""#)
+            .replace("10.", "11.");
+    }
+
+    described
+}
+
+/// What a client shows and how its interface is, once it has been told all that.
+fn shown(client: &mut Client) -> (Option<String>, Option<String>) {
+    let (mut list, mut interface) = (None, None);
+    while let Some(event) = client.poll_event() {
+        if let Event::ResourcesChanged(views) = event {
+            list = Some(format!("{views:?}"));
+        } else if let Event::InterfaceChanged(changed) = event {
+            interface = Some(format!("{changed:?}"));
+        }
+    }
+
+    (list, interface)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// portal-protocol.md §14.5: the list is what was said last of each resource, or what `init` says, whatever was said before.
+    #[test]
+    fn the_last_word_about_each_resource_counts(
+        said in proptest::collection::vec((0..=INTERNET, proptest::option::of(any::<bool>())), 0..30),
+        listed in proptest::collection::btree_map(0..=INTERNET, any::<bool>(), 0..5),
+    ) {
+        let init = |client: &mut Client, now, resources: &BTreeMap<usize, bool>| {
+            let resources: Vec<_> = resources.iter().map(|(it, other)| variant(*it, *other)).collect();
+            let payload = format!(
+                r#"{{"interface":{{"ipv4":"{OWN}","ipv6":"fd00:2021:1111::1"}},"resources":[{}],"relays":{RELAYS}}}"#,
+                resources.join(",")
+            );
+            client.handle_message(now, FromPortal::parse("init", &raw(&payload)).unwrap());
+        };
+        let fresh = |now, resources: &BTreeMap<usize, bool>| {
+            let mut client = Client::new(now, [1; 32], SETTINGS);
+            client.handle_portal_state(now, PortalState::Joined);
+            client.want_internet(now, true);
+            init(&mut client, now, resources);
+            shown(&mut client)
+        };
+
+        let now = start();
+        let mut client = Client::new(now, [1; 32], SETTINGS);
+        client.handle_portal_state(now, PortalState::Joined);
+        client.want_internet(now, true);
+        init(&mut client, now, &BTreeMap::new());
+        let (mut list, mut interface) = shown(&mut client);
+        let mut last = BTreeMap::new();
+        for (resource, what) in said {
+            let (event, payload) = match what {
+                Some(is_other) => {
+                    last.insert(resource, is_other);
+                    ("resource_created_or_updated", variant(resource, is_other))
+                }
+                None => {
+                    last.remove(&resource);
+                    ("resource_deleted", format!("\"{}\"", id(resource)))
+                }
+            };
+            client.handle_message(now, FromPortal::parse(event, &raw(&payload)).unwrap());
+            let changed = shown(&mut client);
+            list = changed.0.or(list);
+            interface = changed.1.or(interface);
+        }
+        prop_assert_eq!((list.clone(), interface.clone()), fresh(now, &last));
+
+        init(&mut client, now, &listed);
+        let changed = shown(&mut client);
+        list = changed.0.or(list);
+        interface = changed.1.or(interface);
+        prop_assert_eq!((list.clone(), interface), fresh(now, &listed));
+
+        let before = format!("{:?}", client.status(now));
+        init(&mut client, now, &listed);
+        let (again, none) = shown(&mut client);
+        prop_assert!(again.is_none_or(|again| Some(again) == list));
+        prop_assert_eq!(none, None);
+        prop_assert_eq!(format!("{:?}", client.status(now)), before);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
