@@ -5,11 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use connlib_link::PeerId;
 
-/// What each peer has yet to be told of.
+/// What each peer has yet to be told of, and what it was told.
 #[derive(Debug, Default)]
 pub(crate) struct Candidates {
     by_peer: BTreeMap<PeerId, Changes>,
+    /// The addresses that peers know. One may be told again, when a connection's description is.
+    told: BTreeMap<PeerId, BTreeSet<Address>>,
 }
+
+/// What remains of a line when it is invalidated later, an address and a port: its priority and name fragment differ by then.
+type Address = (String, String);
 
 #[derive(Debug, Default)]
 struct Changes {
@@ -28,11 +33,10 @@ impl Line {
         Self(std::cmp::Reverse(priority.unwrap_or_default()), text)
     }
 
-    /// What remains of a line when it is invalidated later: its priority and name fragment differ by then.
-    fn address(&self) -> Option<(&str, &str)> {
+    fn address(&self) -> Option<Address> {
         let mut fields = self.1.split(' ').skip(4);
 
-        Some((fields.next()?, fields.next()?))
+        Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
     }
 }
 
@@ -56,17 +60,19 @@ impl Candidates {
     pub(crate) fn remove(&mut self, peer: PeerId, line: String) {
         let changes = self.by_peer.entry(peer).or_default();
         let line = Line::new(line);
+        let address = line.address();
         let before = changes.added.len();
-        changes
-            .added
-            .retain(|added| added.address() != line.address());
-        if changes.added.len() == before {
+        changes.added.retain(|added| added.address() != address);
+        let told = self.told.get_mut(&peer).zip(address);
+        let was_told = told.is_some_and(|(told, address)| told.remove(&address));
+        if was_told || changes.added.len() == before {
             changes.removed.insert(line);
         }
     }
 
     pub(crate) fn forget(&mut self, peer: PeerId) {
         self.by_peer.remove(&peer);
+        self.told.remove(&peer);
     }
 
     /// The next message worth of changes: what is gone before what is new.
@@ -83,10 +89,10 @@ impl Candidates {
                 ));
             }
             if !changes.added.is_empty() {
-                return Some(Change::Added(
-                    peer,
-                    texts(std::mem::take(&mut changes.added)),
-                ));
+                let added = std::mem::take(&mut changes.added);
+                let told = self.told.entry(peer).or_default();
+                told.extend(added.iter().filter_map(Line::address));
+                return Some(Change::Added(peer, texts(added)));
             }
             entry.remove();
         }
@@ -101,6 +107,8 @@ impl Candidates {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const PEER: PeerId = PeerId(uuid::Uuid::from_u128(1));
@@ -136,5 +144,38 @@ mod tests {
             candidates.poll(),
             Some(Change::Removed(PEER, vec![RELAY_LATER.to_owned()]))
         );
+    }
+
+    proptest! {
+        /// portal-protocol.md §14.5: what comes and goes while the portal is away adds up to what there is when it is back.
+        #[test]
+        fn a_peer_knows_in_the_end_what_there_is(
+            changes in proptest::collection::vec((0..4_u16, any::<bool>(), any::<bool>()), 0..40),
+        ) {
+            let line = |port: u16| format!("candidate:1 1 udp 1 192.0.2.1 {port} typ host ufrag a");
+            let mut candidates = Candidates::default();
+            let (mut ours, mut known) = (BTreeSet::new(), BTreeSet::new());
+            let count = changes.len();
+            for (at, (port, is_there, is_joined)) in changes.into_iter().enumerate() {
+                match is_there {
+                    true => {
+                        ours.insert(line(port));
+                        candidates.add(PEER, line(port));
+                    }
+                    false => {
+                        ours.remove(&line(port));
+                        candidates.remove(PEER, line(port));
+                    }
+                }
+                while is_joined || at + 1 == count {
+                    match candidates.poll() {
+                        Some(Change::Added(_, lines)) => known.extend(lines),
+                        Some(Change::Removed(_, lines)) => known.retain(|line| !lines.contains(line)),
+                        None => break,
+                    }
+                }
+            }
+            prop_assert_eq!(known, ours);
+        }
     }
 }
