@@ -122,6 +122,12 @@ fn word(token: &Secret) -> Result<Secret, NotUpgraded> {
 /// `Linux/6.18.0 headless-client/1.5.12 (x86_64)`.
 fn user_agent(program: &str) -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+
+    agent_of(&kernel, program)
+}
+
+/// Letters that a header can't carry are left out.
+fn agent_of(kernel: &str, program: &str) -> String {
     let is_wanted = |c: &char| c.is_ascii_graphic();
     let kernel: String = kernel.chars().filter(is_wanted).collect();
     let kernel = if kernel.is_empty() { "0" } else { &kernel };
