@@ -7,7 +7,7 @@
 //! fixed_peers   WireGuard without a portal           fairness  who waits, and for how long
 //! cost, memory  processor time, memory               record    samples and their summaries
 //! iperf, stats  reading and reckoning                report    JSON, tables
-//! heartbeat     the portal, asked under load
+//! heartbeat     the portal, asked under load    relay     what a detour costs
 //! ```
 
 mod contestant;
@@ -20,6 +20,7 @@ mod load;
 mod memory;
 mod names;
 mod record;
+mod relay;
 mod report;
 mod sparse;
 mod standing;
@@ -91,7 +92,8 @@ pub(crate) fn run(args: &BenchArgs, environment: &Environment) -> Result<(), Fai
             "iperf3 is not in PATH, and makes the load; bring it with `apt-get install iperf3`",
         )
     })?;
-    let (entrants, skipped) = contestant::enter(&args.against, environment)?;
+    let (mut entrants, skipped) = contestant::enter(&args.against, environment)?;
+    entrants.retain(|entrant| selection.is_about(entrant.contestant));
     // A user namespace needs a process with a single thread.
     gain_rights()?;
     let alarms = logging::init_from(environment, "warn")?;
@@ -197,6 +199,7 @@ impl Bench {
         Ok(Report {
             machine: Machine::of_this_one(busy_before),
             throughput: rows.map(|row| Row::of(row, self.runs, &samples)).collect(),
+            relay: relay::rows(&samples),
             fairness: fairness
                 .filter_map(|row| fairness::Row::of(row, &findings))
                 .collect(),
@@ -256,8 +259,11 @@ impl Bench {
         occupancy: &mut Occupancy,
     ) -> Result<(), Failure> {
         let rows: Vec<Measurement> = self.selection.on(path).collect();
-        let has_relay = entrant.contestant == Contestant::Ours;
-        if rows.is_empty() || (path == PathKind::Relayed && !has_relay) {
+        let takes_part = match path {
+            PathKind::Direct => entrant.contestant != Contestant::Turnserver,
+            PathKind::Relayed => entrant.contestant.has_our_ends(),
+        };
+        if rows.is_empty() || !takes_part {
             return Ok(());
         }
 

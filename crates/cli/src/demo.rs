@@ -100,6 +100,7 @@ async fn perform(
             scratch,
             network,
             narration,
+            turn_server: None,
         },
         direct,
         alarms,

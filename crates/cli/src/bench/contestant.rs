@@ -22,6 +22,8 @@ pub(crate) enum Contestant {
     WireguardGo,
     Gotatun,
     Boringtun,
+    /// This program, but for the relay: coturn's. Takes part where packets are relayed.
+    Turnserver,
     /// No tunnel at all: what the machine itself can do.
     Raw,
 }
@@ -53,11 +55,12 @@ const WIREGUARD_PEER: &str = "CONNLIB_WIREGUARD_PEER";
 
 impl Contestant {
     /// All that can be compared with.
-    const OTHERS: [Self; 5] = [
+    const OTHERS: [Self; 6] = [
         Self::OursWireguard,
         Self::WireguardGo,
         Self::Gotatun,
         Self::Boringtun,
+        Self::Turnserver,
         Self::Raw,
     ];
 
@@ -69,8 +72,14 @@ impl Contestant {
             Self::WireguardGo => "wireguard-go",
             Self::Gotatun => "gotatun",
             Self::Boringtun => "boringtun",
+            Self::Turnserver => "turnserver",
             Self::Raw => "raw",
         }
+    }
+
+    /// Whether this program carries packets at both ends, as a client and a gateway that a portal brings together.
+    pub(super) const fn has_our_ends(self) -> bool {
+        matches!(self, Self::Ours | Self::Turnserver)
     }
 
     /// Whether somebody else's program; what isn't is never the best peer.
@@ -88,6 +97,7 @@ impl Contestant {
             Self::WireguardGo => (&["wireguard-go"], "apt-get install wireguard-go"),
             Self::Gotatun => (&["gotatun", "gotatun-cli"], "cargo install gotatun-cli"),
             Self::Boringtun => (&["boringtun-cli"], "cargo install boringtun-cli"),
+            Self::Turnserver => (&["turnserver"], "apt-get install coturn"),
         };
 
         Some(Source { names, install })

@@ -231,11 +231,12 @@ impl Scene {
         }
     }
 
-    /// Others than ours have no relay, and nothing that makes connections when they are needed.
+    /// Others than ours have no relay, and nothing that makes connections when they are needed. Another relay is compared by
+    /// throughput alone.
     fn is_for(self, contestant: Contestant) -> bool {
         let is_ours_alone = self.path() == PathKind::Relayed || self == Self::Newcomers;
 
-        contestant == Contestant::Ours || !is_ours_alone
+        contestant == Contestant::Ours || !(is_ours_alone || contestant.has_our_ends())
     }
 
     fn clients(self) -> Clients<'static> {

@@ -233,7 +233,9 @@ fn flags(contestant: Contestant) -> &'static [&'static str] {
     match contestant {
         Contestant::WireguardGo => &["--foreground"],
         Contestant::Gotatun | Contestant::Boringtun => FOREGROUND,
-        Contestant::Ours | Contestant::OursWireguard | Contestant::Raw => &[],
+        Contestant::Ours | Contestant::OursWireguard | Contestant::Turnserver | Contestant::Raw => {
+            &[]
+        }
     }
 }
 

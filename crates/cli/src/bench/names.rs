@@ -1,5 +1,6 @@
 //! What can be measured, and what is asked for (`--only`).
 
+use super::contestant::Contestant;
 use super::fairness::{self, Definition};
 use crate::exit::{Exit, Failure};
 use crate::rig::system::PathKind;
@@ -36,6 +37,8 @@ pub(super) struct Selection {
     pub(super) throughput: Vec<Measurement>,
     pub(super) fairness: Vec<Definition>,
     pub(super) minute_after: MinuteAfter,
+    /// Whether only relays are compared.
+    relays_alone: bool,
 }
 
 /// Whether memory is looked at again after a minute of rest.
@@ -77,6 +80,17 @@ const THROUGHPUT: [Measurement; 8] = [
 
 const MEMORY: &str = "memory";
 
+/// What a relay costs, beside the direct path and beside another relay.
+const RELAY: &str = "relay";
+
+/// What that is reckoned from.
+const RELAY_LOADS: [&str; 4] = [
+    "tcp1-up",
+    "tcp1-down",
+    "relayed-tcp1-up",
+    "relayed-tcp1-down",
+];
+
 const FAIRNESS: &str = "fairness";
 
 /// What memory is measured under, if nothing else is asked for.
@@ -94,12 +108,13 @@ impl Selection {
                 throughput: THROUGHPUT.to_vec(),
                 fairness: fairness::ROWS.to_vec(),
                 minute_after: MinuteAfter::Asked,
+                relays_alone: false,
             });
         };
         let names = || {
             let rows = THROUGHPUT.iter().map(|row| row.name);
             let fairness = fairness::ROWS.iter().map(|row| row.name);
-            rows.chain([MEMORY, FAIRNESS]).chain(fairness)
+            rows.chain([MEMORY, RELAY, FAIRNESS]).chain(fairness)
         };
         // A name may be the beginning of another.
         let is_exact = names().any(|name| name == only);
@@ -119,20 +134,31 @@ impl Selection {
         }
 
         let (memory, all_fairness) = (is_meant(MEMORY), is_meant(FAIRNESS));
+        let relay = only == RELAY;
         Ok(Self {
             throughput: THROUGHPUT
                 .into_iter()
-                .filter(|row| is_meant(row.name) || (memory && MEMORY_LOADS.contains(&row.name)))
+                .filter(|row| {
+                    is_meant(row.name)
+                        || (memory && MEMORY_LOADS.contains(&row.name))
+                        || (relay && RELAY_LOADS.contains(&row.name))
+                })
                 .collect(),
             fairness: fairness::ROWS
                 .into_iter()
                 .filter(|row| all_fairness || is_meant(row.name))
                 .collect(),
+            relays_alone: relay,
             minute_after: match memory {
                 true => MinuteAfter::Asked,
                 false => MinuteAfter::NotAsked,
             },
         })
+    }
+
+    /// Whether a contestant has to do with it.
+    pub(super) fn is_about(&self, contestant: Contestant) -> bool {
+        !self.relays_alone || contestant.has_our_ends()
     }
 
     /// The rows that are measured on that path.
@@ -160,6 +186,8 @@ mod tests {
         assert_eq!(names("tcp1"), ["tcp1-up", "tcp1-down"]);
         assert_eq!(names("udp"), ["udp-up", "udp-down"]);
         assert_eq!(names("memory"), ["tcp1-up", "tcp1-down"]);
+        assert_eq!(names("relay"), RELAY_LOADS);
+        assert_eq!(names("relayed"), ["relayed-tcp1-up", "relayed-tcp1-down"]);
         assert_eq!(Selection::parse(None).unwrap().throughput.len(), 8);
 
         let fairness = |only| Selection::parse(Some(only)).unwrap().fairness;

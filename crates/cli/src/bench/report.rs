@@ -12,6 +12,7 @@ use super::fairness;
 use super::memory::Occupied;
 use super::names::Measurement;
 use super::record::{Sample, Summary};
+use super::relay;
 use super::stats::{Delays, rounded};
 
 /// Everything that the bench has found out.
@@ -19,6 +20,8 @@ use super::stats::{Delays, rounded};
 pub(super) struct Report {
     pub(super) machine: Machine,
     pub(super) throughput: Vec<Row>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) relay: Vec<relay::Row>,
     pub(super) fairness: Vec<fairness::Row>,
     pub(super) memory: Vec<Occupied>,
     pub(super) skipped: Vec<Skipped>,
@@ -163,6 +166,12 @@ impl fmt::Display for Report {
         writeln!(f, "{cpus} processors, Linux {kernel}, {busy} busy before")?;
         for row in &self.throughput {
             write!(f, "\n{row}")?;
+        }
+        if !self.relay.is_empty() {
+            writeln!(f, "\n{}", relay::HEADS)?;
+        }
+        for row in &self.relay {
+            writeln!(f, "{row}")?;
         }
         for row in &self.fairness {
             write!(f, "\n{row}")?;

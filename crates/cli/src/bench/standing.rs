@@ -122,7 +122,7 @@ impl Bench {
         let network = Arc::new(Network::create(&places(clients), direct).await?);
         let echo = Echo::start(network.namespace(Place::Resource)?)?;
         let processes = match (entrant.contestant, &entrant.program) {
-            (Contestant::Ours, _) => Vec::new(),
+            (contestant, _) if contestant.has_our_ends() => Vec::new(),
             (contestant, Some(program)) => {
                 let fixed = FixedPeers {
                     contestant,
@@ -148,8 +148,9 @@ impl Bench {
             ours: None,
             _echo: echo,
         };
-        if entrant.contestant == Contestant::Ours {
-            standing.start_ours(direct, clients, scratch).await?;
+        if entrant.contestant.has_our_ends() {
+            let relay = entrant.program.clone();
+            standing.start_ours(direct, clients, scratch, relay).await?;
         }
         for &client in clients.running {
             standing.wait_for_reply(client).await?;
@@ -161,12 +162,13 @@ impl Bench {
 }
 
 impl<'a> Standing<'a> {
-    /// Starts this very program in all its roles.
+    /// Starts this very program in all its roles; with another program that is the relay.
     async fn start_ours(
         &mut self,
         direct: DirectPath,
         clients: Clients<'_>,
         scratch: &'a Scratch,
+        turn_server: Option<PathBuf>,
     ) -> Result<(), Failure> {
         let system = System {
             roles: &self.bench.roles,
@@ -174,6 +176,7 @@ impl<'a> Standing<'a> {
             scratch,
             network: Arc::clone(&self.network),
             narration: self.bench.narration.without_steps(),
+            turn_server,
         };
         let ca = system.start_portal().await?;
         let peers = system.start_peers(&ca).await?;

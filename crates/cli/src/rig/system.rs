@@ -25,7 +25,12 @@ pub(crate) struct System<'a> {
     pub(crate) scratch: &'a Scratch,
     pub(crate) network: Arc<Network>,
     pub(crate) narration: Narration,
+    /// coturn's `turnserver`, which relays instead of ours.
+    pub(crate) turn_server: Option<PathBuf>,
 }
+
+/// What the other TURN server and our portal share.
+const TURN_SECRET: &str = "a rig's own";
 
 /// The process ids of those that carry packets.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -100,9 +105,18 @@ impl System<'_> {
         if self.network.families() == Families::Both {
             arguments.push(flag("public-ip6", place.host_v6()));
         }
-        let relay = self
+        let other = match &self.turn_server {
+            Some(program) => {
+                arguments.push("--announce".into());
+                arguments.push(flag("secret", TURN_SECRET));
+                Some(self.start_turn_server(program).await?)
+            }
+            None => None,
+        };
+        let ours = self
             .start_peer(Place::Relay, ca, &["--relay".into()], arguments)
             .await?;
+        let relay = other.unwrap_or(ours);
 
         let site = flag("gateway", &self.roles.site);
         // Names are looked up at the resource.
@@ -121,6 +135,26 @@ impl System<'_> {
             gateway,
             client: self.start_client(Place::Client, ca).await?,
         })
+    }
+
+    async fn start_turn_server(&self, program: &Path) -> Result<u32, Failure> {
+        let place = Place::Relay.subnet();
+        let quiet = ["-n", "--no-cli", "--no-tls", "--no-dtls", "--no-tcp"];
+        let mut arguments: Vec<String> = quiet.map(str::to_owned).into();
+        arguments.extend(["--use-auth-secret".to_owned(), flag("realm", "firezone")]);
+        arguments.push(flag("static-auth-secret", TURN_SECRET));
+        arguments.push(flag("userdb", self.scratch.file("turn.users").display()));
+        arguments.push(flag("pidfile", self.scratch.file("turn.pid").display()));
+        arguments.push(flag("log-file", "/dev/null"));
+        for address in place.host() {
+            arguments.push(flag("listening-ip", address.addr()));
+            arguments.push(flag("relay-ip", address.addr()));
+        }
+        let namespace = self.network.namespace(Place::Relay)?;
+
+        self.children
+            .launch("turn server", namespace, program, &arguments, None)
+            .await
     }
 
     /// Starts a client at `place`, and returns its process id.
