@@ -167,11 +167,13 @@ mod tests {
                         candidates.remove(PEER, line(port));
                     }
                 }
-                while is_joined || at + 1 == count {
-                    match candidates.poll() {
-                        Some(Change::Added(_, lines)) => known.extend(lines),
-                        Some(Change::Removed(_, lines)) => known.retain(|line| !lines.contains(line)),
-                        None => break,
+                if !is_joined && at + 1 < count {
+                    continue;
+                }
+                while let Some(change) = candidates.poll() {
+                    match change {
+                        Change::Added(_, lines) => known.extend(lines),
+                        Change::Removed(_, lines) => known.retain(|line| !lines.contains(line)),
                     }
                 }
             }

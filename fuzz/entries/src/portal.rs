@@ -168,6 +168,14 @@ impl Scene {
             0 => Generation::V2,
             _ => Generation::V1,
         };
+        // Of versions that get on and that don't, and one that can't be read.
+        let agent = match number / 2 % 8 {
+            0 => "Linux/6 connlib/1.7.0",
+            1 => "Linux/6 connlib/new",
+            2 => "Linux/6 connlib/1.2.9",
+            3 => "Linux/6",
+            _ => "Linux/6 connlib/1.5.4",
+        };
         let connect = Connect {
             role: wanted,
             generation,
@@ -179,6 +187,7 @@ impl Scene {
             ipv4: text(4, "192.0.2.10", choices).filter(|_| flags >> 6 & 1 == 0),
             ipv6: text(5, "2001:db8::10", choices),
             port: text(7, "3478", choices),
+            user_agent: Some(agent.to_owned()),
             remote: None,
         };
         self.last_socket += 1;

@@ -119,7 +119,9 @@ impl Plane {
             }
         };
 
-        result.and(self.serving.end())
+        let ended = self.serving.end();
+
+        result.and(ended)
     }
 
     fn handle(&self, request: Request, is_joined: bool) {

@@ -134,7 +134,7 @@ impl Relays {
         let secret = join.stamp_secret;
         let id = match join.passwords {
             Passwords::Rest => derive::turn_server_id(&secret, &addresses),
-            _ => derive::relay_id(&secret),
+            Passwords::Stamped | _ => derive::relay_id(&secret),
         };
         let relay = Relay {
             socket: Some(socket),

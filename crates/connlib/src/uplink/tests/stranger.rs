@@ -98,7 +98,6 @@ impl Stranger {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn skip() {
     let missing = "node with its package ws (NODE_PATH)";
     assert!(
