@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 /// Places, each with one cable to the router; a gateway has another one to a resource of its own.
 pub(crate) struct Network {
     runtime: Runtime,
-    router: Namespace,
+    pub(crate) router: Namespace,
     places: BTreeMap<&'static str, Place>,
     last: u8,
     blocks: u32,
@@ -266,7 +266,7 @@ impl Net {
 }
 
 /// A namespace in which these parameters are on, and addresses are good at once.
-fn namespace(parameters: &[&str]) -> Namespace {
+pub(crate) fn namespace(parameters: &[&str]) -> Namespace {
     let namespace = Namespace::create().unwrap();
     run_in(&namespace, || {
         set_sysctl_net("ipv6/conf/default/accept_dad", "0").unwrap();
