@@ -35,6 +35,8 @@ mod blocked;
 mod carrier;
 #[path = "nats/families.rs"]
 mod families;
+#[path = "nats/kinds.rs"]
+mod kinds;
 #[path = "nats/matrix.rs"]
 mod matrix;
 #[path = "nats/router.rs"]

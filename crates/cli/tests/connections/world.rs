@@ -85,7 +85,7 @@ pub(crate) struct World {
     pub(crate) network: Network,
     plan: Plan,
     pub(crate) clock: Clock,
-    parts: BTreeMap<&'static str, Running>,
+    pub(crate) parts: BTreeMap<&'static str, Running>,
     /// What ended parts have said that a person should look at.
     pub(crate) alarms: Vec<String>,
     files: TempDir,

@@ -36,7 +36,7 @@ fn behind_a_provider(table: &mut Table, gateway: Nat) {
         provider.translate(Nat::EimApdf, WITHIN[0]);
         routers.push(home(network, &provider, 0));
         routers.push(provider);
-        routers.extend(put(network, "gateway", gateway));
+        routers.extend(put(network, HOMES[1], gateway));
     });
     let names = ["EIM/APDF in EIM/APDF", &gateway.to_string()];
     let verdict = table.measure(names, &world, "direct");

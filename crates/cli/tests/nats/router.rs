@@ -39,8 +39,8 @@ impl Nat {
 
     /// What nftables is told, for a router with one host inside.
     ///
-    /// Linux keeps the port that a host uses where it can, so a mapping for each flow looks like one for each port of the
-    /// host. It holds only while nothing else claims that port: see [`Router::obey`].
+    /// Linux has a mapping for each flow, but keeps the port that a host uses, or the one that it was given before, where it
+    /// can. That looks like one mapping for each port of the host, as long as nothing else claims it: see [`Router::obey`].
     fn rules(self, host: Ipv4Addr) -> String {
         let masquerade = match self {
             Self::None => return String::new(),
@@ -182,6 +182,16 @@ impl Router {
                 chain input { type filter hook input priority filter; meta l4proto udp drop; }
             }"#;
 
+        self.nft(&format!("{DEAF}{rules}"));
+    }
+
+    /// Adds the rules of such a NAT alone, as somebody does who doesn't know better.
+    pub(crate) fn translate_carelessly(&self, nat: Nat, host: Ipv4Addr) {
+        self.nft(&nat.rules(host));
+    }
+
+    /// Tells nftables to do this.
+    pub(crate) fn nft(&self, rules: &str) {
         let mut nft = command(&self.namespace, "nft")
             .args(["-f", "-"])
             .stdin(Stdio::piped())
@@ -189,7 +199,7 @@ impl Router {
             .spawn()
             .unwrap();
         let mut stdin = nft.stdin.take().unwrap();
-        write!(stdin, "{DEAF}{rules}").unwrap();
+        stdin.write_all(rules.as_bytes()).unwrap();
         drop(stdin);
         let output = nft.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);

@@ -43,8 +43,10 @@ impl Table {
             pause(left());
         }
         let path = world.path().map_or_else(|| "none".into(), |path| path.kind);
-        // Whatever the path is now, it is one.
+        // It carries, and the other end has chosen the same one.
         let goes_on = first_reply(world.network.namespace("client"), SOON).is_some();
+        let others_path = &world.status("gateway")["peers"][0]["path"];
+        let agrees = *others_path == path.as_str();
         let row = Row {
             client: client.into(),
             gateway: gateway.into(),
@@ -57,14 +59,16 @@ impl Table {
         let is_soon = |time: Option<Duration>| time.is_some_and(|time| time <= SOON);
         let holds = path == expected
             && goes_on
+            && agrees
             && is_soon(first_byte)
             && (expected != "direct" || is_soon(direct));
 
         match holds {
             true => Ok(()),
             false => Err(format!(
-                "{said}: should be {expected}; {}",
-                world.status("client")
+                "{said}: should be {expected}; {}; {}",
+                world.status("client"),
+                world.status("gateway"),
             )),
         }
     }
