@@ -1,4 +1,4 @@
-//! Behind a provider's NAT, which is behind nobody's: two levels, and both ends behind the same one.
+//! Homes behind a provider's NAT: one end's, or those of both.
 
 use std::net::Ipv4Addr;
 
@@ -30,53 +30,76 @@ fn home(network: &Network, provider: &Router, number: usize) -> Router {
 
 /// A home behind a provider, and what else is there.
 fn behind_a_provider(table: &mut Table, gateway: Nat) {
-    let mut routers = Vec::new();
-    let mut world = World::prepared(&["relay"], &["gateway"], |network| {
-        let provider = Router::in_place_of(network, "client");
-        provider.translate(Nat::EimApdf, WITHIN[0]);
-        routers.push(home(network, &provider, 0));
-        routers.push(provider);
-        routers.extend(put(network, HOMES[1], gateway));
+    let mut homes = Vec::new();
+    let mut provider = None;
+    let world = World::prepared(&["relay"], &["gateway"], |network| {
+        let first = Router::in_place_of(network, "client");
+        first.translate(Nat::EimApdf, WITHIN[0]);
+        homes.push(home(network, &first, 0));
+        homes.extend(put(network, HOMES[1], gateway));
+        provider = Some(first);
     });
     let names = ["EIM/APDF in EIM/APDF", &gateway.to_string()];
-    let verdict = table.measure(names, &world, "direct");
-    assert_eq!(verdict, Ok(()));
-    world.assert_calm();
+    judge(table, names, "direct", world, &homes, &provider.unwrap());
 }
 
 /// Both ends in homes of the same provider.
 fn behind_the_same(table: &mut Table, has_hairpin: bool) {
-    let mut routers = Vec::new();
-    let mut world = World::prepared(&["relay"], &["gateway"], |network| {
-        let provider = Router::in_place_of(network, "client");
+    let mut homes = Vec::new();
+    let mut provider = None;
+    let world = World::prepared(&["relay"], &["gateway"], |network| {
+        let both = Router::in_place_of(network, "client");
         match has_hairpin {
-            true => provider.obey(&hairpin(provider.outside)),
-            false => provider.translate(Nat::EimApdf, WITHIN[0]),
+            true => both.obey(&hairpin(both.outside)),
+            false => both.translate(Nat::EimApdf, WITHIN[0]),
         }
         let [_, _, number, _] = network.net("gateway").host_v4().octets();
         ip(
             network.namespace("gateway"),
             &format!("link delete net{number}"),
         );
-        routers.extend([0, 1].map(|number| home(network, &provider, number)));
-        routers.push(provider);
+        homes.extend([0, 1].map(|number| home(network, &both, number)));
+        provider = Some(both);
     });
     let (name, expected) = match has_hairpin {
         true => ("EIM/APDF in the same, hairpin", "direct"),
         false => ("EIM/APDF in the same, no hairpin", "relayed"),
     };
-    let verdict = table.measure([name; 2], &world, expected);
+    judge(
+        table,
+        [name; 2],
+        expected,
+        world,
+        &homes,
+        &provider.unwrap(),
+    );
+}
+
+fn judge(
+    table: &mut Table,
+    names: [&str; 2],
+    expected: &str,
+    mut world: World,
+    homes: &[Router],
+    provider: &Router,
+) {
+    let verdict = table.measure(names, &world, expected);
     if let Err(verdict) = verdict {
-        let flows: Vec<_> = routers.iter().map(Router::flows).collect();
+        let routers = homes.iter().chain([provider]);
+        let flows: Vec<_> = routers.map(Router::flows).collect();
         panic!("{verdict}\n{}", flows.join("\n"));
     }
+    for home in homes {
+        home.assert_no_flow_of_its_own("192.168.");
+    }
+    provider.assert_no_flow_of_its_own("100.127.");
     world.assert_calm();
 }
 
 /// A provider that gives each home a port of its own, and turns round what one home sends to the other's.
 ///
-/// Linux doesn't do that by itself: a port that it has chosen for one flow means nothing to any other. Between homes it lets
-/// everything pass, as the datagram that comes back at once from where it was sent to has no flow yet.
+/// Linux doesn't do that by itself: what comes for the router's own address is for the router, whoever was given that port for
+/// another flow.
 fn hairpin(outside: Ipv4Addr) -> String {
     let [mut there, mut back] = [String::new(), String::new()];
     for (number, home) in WITHIN.iter().enumerate() {

