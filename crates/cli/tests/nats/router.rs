@@ -173,9 +173,9 @@ impl Router {
 
     /// Adds rules for nftables, and drops what UDP is for the router itself.
     ///
-    /// A datagram that a peer sends before ours has left is for the router. What is let in there is remembered as a flow
-    /// with the very port that ours needs, which then gets another one: the NAT would be symmetric without saying so. The
-    /// same holds if it is refused by an error. What is dropped is not remembered.
+    /// A datagram that a peer sends before ours has left is for the router. If it is let in, though only to be told that nobody
+    /// listens, it is remembered as a flow with the very port that ours needs, which then gets another one: the NAT would be
+    /// symmetric without saying so. What is dropped is not remembered.
     pub(crate) fn obey(&self, rules: &str) {
         const DEAF: &str = r#"
             table inet own {
