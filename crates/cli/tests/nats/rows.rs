@@ -42,11 +42,14 @@ impl Table {
         if expected == "relayed" {
             pause(left());
         }
-        let path = world.path().map_or_else(|| "none".into(), |path| path.kind);
-        // It carries, and the other end has chosen the same one.
+        // It carries, and the other end, which hears of it a moment later, has chosen the same kind.
         let goes_on = first_reply(world.network.namespace("client"), SOON).is_some();
-        let others_path = &world.status("gateway")["peers"][0]["path"];
-        let agrees = *others_path == path.as_str();
+        let agrees = |world: &World| {
+            let path = &world.status("gateway")["peers"][0]["path"];
+            (*path == expected).then_some(())
+        };
+        let agrees = world.wait_for(SOON, agrees).is_some();
+        let path = world.path().map_or_else(|| "none".into(), |path| path.kind);
         let row = Row {
             client: client.into(),
             gateway: gateway.into(),
