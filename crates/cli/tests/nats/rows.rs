@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::probe::first_reply;
 use crate::tools::say;
-use crate::world::{World, pause};
+use crate::world::World;
 
 /// Whatever is direct is so by then, and what is not then counts as relayed.
 const SOON: Duration = Duration::from_secs(5);
@@ -35,13 +35,10 @@ impl Table {
         assert!(world.path().is_none(), "connected before anything was sent");
         let began_at = world.clock.now();
         let first_byte = first_reply(world.network.namespace("client"), 2 * SOON);
-        let left = || (began_at + SOON).saturating_duration_since(world.clock.now());
+        let left = (began_at + SOON).saturating_duration_since(world.clock.now());
         let direct = world
-            .wait_path("direct", left())
+            .wait_path("direct", left)
             .map(|path| (world.clock.now() - path.age).saturating_duration_since(began_at));
-        if expected == "relayed" {
-            pause(left());
-        }
         // It carries, and the other end, which hears of it a moment later, has chosen the same kind.
         let goes_on = first_reply(world.network.namespace("client"), SOON).is_some();
         let agrees = |world: &World| {
