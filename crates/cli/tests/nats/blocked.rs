@@ -75,8 +75,9 @@ fn where_udp_is_blocked_the_client_says_that_no_relay_answers() {
         assert!(lines.len() <= 10, "{lines:#?}");
 
         router.nft("flush chain inet filter forward");
+        // Relays are asked at 0, 1, 2.5 and 4.75 of eight seconds, and attempts last five.
         let back_after = world.connect();
-        assert!(back_after < Duration::from_secs(10), "{back_after:?}");
+        assert!(back_after < Duration::from_secs(15), "{back_after:?}");
         assert!(world.wait_path("direct", Duration::from_secs(5)).is_some());
         let ms = back_after.as_millis();
         say(&format!("UDP is let out again: first byte after {ms} ms"));
