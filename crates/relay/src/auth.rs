@@ -108,7 +108,7 @@ mod tests {
 
     fn stamped(secret: &str, name: &str) -> Option<[u8; 16]> {
         let credentials = Credentials::Stamped(Secret::from(secret));
-        User::named(name, &credentials).map(|user| *user.key.expose())
+        User::named(name, &credentials).map(|user| user.key.expose().try_into().unwrap())
     }
 
     #[test]

@@ -24,7 +24,17 @@ pub const HEADER_LEN: usize = 20;
 /// The number of the UDP protocol in REQUESTED-TRANSPORT.
 pub const TRANSPORT_UDP: u8 = 17;
 
+/// What a nonce of RFC 8489 begins with: four characters of base64 follow, for 24 bits of features (§9.2).
+pub const NONCE_COOKIE: &str = "obMatJos2";
+
+/// The number of MD5 in PASSWORD-ALGORITHM and PASSWORD-ALGORITHMS (RFC 8489 §18.5).
+pub const ALGORITHM_MD5: u16 = 0x0001;
+
+/// The number of SHA-256 there.
+pub const ALGORITHM_SHA256: u16 = 0x0002;
+
 const INTEGRITY_LEN: usize = 24;
+const INTEGRITY_SHA256_LEN: usize = 36;
 const FINGERPRINT_LEN: usize = 8;
 
 /// Why bytes are not a STUN message, or a message could not be written.
@@ -61,6 +71,10 @@ pub enum Method {
     Allocate,
     /// Keep or give back that address.
     Refresh,
+    /// Data for a peer, in an indication (RFC 8656 §11).
+    Send,
+    /// Data from a peer, in an indication (RFC 8656 §11).
+    Data,
     /// Let a peer send to that address (RFC 8656 §9).
     CreatePermission,
     /// Give a peer a short name.
@@ -75,6 +89,8 @@ impl Method {
             0x001 => Self::Binding,
             0x003 => Self::Allocate,
             0x004 => Self::Refresh,
+            0x006 => Self::Send,
+            0x007 => Self::Data,
             0x008 => Self::CreatePermission,
             0x009 => Self::ChannelBind,
             other => Self::Other(other),
@@ -86,6 +102,8 @@ impl Method {
             Self::Binding => 0x001,
             Self::Allocate => 0x003,
             Self::Refresh => 0x004,
+            Self::Send => 0x006,
+            Self::Data => 0x007,
             Self::CreatePermission => 0x008,
             Self::ChannelBind => 0x009,
             Self::Other(code) => code & 0x0FFF,
@@ -160,6 +178,8 @@ pub struct Message<'a> {
     transaction_id: TransactionId,
     /// Where MESSAGE-INTEGRITY begins.
     integrity_at: Option<usize>,
+    /// Where MESSAGE-INTEGRITY-SHA256 begins.
+    integrity_sha256_at: Option<usize>,
     /// Where FINGERPRINT begins.
     fingerprint_at: Option<usize>,
 }
@@ -193,6 +213,7 @@ impl<'a> Message<'a> {
             class,
             transaction_id: TransactionId(id),
             integrity_at: None,
+            integrity_sha256_at: None,
             fingerprint_at: None,
         };
         for attribute in RawAttributes::new(body) {
@@ -204,6 +225,9 @@ impl<'a> Message<'a> {
             match attribute {
                 attribute::MESSAGE_INTEGRITY if value.len() == 20 => {
                     message.integrity_at.get_or_insert(at);
+                }
+                attribute::MESSAGE_INTEGRITY_SHA256 if value.len() == 32 => {
+                    message.integrity_sha256_at.get_or_insert(at);
                 }
                 attribute::FINGERPRINT if value.len() == 4 => {
                     message.fingerprint_at.get_or_insert(at);
@@ -235,11 +259,16 @@ impl<'a> Message<'a> {
         self.bytes
     }
 
-    /// The attributes in front of MESSAGE-INTEGRITY, in order; what follows it proves nothing (RFC 8489 §14.5).
+    /// The attributes in front of MESSAGE-INTEGRITY and MESSAGE-INTEGRITY-SHA256, in order; what follows either proves
+    /// nothing (RFC 8489 §14.5, §14.6).
     ///
     /// A known attribute with an invalid value comes as an error; unknown ones come as [`Attribute::Unknown`].
     pub fn attributes(&self) -> impl Iterator<Item = Result<Attribute<'a>, StunError>> + use<'a> {
-        let end = self.integrity_at.unwrap_or(self.bytes.len());
+        let integrities = self
+            .integrity_at
+            .into_iter()
+            .chain(self.integrity_sha256_at);
+        let end = integrities.min().unwrap_or(self.bytes.len());
         let id = self.transaction_id;
 
         RawAttributes::new(self.bytes.get(HEADER_LEN..).unwrap_or_default())
@@ -256,20 +285,40 @@ impl<'a> Message<'a> {
 
     /// Whether it carries MESSAGE-INTEGRITY made with `key`.
     pub fn verify(&self, key: &[u8]) -> bool {
-        let Some(at) = self.integrity_at else {
-            return false;
-        };
-        let Some(mac) = self.bytes.get(at + 4..at + INTEGRITY_LEN) else {
-            return false;
-        };
-        let covered = self.bytes.get(..at).unwrap_or_default();
-
-        auth::integrity_matches(key, covered, mac)
+        self.framed(self.integrity_at, INTEGRITY_LEN)
+            .is_some_and(|(covered, mac)| auth::integrity_matches(key, covered, mac))
     }
 
-    /// Whether its FINGERPRINT is right; `None` without one.
+    /// Whether it carries MESSAGE-INTEGRITY-SHA256 of full length, right or wrong. TURN allows no shorter ones
+    /// (RFC 8489 §14.6).
+    pub fn has_integrity_sha256(&self) -> bool {
+        self.integrity_sha256_at.is_some()
+    }
+
+    /// Whether it carries MESSAGE-INTEGRITY-SHA256 made with `key`.
+    pub fn verify_sha256(&self, key: &[u8]) -> bool {
+        self.framed(self.integrity_sha256_at, INTEGRITY_SHA256_LEN)
+            .is_some_and(|(covered, mac)| auth::integrity_sha256_matches(key, covered, mac))
+    }
+
+    /// What is in front of the attribute of `len` bytes that begins at `at`, and its value.
+    fn framed(&self, at: Option<usize>, len: usize) -> Option<(&'a [u8], &'a [u8])> {
+        let at = at?;
+
+        Some((self.bytes.get(..at)?, self.bytes.get(at + 4..at + len)?))
+    }
+
+    /// Whether it carries FINGERPRINT, right or wrong.
+    pub fn has_fingerprint(&self) -> bool {
+        self.fingerprint_at.is_some()
+    }
+
+    /// Whether its FINGERPRINT is right, and the last attribute as it must be (RFC 8489 §14.7); `None` without one.
     pub fn fingerprint_matches(&self) -> Option<bool> {
         let at = self.fingerprint_at?;
+        if at + FINGERPRINT_LEN != self.bytes.len() {
+            return Some(false);
+        }
         let value = self.bytes.get(at + 4..)?.first_chunk::<4>()?;
         let covered = self.bytes.get(..at)?;
 
@@ -321,6 +370,11 @@ impl<'a> Message<'a> {
     /// XOR-PEER-ADDRESS.
     pub fn peer_address(&self) -> Option<SocketAddr> {
         find!(self, XorPeerAddress)
+    }
+
+    /// DATA.
+    pub fn data(&self) -> Option<&'a [u8]> {
+        find!(self, Data)
     }
 
     /// Each XOR-RELAYED-ADDRESS, in order.

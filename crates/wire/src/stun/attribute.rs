@@ -8,33 +8,53 @@ use super::{MAGIC_COOKIE, StunError, TransactionId};
 pub(super) const USERNAME: u16 = 0x0006;
 pub(super) const MESSAGE_INTEGRITY: u16 = 0x0008;
 const ERROR_CODE: u16 = 0x0009;
+const UNKNOWN_ATTRIBUTES: u16 = 0x000A;
 const CHANNEL_NUMBER: u16 = 0x000C;
 const LIFETIME: u16 = 0x000D;
 const XOR_PEER_ADDRESS: u16 = 0x0012;
+const DATA: u16 = 0x0013;
 const REALM: u16 = 0x0014;
 const NONCE: u16 = 0x0015;
 const XOR_RELAYED_ADDRESS: u16 = 0x0016;
 const REQUESTED_ADDRESS_FAMILY: u16 = 0x0017;
+const EVEN_PORT: u16 = 0x0018;
 const REQUESTED_TRANSPORT: u16 = 0x0019;
+const DONT_FRAGMENT: u16 = 0x001A;
+pub(super) const MESSAGE_INTEGRITY_SHA256: u16 = 0x001C;
+const PASSWORD_ALGORITHM: u16 = 0x001D;
 const XOR_MAPPED_ADDRESS: u16 = 0x0020;
+const RESERVATION_TOKEN: u16 = 0x0022;
 const PRIORITY: u16 = 0x0024;
 const USE_CANDIDATE: u16 = 0x0025;
 const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
+const ADDRESS_ERROR_CODE: u16 = 0x8001;
+const PASSWORD_ALGORITHMS: u16 = 0x8002;
 const SOFTWARE: u16 = 0x8022;
 pub(super) const FINGERPRINT: u16 = 0x8028;
 const ICE_CONTROLLED: u16 = 0x8029;
 const ICE_CONTROLLING: u16 = 0x802A;
 
-/// One attribute. MESSAGE-INTEGRITY and FINGERPRINT are not among them: they frame a message.
+/// One attribute. MESSAGE-INTEGRITY, MESSAGE-INTEGRITY-SHA256 and FINGERPRINT are not among them: they frame a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Attribute<'a> {
     /// ADDITIONAL-ADDRESS-FAMILY: also give an address of this family.
     AdditionalAddressFamily(Family),
+    /// ADDRESS-ERROR-CODE: why there is no address of this family, 300–699 and a phrase (RFC 8656 §18.12).
+    AddressErrorCode(Family, u16, &'a str),
     /// CHANNEL-NUMBER.
     ChannelNumber(u16),
+    /// DATA: what a peer gets or sent.
+    Data(&'a [u8]),
+    /// DONT-FRAGMENT: what is sent on must not be split on its way.
+    DontFragment,
     /// ERROR-CODE: 300–699 and a phrase.
     ErrorCode(u16, &'a str),
+    /// EVEN-PORT: give an even port, and keep the next one if `reserve` says so (the R bit; RFC 8656 §18.7).
+    EvenPort {
+        /// Whether the next higher port shall be kept for a second allocation.
+        reserve: bool,
+    },
     /// ICE-CONTROLLED with the tie breaker.
     IceControlled(u64),
     /// ICE-CONTROLLING with the tie breaker.
@@ -43,6 +63,11 @@ pub enum Attribute<'a> {
     Lifetime(Duration),
     /// NONCE.
     Nonce(&'a str),
+    /// PASSWORD-ALGORITHM: its number. None of those that exist has parameters, so none are written, and those that
+    /// arrive are not looked at.
+    PasswordAlgorithm(u16),
+    /// PASSWORD-ALGORITHMS: the list as it is on the wire, for it is compared as a whole (RFC 8489 §9.2.4).
+    PasswordAlgorithms(&'a [u8]),
     /// PRIORITY of a candidate.
     Priority(u32),
     /// REALM.
@@ -51,8 +76,12 @@ pub enum Attribute<'a> {
     RequestedAddressFamily(Family),
     /// REQUESTED-TRANSPORT: a protocol number.
     RequestedTransport(u8),
+    /// RESERVATION-TOKEN: the name of a port that was kept (RFC 8656 §18.10).
+    ReservationToken([u8; 8]),
     /// SOFTWARE: who speaks.
     Software(&'a str),
+    /// UNKNOWN-ATTRIBUTES: the types that were not understood, two bytes each.
+    UnknownAttributes(&'a [u8]),
     /// USE-CANDIDATE.
     UseCandidate,
     /// USERNAME.
@@ -106,8 +135,12 @@ impl<'a> Attribute<'a> {
     ) -> Result<Self, StunError> {
         let decoded = match attribute {
             ADDITIONAL_ADDRESS_FAMILY => family(value).map(Self::AdditionalAddressFamily),
+            ADDRESS_ERROR_CODE => address_error_code(value),
             CHANNEL_NUMBER => channel_number(value).map(Self::ChannelNumber),
-            ERROR_CODE => error_code(value),
+            DATA => Some(Self::Data(value)),
+            DONT_FRAGMENT => value.is_empty().then_some(Self::DontFragment),
+            ERROR_CODE => error_code(value).map(|(code, reason)| Self::ErrorCode(code, reason)),
+            EVEN_PORT => even_port(value),
             ICE_CONTROLLED => number(value)
                 .map(u64::from_be_bytes)
                 .map(Self::IceControlled),
@@ -118,13 +151,19 @@ impl<'a> Attribute<'a> {
                 .map(u32::from_be_bytes)
                 .map(|secs| Self::Lifetime(Duration::from_secs(secs.into()))),
             NONCE => text(value).map(Self::Nonce),
+            PASSWORD_ALGORITHM => password_algorithm(value).map(Self::PasswordAlgorithm),
+            PASSWORD_ALGORITHMS => Some(Self::PasswordAlgorithms(value)),
             PRIORITY => number(value).map(u32::from_be_bytes).map(Self::Priority),
             REALM => text(value).map(Self::Realm),
+            RESERVATION_TOKEN => number(value).map(Self::ReservationToken),
             REQUESTED_ADDRESS_FAMILY => family(value).map(Self::RequestedAddressFamily),
             REQUESTED_TRANSPORT => {
                 number(value).map(|[protocol, _, _, _]: [u8; 4]| Self::RequestedTransport(protocol))
             }
             SOFTWARE => text(value).map(Self::Software),
+            UNKNOWN_ATTRIBUTES => {
+                (value.len().is_multiple_of(2)).then_some(Self::UnknownAttributes(value))
+            }
             USE_CANDIDATE => value.is_empty().then_some(Self::UseCandidate),
             USERNAME => text(value).map(Self::Username),
             XOR_MAPPED_ADDRESS => address(value, id).map(Self::XorMappedAddress),
@@ -148,12 +187,22 @@ impl<'a> Attribute<'a> {
                 out.put(&[0, 0]);
                 CHANNEL_NUMBER
             }
+            Self::AddressErrorCode(family, code, reason) => {
+                put_error_code(out, [family.code(), 0], code, reason);
+                ADDRESS_ERROR_CODE
+            }
+            Self::Data(data) => {
+                out.put(data);
+                DATA
+            }
+            Self::DontFragment => DONT_FRAGMENT,
             Self::ErrorCode(code, reason) => {
-                let [_, class] = (code / 100).to_be_bytes();
-                let [_, rest] = (code % 100).to_be_bytes();
-                out.put(&[0, 0, class & 0b111, rest]);
-                out.put(reason.as_bytes());
+                put_error_code(out, [0, 0], code, reason);
                 ERROR_CODE
+            }
+            Self::EvenPort { reserve } => {
+                out.put(&[if reserve { 0x80 } else { 0 }]);
+                EVEN_PORT
             }
             Self::IceControlled(tie_breaker) => {
                 out.put(&tie_breaker.to_be_bytes());
@@ -172,6 +221,15 @@ impl<'a> Attribute<'a> {
                 out.put(nonce.as_bytes());
                 NONCE
             }
+            Self::PasswordAlgorithm(algorithm) => {
+                out.put(&algorithm.to_be_bytes());
+                out.put(&[0, 0]);
+                PASSWORD_ALGORITHM
+            }
+            Self::PasswordAlgorithms(list) => {
+                out.put(list);
+                PASSWORD_ALGORITHMS
+            }
             Self::Priority(priority) => {
                 out.put(&priority.to_be_bytes());
                 PRIORITY
@@ -179,6 +237,10 @@ impl<'a> Attribute<'a> {
             Self::Realm(realm) => {
                 out.put(realm.as_bytes());
                 REALM
+            }
+            Self::ReservationToken(token) => {
+                out.put(&token);
+                RESERVATION_TOKEN
             }
             Self::RequestedAddressFamily(family) => {
                 out.put(&[family.code(), 0, 0, 0]);
@@ -191,6 +253,10 @@ impl<'a> Attribute<'a> {
             Self::Software(name) => {
                 out.put(name.as_bytes());
                 SOFTWARE
+            }
+            Self::UnknownAttributes(list) => {
+                out.put(list);
+                UNKNOWN_ATTRIBUTES
             }
             Self::UseCandidate => USE_CANDIDATE,
             Self::Username(name) => {
@@ -253,14 +319,46 @@ fn channel_number(value: &[u8]) -> Option<u16> {
     crate::channel::NUMBERS.contains(&number).then_some(number)
 }
 
-fn error_code(value: &[u8]) -> Option<Attribute<'_>> {
+/// The first byte alone counts, and of it the first bit; the rest is reserved.
+fn even_port(value: &[u8]) -> Option<Attribute<'static>> {
+    let [flags] = number(value)?;
+
+    Some(Attribute::EvenPort {
+        reserve: flags & 0x80 != 0,
+    })
+}
+
+/// A number, the length of its parameters, and these.
+fn password_algorithm(value: &[u8]) -> Option<u16> {
+    let ([a0, a1, l0, l1], parameters) = value.split_first_chunk::<4>()?;
+    let length = usize::from(u16::from_be_bytes([*l0, *l1]));
+
+    (parameters.len() >= length).then_some(u16::from_be_bytes([*a0, *a1]))
+}
+
+fn error_code(value: &[u8]) -> Option<(u16, &str)> {
     let ([_, _, class, rest], reason) = value.split_first_chunk::<4>()?;
     let (class, rest) = (u16::from(class & 0b111), u16::from(*rest));
     if !(3..=6).contains(&class) || rest > 99 {
         return None;
     }
 
-    Some(Attribute::ErrorCode(class * 100 + rest, text(reason)?))
+    Some((class * 100 + rest, text(reason)?))
+}
+
+fn address_error_code(value: &[u8]) -> Option<Attribute<'_>> {
+    let family = Family::from_code(*value.first()?)?;
+    let (code, reason) = error_code(value)?;
+
+    Some(Attribute::AddressErrorCode(family, code, reason))
+}
+
+fn put_error_code(out: &mut Value<'_>, front: [u8; 2], code: u16, reason: &str) {
+    let [_, class] = (code / 100).to_be_bytes();
+    let [_, rest] = (code % 100).to_be_bytes();
+    out.put(&front);
+    out.put(&[class & 0b111, rest]);
+    out.put(reason.as_bytes());
 }
 
 /// The address is masked with the cookie and, for IPv6, the transaction id, so that no middlebox rewrites it.

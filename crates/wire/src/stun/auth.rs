@@ -9,27 +9,47 @@ use md5::{Digest as _, Md5};
 use sha1::Sha1;
 use sha2::Sha256;
 
-use super::{FINGERPRINT_LEN, INTEGRITY_LEN};
+use super::{FINGERPRINT_LEN, INTEGRITY_LEN, INTEGRITY_SHA256_LEN};
 use crate::secret::Secret;
 
-/// A long-term key: MD5 of user name, realm and password (RFC 8489 §9.2.2). It can't be printed.
+/// A long-term key: a digest of user name, realm and password (RFC 8489 §9.2.2). It can't be printed.
 #[derive(Clone, Copy, Eq, PartialEq)]
-pub struct Key([u8; 16]);
+pub struct Key(Digested);
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Digested {
+    Md5([u8; 16]),
+    Sha256([u8; 32]),
+}
 
 impl Key {
-    /// Derives the key of one user.
+    /// Derives the key of one user by MD5, as everybody does who doesn't say otherwise.
     pub fn long_term(username: &str, realm: &str, password: &Secret) -> Self {
         let mut hash = Md5::new();
         for part in [username, ":", realm, ":", password.expose()] {
             hash.update(part.as_bytes());
         }
 
-        Self(hash.finalize().into())
+        Self(Digested::Md5(hash.finalize().into()))
     }
 
-    /// The bytes, for the cryptography alone.
-    pub const fn expose(&self) -> &[u8; 16] {
-        &self.0
+    /// Derives the key of one user by SHA-256, which PASSWORD-ALGORITHM asks for (RFC 8489 §18.5.1.2). Realm and password
+    /// are taken as they are: they have to be in the form that OpaqueString gives them (RFC 8265).
+    pub fn long_term_sha256(username: &str, realm: &str, password: &Secret) -> Self {
+        let mut hash = Sha256::new();
+        for part in [username, ":", realm, ":", password.expose()] {
+            hash.update(part.as_bytes());
+        }
+
+        Self(Digested::Sha256(hash.finalize().into()))
+    }
+
+    /// The bytes, for the cryptography alone: 16 of MD5, 32 of SHA-256.
+    pub const fn expose(&self) -> &[u8] {
+        match &self.0 {
+            Digested::Md5(key) => key,
+            Digested::Sha256(key) => key,
+        }
     }
 }
 
@@ -72,18 +92,36 @@ pub fn rest_password(username: &str, secret: &Secret) -> Secret {
 }
 
 pub(super) fn integrity(key: &[u8], covered: &[u8]) -> [u8; 20] {
-    mac(key, covered).map_or([0; 20], |mac| mac.finalize().into_bytes().into())
+    sha1(key, covered).map_or([0; 20], |mac| mac.finalize().into_bytes().into())
 }
 
 pub(super) fn integrity_matches(key: &[u8], covered: &[u8], expected: &[u8]) -> bool {
-    mac(key, covered).is_some_and(|mac| mac.verify_slice(expected).is_ok())
+    sha1(key, covered).is_some_and(|mac| mac.verify_slice(expected).is_ok())
+}
+
+pub(super) fn integrity_sha256(key: &[u8], covered: &[u8]) -> [u8; 32] {
+    sha256(key, covered).map_or([0; 32], |mac| mac.finalize().into_bytes().into())
+}
+
+pub(super) fn integrity_sha256_matches(key: &[u8], covered: &[u8], expected: &[u8]) -> bool {
+    sha256(key, covered).is_some_and(|mac| mac.verify_slice(expected).is_ok())
 }
 
 /// The MAC covers everything in front of the attribute, under a header whose length already counts it
 /// (RFC 8489 §14.5).
-fn mac(key: &[u8], covered: &[u8]) -> Option<Hmac<Sha1>> {
+fn sha1(key: &[u8], covered: &[u8]) -> Option<Hmac<Sha1>> {
     let mut mac = Hmac::<Sha1>::new_from_slice(key).ok()?;
     let (start, rest) = header_with_length_of(covered, INTEGRITY_LEN)?;
+    mac.update(&start);
+    mac.update(rest);
+
+    Some(mac)
+}
+
+/// The same with the longer attribute (RFC 8489 §14.6).
+fn sha256(key: &[u8], covered: &[u8]) -> Option<Hmac<Sha256>> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
+    let (start, rest) = header_with_length_of(covered, INTEGRITY_SHA256_LEN)?;
     mac.update(&start);
     mac.update(rest);
 

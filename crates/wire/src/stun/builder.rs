@@ -1,6 +1,6 @@
 //! Writing messages.
 
-use super::attribute::{FINGERPRINT, MESSAGE_INTEGRITY, Value};
+use super::attribute::{FINGERPRINT, MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256, Value};
 use super::{
     Attribute, Class, HEADER_LEN, MAGIC_COOKIE, Method, StunError, TransactionId, auth,
     message_type,
@@ -87,6 +87,14 @@ impl Builder {
         let mac = auth::integrity(key, &self.buffer);
 
         self.attribute(Attribute::Unknown(MESSAGE_INTEGRITY, &mac))
+    }
+
+    /// Adds MESSAGE-INTEGRITY-SHA256 made with `key` over everything so far.
+    #[must_use]
+    pub fn integrity_sha256(self, key: &[u8]) -> Self {
+        let mac = auth::integrity_sha256(key, &self.buffer);
+
+        self.attribute(Attribute::Unknown(MESSAGE_INTEGRITY_SHA256, &mac))
     }
 
     /// Adds FINGERPRINT over everything so far. Nothing may follow it.

@@ -101,6 +101,92 @@ fn the_long_term_request_of_rfc_5769_is_verified_and_written_alike() {
     assert_eq!(&*again, bytes);
 }
 
+/// RFC 8489 appendix B.1: its MAC is made under the length that its header states, which is larger than the message, so only
+/// the key can be tried. The nonce's features are numbered from the wrong end there.
+#[test]
+fn the_key_of_rfc_8489_makes_its_mac() {
+    use hmac::{Hmac, KeyInit as _, Mac as _};
+
+    let covered = hex("0001009c2112a44278ad3433c6ad72c029da412e\
+        001e00204a3cf38fef6992bda952c6780417da0f24819415569e60b205c46e41407f1704\
+        001500296f624d61744a6f7332414141 43662f2f3439396b39353464364f4c33346f4c39465354767936347341000000\
+        0014000b6578616d706c652e6f726700");
+    let key = Key::long_term_sha256("マトリックス", "example.org", &Secret::from("TheMatrIX"));
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key.expose()).unwrap();
+    mac.update(&covered);
+
+    assert_eq!(
+        mac.finalize().into_bytes().to_vec(),
+        hex("e4686c8f0edeb59013e07090010a93efccbccc544c0a45d9f830aa6d6f735a01")
+    );
+}
+
+#[test]
+fn each_integrity_is_verified_by_itself() {
+    let key = Key::long_term("a", "b", &Secret::from("c"));
+    let both = build(Method::Refresh, Class::Request, [1; 12])
+        .attribute(Attribute::Realm("b"))
+        .integrity(key.expose())
+        .integrity_sha256(key.expose())
+        .fingerprint()
+        .finish()
+        .unwrap();
+    let message = Message::parse(&both).unwrap();
+    assert!(message.verify(key.expose()) && message.verify_sha256(key.expose()));
+    assert!(!message.verify_sha256(b"another"));
+    assert_eq!(message.fingerprint_matches(), Some(true));
+    assert_eq!(message.attributes().count(), 1, "they frame, and are none");
+
+    let shortened = build(Method::Refresh, Class::Request, [1; 12])
+        .attribute(Attribute::Unknown(0x001C, &[0; 16]))
+        .finish()
+        .unwrap();
+    let message = Message::parse(&shortened).unwrap();
+    assert!(!message.has_integrity_sha256(), "TURN has it in full only");
+}
+
+#[test]
+fn a_fingerprint_that_is_not_the_last_is_wrong() {
+    let message = build(Method::Binding, Class::Request, [1; 12])
+        .fingerprint()
+        .attribute(Attribute::Software("late"))
+        .finish()
+        .unwrap();
+
+    assert_eq!(
+        Message::parse(&message).unwrap().fingerprint_matches(),
+        Some(false)
+    );
+}
+
+#[test]
+fn values_of_another_shape_are_invalid() {
+    for (attribute, value) in [
+        (0x000A, &[0, 1, 2][..]),
+        (0x0018, &[]),
+        (0x0018, &[0x80, 0]),
+        (0x001A, &[0]),
+        (0x001D, &[0, 2]),
+        (0x001D, &[0, 2, 0, 9, 1]),
+        (0x0022, &[0; 7]),
+        (0x0022, &[0; 9]),
+        (0x8001, &[3, 0, 4, 40]),
+        (0x8001, &[1, 0, 0, 40]),
+        (0x8001, &[1]),
+    ] {
+        let message = build(Method::Allocate, Class::Request, [1; 12])
+            .attribute(Attribute::Unknown(attribute, value))
+            .finish()
+            .unwrap();
+        let read = Message::parse(&message).unwrap().attributes().next();
+        assert_eq!(
+            read,
+            Some(Err(StunError::InvalidAttribute { attribute })),
+            "{value:?}"
+        );
+    }
+}
+
 /// relay.md §22.1 and §22.2. The printed REFRESH says 55 bytes of USERNAME where its own MAC covers 54.
 #[test]
 fn the_vectors_of_the_relay_spec() {
@@ -113,10 +199,7 @@ fn the_vectors_of_the_relay_spec() {
     );
     let username = format!("2145916800:{salt}");
     let key = Key::long_term(&username, "firezone", &password);
-    assert_eq!(
-        key.expose().as_slice(),
-        hex("291e7d4501c037cbd84965322b54198e")
-    );
+    assert_eq!(key.expose(), hex("291e7d4501c037cbd84965322b54198e"));
 
     let refresh = build(
         Method::Refresh,
@@ -230,6 +313,15 @@ mod properties {
             family.clone().prop_map(Attribute::RequestedAddressFamily),
             family.prop_map(Attribute::AdditionalAddressFamily),
             Just(Attribute::UseCandidate),
+            Just(Attribute::DontFragment),
+            Just(Attribute::Data(b"payload")),
+            Just(Attribute::Data(b"")),
+            Just(Attribute::AddressErrorCode(Family::V6, 440, "Phrase")),
+            Just(Attribute::PasswordAlgorithms(&[0, 2, 0, 0, 0, 1, 0, 0])),
+            Just(Attribute::UnknownAttributes(&[0x7F, 0xFF, 0, 3])),
+            any::<bool>().prop_map(|reserve| Attribute::EvenPort { reserve }),
+            any::<u16>().prop_map(Attribute::PasswordAlgorithm),
+            any::<[u8; 8]>().prop_map(Attribute::ReservationToken),
             Just(Attribute::Username("a:b")),
             Just(Attribute::Nonce("nonce of odd length")),
         ];
@@ -244,13 +336,18 @@ mod properties {
             for attribute in &attributes {
                 builder = builder.attribute(*attribute);
             }
-            let bytes = builder.integrity(&key).fingerprint().finish().unwrap();
+            let bytes = builder
+                .integrity(&key)
+                .integrity_sha256(&key)
+                .fingerprint()
+                .finish()
+                .unwrap();
 
             let message = Message::parse(&bytes).unwrap();
             let read: Result<Vec<_>, _> = message.attributes().collect();
             prop_assert_eq!(read.unwrap(), attributes);
             prop_assert_eq!(message.transaction_id(), TransactionId(id));
-            prop_assert!(message.verify(&key));
+            prop_assert!(message.verify(&key) && message.verify_sha256(&key));
             prop_assert_eq!(message.fingerprint_matches(), Some(true));
         }
 
