@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use connlib_os::clock::Clock;
-use connlib_relay::{Config, Credentials, LoopbackPeers, Server};
+use connlib_relay::{Config, Credentials, LoopbackPeers, PrivatePeers, Server};
 use connlib_wire::buffer::Pool;
 use connlib_wire::portal::relay::{Join, Passwords};
 use connlib_wire::secret::Secret;
@@ -287,6 +287,7 @@ impl RelayBuilder {
             ports: self.ports.clone(),
             credentials,
             loopback_peers: self.loopback_peers,
+            private_peers: PrivatePeers::Allowed,
         };
         let port = self.listen_port;
         let wildcard = |ip: IpAddr| SocketAddr::new(ip, port);

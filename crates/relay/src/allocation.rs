@@ -1,30 +1,21 @@
 //! The public ports that clients hold.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use connlib_wire::stun::{Key, TransactionId};
+use connlib_wire::stun::TransactionId;
 
-use crate::address::Families;
-use crate::answer::Asker;
+use crate::address::{Families, Lacking};
+use crate::answer::{Asker, Seal};
 use crate::channel::Channels;
 use crate::config::AllocationPort;
 use crate::deadlines::Due;
-
-/// What a client gets that doesn't say how long it wants it (RFC 8656 §3.2).
-const DEFAULT_LIFETIME: Duration = Duration::from_secs(600);
-
-/// The most a client gets at a time (RFC 8656 §7.2).
-const MAX_LIFETIME: Duration = Duration::from_secs(3_600);
+use crate::permissions::Permissions;
+use crate::reservations::Token;
 
 /// The time that the caller has to open a port.
 pub(crate) const OPENING: Duration = Duration::from_secs(5);
-
-/// The lifetime that a request is granted.
-pub(crate) fn granted_lifetime(requested: Option<Duration>) -> Duration {
-    requested.unwrap_or(DEFAULT_LIFETIME).min(MAX_LIFETIME)
-}
 
 /// One client's port, and the channels on it.
 #[derive(Debug)]
@@ -33,14 +24,21 @@ pub(crate) struct Allocation {
     pub(crate) client: SocketAddr,
     /// The address of ours that the client talks to, so that data reaches it from there.
     pub(crate) server: SocketAddr,
-    pub(crate) username: String,
+    /// Whose it is.
+    pub(crate) user: String,
     pub(crate) families: Families,
+    /// The family that it was to have as well.
+    pub(crate) lacks: Option<Lacking>,
+    /// What names the next port, if that was kept with it.
+    pub(crate) token: Option<Token>,
     /// The lifetime that the first answer stated.
     pub(crate) granted: Duration,
     /// The request that made it: its repetitions get the same answer.
     pub(crate) made_by: TransactionId,
     pub(crate) state: State,
     pub(crate) channels: Channels,
+    /// Empty for the portal's clients, who need none.
+    pub(crate) permissions: Permissions,
 }
 
 #[derive(Debug)]
@@ -49,7 +47,7 @@ pub(crate) enum State {
     Opening {
         missing: Families,
         asker: Asker,
-        key: Key,
+        seal: Seal,
         until: Instant,
     },
     Open {
@@ -71,13 +69,13 @@ impl Allocation {
     }
 }
 
-/// All allocations: one per client socket, per user and per port.
+/// All allocations: one per client socket and per port.
 #[derive(Debug, Default)]
 pub(crate) struct Allocations {
     // Looked up, never iterated.
     by_port: HashMap<AllocationPort, Allocation>,
     by_client: HashMap<SocketAddr, AllocationPort>,
-    by_username: HashMap<String, AllocationPort>,
+    by_user: HashMap<String, BTreeSet<AllocationPort>>,
 }
 
 impl Allocations {
@@ -100,8 +98,14 @@ impl Allocations {
         self.at_mut(port).filter(|allocation| allocation.is_open())
     }
 
-    pub(crate) fn port_of_user(&self, username: &str) -> Option<AllocationPort> {
-        self.by_username.get(username).copied()
+    /// One that a user has.
+    pub(crate) fn port_of_user(&self, user: &str) -> Option<AllocationPort> {
+        self.by_user.get(user)?.first().copied()
+    }
+
+    /// How many a user has.
+    pub(crate) fn count_of(&self, user: &str) -> usize {
+        self.by_user.get(user).map_or(0, BTreeSet::len)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -109,16 +113,22 @@ impl Allocations {
     }
 
     pub(crate) fn insert(&mut self, allocation: Allocation) {
-        self.by_client.insert(allocation.client, allocation.port);
-        self.by_username
-            .insert(allocation.username.clone(), allocation.port);
-        self.by_port.insert(allocation.port, allocation);
+        let port = allocation.port;
+        self.by_client.insert(allocation.client, port);
+        let of_user = self.by_user.entry(allocation.user.clone()).or_default();
+        of_user.insert(port);
+        self.by_port.insert(port, allocation);
     }
 
     pub(crate) fn remove(&mut self, port: AllocationPort) -> Option<Allocation> {
         let allocation = self.by_port.remove(&port)?;
         self.by_client.remove(&allocation.client);
-        self.by_username.remove(&allocation.username);
+        if let Some(of_user) = self.by_user.get_mut(&allocation.user) {
+            of_user.remove(&port);
+            if of_user.is_empty() {
+                self.by_user.remove(&allocation.user);
+            }
+        }
 
         Some(allocation)
     }

@@ -22,6 +22,8 @@ pub struct Config {
     pub credentials: Credentials,
     /// Whether clients may reach this machine and its links through the relay.
     pub loopback_peers: LoopbackPeers,
+    /// Whether clients may reach private networks through the relay.
+    pub private_peers: PrivatePeers,
 }
 
 impl Config {
@@ -34,14 +36,16 @@ impl Config {
     }
 }
 
-/// How user names and passwords belong together. Neither scheme needs a table of users.
+/// How user names and passwords belong together. Neither scheme needs a table of users. Which one it is also decides how the
+/// server behaves: [`Conduct`](crate::Conduct).
 #[derive(Clone, Debug)]
 pub enum Credentials {
     /// The portal's scheme: user `EXPIRY:SALT`, password by
     /// [`relay_password`](connlib_wire::stun::relay_password) (relay.md §5).
     Stamped(Secret),
     /// The scheme of other TURN servers with a shared secret, for a relay without a portal: user `EXPIRY[:NAME]`,
-    /// password `base64(HMAC-SHA1(secret, user))` (draft-uberti-behave-turn-rest-00 §2.2).
+    /// password `base64(HMAC-SHA1(secret, user))` (draft-uberti-behave-turn-rest-00 §2.2). Allocations belong to `NAME`, so
+    /// that fresh credentials go on with them; without one, to the whole of it.
     Rest(Secret),
 }
 
@@ -55,6 +59,17 @@ pub enum LoopbackPeers {
     Refused,
     /// They may: for a demonstration on one machine, and for tests.
     Allowed,
+}
+
+/// Whether peers may have addresses that the Internet doesn't route: those of RFC 1918, RFC 6598 and RFC 4193 (ULA),
+/// 192.0.0.0/24, 198.18.0.0/15 and 240.0.0.0/4, and IPv6 addresses of translators that stand for them (RFC 6052, RFC 3056).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum PrivatePeers {
+    /// They may: gateways live there, beside the relay.
+    #[default]
+    Allowed,
+    /// Such a peer is refused with 403.
+    Refused,
 }
 
 /// A port that belongs to an allocation, the same number for IPv4 and IPv6.

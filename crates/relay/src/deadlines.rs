@@ -1,11 +1,13 @@
 //! What happens when.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use connlib_wire::channel::ChannelNumber;
 
 use crate::config::AllocationPort;
+use crate::reservations::Token;
 
 /// Why the server wants to be woken.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -21,6 +23,10 @@ pub enum Reason {
     ChannelExpires,
     /// A channel's number and peer become free again.
     ChannelCooledDown,
+    /// A peer may no longer talk to an allocation.
+    PermissionExpires,
+    /// A port that was kept for a second allocation becomes free again.
+    ReservationExpires,
 }
 
 /// Something that falls due. The order decides among those of one instant.
@@ -30,6 +36,8 @@ pub(crate) enum Due {
     Allocation(AllocationPort),
     Channel(AllocationPort, ChannelNumber),
     CoolDown(AllocationPort, ChannelNumber),
+    Permission(AllocationPort, IpAddr),
+    Reservation(Token),
 }
 
 impl Due {
@@ -39,6 +47,8 @@ impl Due {
             Self::Allocation(_) => Reason::AllocationExpires,
             Self::Channel(..) => Reason::ChannelExpires,
             Self::CoolDown(..) => Reason::ChannelCooledDown,
+            Self::Permission(..) => Reason::PermissionExpires,
+            Self::Reservation(_) => Reason::ReservationExpires,
         }
     }
 }

@@ -12,31 +12,46 @@ const MAX_SOURCES: usize = 16_384;
 pub struct Limits {
     /// The most allocations at a time; beyond it ALLOCATE gets 508.
     pub allocations: usize,
+    /// The most allocations of one user, ports that are kept for it included; beyond it ALLOCATE gets 486. For
+    /// [`Conduct::Standard`](crate::Conduct::Standard) only: the portal's users have one each.
+    pub allocations_per_user: usize,
     /// The most channels of one allocation, those in cool-down included; beyond it CHANNEL-BIND gets 508. A gateway binds
     /// one for each candidate of each of its clients, so the default is as many as there are numbers.
     pub channels_per_allocation: usize,
+    /// The most IP addresses that one allocation permits; beyond it CREATE-PERMISSION and CHANNEL-BIND get 508.
+    pub permissions_per_allocation: usize,
     /// The most answers in a row to one source (an IPv4 address, or an IPv6 /64) that hasn't proved who it is.
     pub unproven_burst: u32,
     /// How many such answers per second a source earns. An answer is larger than its request, so a relay without this
     /// bound multiplies what is sent to it in somebody else's name.
     pub unproven_per_sec: u32,
+    /// The most requests in a row with wrong credentials from one source, as above; what it sends then is dropped unread,
+    /// but for sockets that hold an allocation. Only requests with a nonce of their socket count, which can't be sent in
+    /// somebody else's name.
+    pub failed_burst: u32,
+    /// How many such requests per second a source earns.
+    pub failed_per_sec: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             allocations: usize::MAX,
+            allocations_per_user: 1_024,
             channels_per_allocation: 4_096,
+            permissions_per_allocation: 1_024,
             unproven_burst: 1_000, // an office behind one address, all at once
             unproven_per_sec: 250,
+            failed_burst: 1_000,
+            failed_per_sec: 50,
         }
     }
 }
 
-/// Counts the unproven answers to each source by token buckets. Full buckets are forgotten.
+/// Counts what happens to each source by token buckets. Full buckets are forgotten.
 #[derive(Debug)]
 pub(crate) struct Buckets {
-    /// How long one answer takes to be earned back.
+    /// How long one takes to be earned back.
     cost: Duration,
     /// How far into the future a bucket may be in debt.
     depth: Duration,
@@ -46,30 +61,40 @@ pub(crate) struct Buckets {
 }
 
 impl Buckets {
-    pub(crate) fn new(limits: &Limits) -> Self {
-        let cost = Duration::from_secs(1) / limits.unproven_per_sec.max(1);
+    /// For answers to those who didn't prove who they are.
+    pub(crate) fn of_unproven(limits: &Limits) -> Self {
+        Self::new(limits.unproven_burst, limits.unproven_per_sec)
+    }
+
+    /// For requests with wrong credentials.
+    pub(crate) fn of_failed(limits: &Limits) -> Self {
+        Self::new(limits.failed_burst, limits.failed_per_sec)
+    }
+
+    fn new(burst: u32, per_sec: u32) -> Self {
+        let cost = Duration::from_secs(1) / per_sec.max(1);
 
         Self {
             cost,
-            depth: cost * limits.unproven_burst,
+            depth: cost * burst,
             full_at: HashMap::new(),
             by_time: BTreeSet::new(),
         }
     }
 
-    /// Whether one more answer may go to `source`; if so, it is counted.
+    /// Whether `source` may have one more.
+    pub(crate) fn have_room(&self, now: Instant, source: IpAddr) -> bool {
+        self.after_one_more(now, network_of(source)).is_some()
+    }
+
+    /// Whether `source` may have one more; if so, it is counted.
     pub(crate) fn take(&mut self, now: Instant, source: IpAddr) -> bool {
         self.forget_full(now);
 
         let source = network_of(source);
-        let full_at = self
-            .full_at
-            .get(&source)
-            .map_or(now, |full_at| (*full_at).max(now));
-        let after = full_at + self.cost;
-        if after.saturating_duration_since(now) > self.depth {
+        let Some(after) = self.after_one_more(now, source) else {
             return false;
-        }
+        };
 
         if let Some(before) = self.full_at.insert(source, after) {
             self.by_time.remove(&(before, source));
@@ -81,6 +106,16 @@ impl Buckets {
         }
 
         true
+    }
+
+    fn after_one_more(&self, now: Instant, source: IpAddr) -> Option<Instant> {
+        let full_at = self
+            .full_at
+            .get(&source)
+            .map_or(now, |full_at| (*full_at).max(now));
+        let after = full_at + self.cost;
+
+        (after.saturating_duration_since(now) <= self.depth).then_some(after)
     }
 
     /// Each call adds one bucket at most and forgets two, so no timer is needed for it.

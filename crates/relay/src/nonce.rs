@@ -10,6 +10,12 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use uuid::Uuid;
 
+use crate::conduct::Conduct;
+
+/// What the nonces of a standard server begin with: the cookie and the feature "password algorithms", the first of 24 bits
+/// (RFC 8489 §9.2, §18.1).
+const FEATURES: &str = "obMatJos2gAAA";
+
 /// The span in which one socket gets the same nonce.
 const BUCKET: Duration = Duration::from_secs(10 * 60);
 
@@ -19,6 +25,8 @@ const BUCKETS_VALID: u32 = 6;
 /// Mints and checks nonces.
 pub(crate) struct Nonces {
     secret: [u8; 32],
+    /// What each begins with. It can't be left out on the way: such a nonce is none of ours.
+    prefix: &'static str,
     /// When the first bucket began: a process' nonces needn't outlive it, so no wall clock is needed.
     began_at: Option<Instant>,
 }
@@ -34,24 +42,29 @@ pub(crate) enum Check {
 }
 
 impl Nonces {
-    pub(crate) fn new(secret: [u8; 32]) -> Self {
+    pub(crate) fn new(secret: [u8; 32], conduct: Conduct) -> Self {
         Self {
             secret,
+            prefix: match conduct {
+                Conduct::Portal => "",
+                Conduct::Standard => FEATURES,
+            },
             began_at: None,
         }
     }
 
-    /// The nonce that `client` shall use. It has the form of a UUID, like the forerunner's.
+    /// The nonce that `client` shall use. It ends in the form of a UUID, like the forerunner's.
     pub(crate) fn mint(&mut self, now: Instant, client: SocketAddr) -> String {
         let bucket = self.bucket(now);
 
         self.uuid(bucket, client)
-            .map(|uuid| uuid.to_string())
+            .map(|uuid| format!("{}{uuid}", self.prefix))
             .unwrap_or_default()
     }
 
     pub(crate) fn check(&mut self, now: Instant, client: SocketAddr, nonce: &str) -> Check {
-        let Ok(uuid) = Uuid::try_parse(nonce) else {
+        let uuid = nonce.strip_prefix(self.prefix);
+        let Some(uuid) = uuid.and_then(|uuid| Uuid::try_parse(uuid).ok()) else {
             return Check::Malformed;
         };
         let [b0, b1, b2, b3, mac @ ..] = uuid.into_bytes();
@@ -69,6 +82,11 @@ impl Nonces {
         } else {
             Check::Stale
         }
+    }
+
+    /// Whether a nonce looks like those that are made here.
+    pub(crate) fn makes(&self, nonce: &str) -> bool {
+        nonce.starts_with(self.prefix)
     }
 
     fn bucket(&mut self, now: Instant) -> u32 {

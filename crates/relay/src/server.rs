@@ -1,42 +1,56 @@
 //! The doors.
 
+mod allocating;
 mod control;
+mod data;
 mod lifecycle;
+mod peers;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use connlib_wire::buffer::Pool;
-use connlib_wire::channel::{self, ChannelNumber};
 use connlib_wire::stun::Family;
 use connlib_wire::train::{Arrival, Transmit};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::allocation::Allocations;
+use crate::auth::Authority;
+use crate::conduct::Conduct;
 use crate::config::{AllocationPort, Config};
 use crate::deadlines::{Deadlines, Reason};
 use crate::limits::{Buckets, Limits};
-use crate::nonce::Nonces;
 use crate::ports::Ports;
+use crate::reservations::Reservations;
 use crate::stats::{DropReason, Stats};
-use crate::verdict::{Forward, Kind, Verdict, Via, datagrams, leading_run};
+use crate::verdict::{Kind, Verdict, Via, datagrams, leading_run};
+
+/// How many of the large buffers are kept when they aren't in use.
+const LARGE_KEPT: usize = 4;
 
 /// A STUN/TURN server. See the [crate's documentation](crate).
 pub struct Server {
     config: Config,
+    conduct: Conduct,
     limits: Limits,
     pool: Pool,
+    /// For data that doesn't fit buffers of `pool`: each holds the longest datagram.
+    large: Pool,
     rng: StdRng,
-    nonces: Nonces,
+    authority: Authority,
     ports: Ports,
     allocations: Allocations,
+    reservations: Reservations,
     deadlines: Deadlines,
     unproven: Buckets,
     transmits: VecDeque<Transmit>,
+    /// Data that had to be copied.
+    relayed: VecDeque<(Via, Transmit)>,
     commands: VecDeque<Queued>,
     stats: Stats,
+    is_draining: bool,
     /// The latest time the caller spoke of.
     latest: Option<Instant>,
 }
@@ -76,19 +90,26 @@ impl Server {
         let limits = Limits::default();
         let mut rng = StdRng::from_seed(seed);
 
+        let failures = Buckets::of_failed(&limits);
+
         Self {
-            nonces: Nonces::new(rng.random()),
+            authority: Authority::new(config.credentials.clone(), rng.random(), failures),
             rng,
             ports: Ports::new(config.ports.clone(), config.listen_port),
+            conduct: Conduct::towards(&config.credentials),
             config,
-            unproven: Buckets::new(&limits),
+            unproven: Buckets::of_unproven(&limits),
             limits,
             pool,
+            large: Pool::new(usize::from(u16::MAX), LARGE_KEPT),
             allocations: Allocations::default(),
+            reservations: Reservations::default(),
             deadlines: Deadlines::default(),
             transmits: VecDeque::new(),
+            relayed: VecDeque::new(),
             commands: VecDeque::new(),
             stats: Stats::default(),
+            is_draining: false,
             latest: None,
         }
     }
@@ -96,7 +117,8 @@ impl Server {
     /// Replaces the default limits.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
-        self.unproven = Buckets::new(&limits);
+        self.unproven = Buckets::of_unproven(&limits);
+        self.authority.set_failures(Buckets::of_failed(&limits));
         self.limits = limits;
         self
     }
@@ -143,30 +165,23 @@ impl Server {
         if arrival.from.port() == 0 {
             return self.drop_all(DropReason::SourcePortZero, arrival);
         }
-        let Some(allocation) = self.allocations.at(port) else {
-            return self.drop_all(DropReason::NoAllocation, arrival);
-        };
-        let Some(number) = allocation.channels.number_of(arrival.from) else {
-            return self.drop_all(DropReason::NoChannel, arrival);
-        };
 
-        let forward = Forward {
-            via: Via::Listen(Family::of(allocation.client)),
-            src: Some(allocation.server),
-            to: allocation.client,
-            ecn: arrival.ecn,
-            strip: 0,
-            channel: Some(number),
-            segment_size: match arrival.stride {
-                0 => arrival.bytes.len(),
-                stride => stride.min(arrival.bytes.len()),
-            },
-        };
-        self.stats
-            .to_clients
-            .add(datagrams(arrival).count(), arrival.bytes.len());
+        self.forward_to_client(port, arrival)
+    }
 
-        Verdict::Forward(forward)
+    /// From now on nobody gets a new allocation: ALLOCATE is refused with 508. All else goes on.
+    pub fn drain(&mut self) {
+        self.is_draining = true;
+    }
+
+    /// Whether no allocation is left, not even one whose port is being opened: nobody notices if the server ends.
+    pub fn is_empty(&self) -> bool {
+        self.allocations.len() == 0
+    }
+
+    /// How the server behaves towards its clients.
+    pub fn conduct(&self) -> Conduct {
+        self.conduct
     }
 
     /// Lets time pass: whatever falls due by `now` happens.
@@ -182,6 +197,12 @@ impl Server {
         self.transmits.pop_front()
     }
 
+    /// The next data to send that came or leaves in an indication, and the socket that sends it. Unlike answers it may wait
+    /// behind other data. What came through one socket stays in order if it is polled before what comes next.
+    pub fn poll_relayed(&mut self) -> Option<(Via, Transmit)> {
+        self.relayed.pop_front()
+    }
+
     /// The next thing to do with an allocation's port.
     pub fn poll_command(&mut self) -> Option<Command> {
         let Queued { command, frees } = self.commands.pop_front()?;
@@ -194,7 +215,7 @@ impl Server {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due, and why; at once while anything waits to be polled.
     pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
-        if self.transmits.is_empty() && self.commands.is_empty() {
+        if self.transmits.is_empty() && self.relayed.is_empty() && self.commands.is_empty() {
             return self.deadlines.next();
         }
 
@@ -221,55 +242,6 @@ impl Server {
         }
 
         verdict.unwrap_or(Verdict::Handled)
-    }
-
-    fn forward_to_peer(
-        &mut self,
-        arrival: &Arrival<'_>,
-        number: ChannelNumber,
-        segment_size: usize,
-    ) -> Verdict {
-        let Some(allocation) = self.allocations.of_client(arrival.from) else {
-            return self.drop_all(DropReason::NoAllocation, arrival);
-        };
-        let Some(peer) = allocation.channels.peer_of(number) else {
-            return self.drop_all(DropReason::NoChannel, arrival);
-        };
-
-        let family = Family::of(peer);
-        let mut forward = Forward {
-            via: Via::Allocation(allocation.port, family),
-            src: None,
-            to: peer,
-            ecn: arrival.ecn,
-            strip: channel::HEADER_LEN,
-            channel: None,
-            segment_size,
-        };
-        let mut traffic = &mut self.stats.to_peers;
-
-        // The peer may be an allocation of this very relay: then its client gets the data, as it would if the data had
-        // left and come back, but no network has to bring our own address back to us.
-        if self.config.public_ip(family) == Some(peer.ip())
-            && let Some(twin) = self.allocations.at(AllocationPort(peer.port()))
-        {
-            let seen_as = (peer.ip(), allocation.port.0).into();
-            let Some(number) = twin.channels.number_of(seen_as) else {
-                return self.drop_all(DropReason::NoChannel, arrival);
-            };
-            forward.via = Via::Listen(Family::of(twin.client));
-            forward.src = Some(twin.server);
-            forward.to = twin.client;
-            forward.channel = Some(number);
-            traffic = &mut self.stats.between_clients;
-        }
-
-        let count = arrival.datagrams().count();
-        let last = arrival.datagrams().last().and_then(channel::decode);
-        let last_len = last.map_or(0, |(_, payload)| payload.len());
-        traffic.add(count, segment_size * count.saturating_sub(1) + last_len);
-
-        Verdict::Forward(forward)
     }
 
     fn drop_all(&mut self, reason: DropReason, arrival: &Arrival<'_>) -> Verdict {

@@ -14,35 +14,53 @@ pub enum DropReason {
     UnknownProtocol,
     /// It begins like STUN, but isn't.
     MalformedStun,
-    /// It is a STUN indication or answer.
+    /// It is a STUN answer, or an indication that means nothing here.
     NotARequest,
+    /// It asks for something that no STUN server does.
+    UnknownMethod,
+    /// Its FINGERPRINT is wrong.
+    WrongFingerprint,
     /// Its user name has no key, so that an answer couldn't be signed.
     UnusableUsername,
     /// Its source got many answers without proving who it is.
     TooManyAnswers,
-    /// The answer doesn't fit a buffer of the pool.
+    /// Its source sent wrong credentials too often.
+    TooManyFailures,
+    /// The answer doesn't fit a buffer of the pool, or the data no indication.
     AnswerTooLong,
     /// It begins like channel data, but is shorter than it says.
     MalformedChannelData,
+    /// It is a Send indication that lacks an attribute, or requires one that isn't known.
+    MalformedIndication,
     /// There is no allocation for its sender, or at its port.
     NoAllocation,
     /// No bound channel leads where it wants to go.
     NoChannel,
+    /// The allocation doesn't permit that peer.
+    NoPermission,
+    /// Nothing is relayed to that address.
+    ForbiddenPeer,
 }
 
 impl DropReason {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 16] = [
         Self::SourcePortZero,
         Self::UnknownProtocol,
         Self::MalformedStun,
         Self::NotARequest,
+        Self::UnknownMethod,
+        Self::WrongFingerprint,
         Self::UnusableUsername,
         Self::TooManyAnswers,
+        Self::TooManyFailures,
         Self::AnswerTooLong,
         Self::MalformedChannelData,
+        Self::MalformedIndication,
         Self::NoAllocation,
         Self::NoChannel,
+        Self::NoPermission,
+        Self::ForbiddenPeer,
     ];
 }
 
@@ -62,22 +80,35 @@ impl Traffic {
     }
 }
 
-/// Counters since the server began, and two gauges.
+/// Counters since the server began, and four gauges.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Stats {
     /// Allocations that exist now, those whose port is being opened included.
     pub allocations: usize,
     /// Channels that carry data now.
     pub channels: usize,
+    /// IP addresses of peers that are permitted now, each once per allocation.
+    pub permissions: usize,
+    /// Ports that are kept for a second allocation now.
+    pub reservations: usize,
     /// Allocations made.
     pub allocations_made: u64,
-    /// Data given to peers.
+    /// Channels bound, those that only live on left out.
+    pub channels_made: u64,
+    /// Permissions installed, those that only live on left out.
+    pub permissions_made: u64,
+    /// Data given to peers that came through a channel.
     pub to_peers: Traffic,
-    /// Data given to clients.
+    /// Data given to clients through a channel.
     pub to_clients: Traffic,
+    /// Data given to peers that came in Send indications.
+    pub sent_to_peers: Traffic,
+    /// Data given to clients in Data indications.
+    pub indicated_to_clients: Traffic,
     /// Data from a client of this relay to another, which never left the relay.
     pub between_clients: Traffic,
-    /// Answers by method and error code; `None` is success. All methods that don't exist count as `Other(0)`.
+    /// Answers by method and error code; `None` is success. All methods that no
+    /// request has count as `Other(0)`.
     pub answers: BTreeMap<(Method, Option<u16>), u64>,
     dropped: [u64; DropReason::ALL.len()],
 }
@@ -98,7 +129,7 @@ impl Stats {
     }
 
     pub(crate) fn count_answer(&mut self, method: Method, error: Option<u16>) {
-        let method = if matches!(method, Method::Other(_)) {
+        let method = if matches!(method, Method::Send | Method::Data | Method::Other(_)) {
             Method::Other(0)
         } else {
             method

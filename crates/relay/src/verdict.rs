@@ -14,7 +14,7 @@ use crate::stats::DropReason;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use = "data moves only if the caller moves it"]
 pub enum Verdict {
-    /// It held requests; answers and commands may wait to be polled.
+    /// It held requests or indications, or leaves in indications: answers, commands and copied data may wait to be polled.
     Handled,
     /// It is data: send all of it on.
     Forward(Forward),

@@ -9,7 +9,9 @@ use connlib::event_loop::relay::{RelayIo, RelayLoop};
 use connlib::event_loop::{Error, Watched};
 use connlib_os::fake::{FakeTrain, FakeUdp, SentTrain};
 use connlib_os::udp::Udp as _;
-use connlib_relay::{AllocationPort, Config, Credentials, LoopbackPeers, Server, Stats, Via};
+use connlib_relay::{
+    AllocationPort, Config, Credentials, LoopbackPeers, PrivatePeers, Server, Stats, Via,
+};
 use connlib_wire::buffer::Pool;
 use connlib_wire::secret::Secret;
 use connlib_wire::stun::Family;
@@ -35,6 +37,7 @@ impl RelayNode {
             ports: 49_152..=65_535,
             credentials: Credentials::Stamped(secret),
             loopback_peers: LoopbackPeers::Refused,
+            private_peers: PrivatePeers::Allowed,
         };
         let server = Server::new(config, seed, Pool::new(2_048, 16));
         let listen = [true, false].map(|is_ipv4| {

@@ -6,14 +6,20 @@
 mod attribute;
 mod auth;
 mod builder;
+mod kind;
+mod raw;
 
 pub use attribute::{Attribute, Family};
 pub use auth::{Key, relay_password, rest_password};
 pub use builder::Builder;
+pub use kind::{Class, Method, TransactionId};
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
+
+use kind::split_type;
+use raw::{RawAttribute, RawAttributes};
 
 /// The fixed value that tells STUN from everything else (RFC 8489 §5).
 pub const MAGIC_COOKIE: u32 = 0x2112_A442;
@@ -59,104 +65,6 @@ pub enum StunError {
     /// The buffer can't hold the message.
     #[error("the message is larger than its buffer")]
     TooLong,
-}
-
-/// What a message is about.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-#[non_exhaustive]
-pub enum Method {
-    /// Learn the own address, or check connectivity.
-    Binding,
-    /// Ask a relay for an address.
-    Allocate,
-    /// Keep or give back that address.
-    Refresh,
-    /// Data for a peer, in an indication (RFC 8656 §11).
-    Send,
-    /// Data from a peer, in an indication (RFC 8656 §11).
-    Data,
-    /// Let a peer send to that address (RFC 8656 §9).
-    CreatePermission,
-    /// Give a peer a short name.
-    ChannelBind,
-    /// Any other method.
-    Other(u16),
-}
-
-impl Method {
-    const fn from_code(code: u16) -> Self {
-        match code {
-            0x001 => Self::Binding,
-            0x003 => Self::Allocate,
-            0x004 => Self::Refresh,
-            0x006 => Self::Send,
-            0x007 => Self::Data,
-            0x008 => Self::CreatePermission,
-            0x009 => Self::ChannelBind,
-            other => Self::Other(other),
-        }
-    }
-
-    const fn code(self) -> u16 {
-        match self {
-            Self::Binding => 0x001,
-            Self::Allocate => 0x003,
-            Self::Refresh => 0x004,
-            Self::Send => 0x006,
-            Self::Data => 0x007,
-            Self::CreatePermission => 0x008,
-            Self::ChannelBind => 0x009,
-            Self::Other(code) => code & 0x0FFF,
-        }
-    }
-}
-
-/// The role a message plays in its transaction.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum Class {
-    /// Wants an answer.
-    Request,
-    /// Wants none.
-    Indication,
-    /// The answer to a request that was carried out.
-    Success,
-    /// The answer to a request that was not.
-    Error,
-}
-
-/// Method and class are interleaved in the first two bytes (RFC 8489 §5).
-const fn message_type(method: Method, class: Class) -> u16 {
-    let m = method.code();
-    let c = match class {
-        Class::Request => 0x000,
-        Class::Indication => 0x010,
-        Class::Success => 0x100,
-        Class::Error => 0x110,
-    };
-
-    (m & 0x00F) | ((m & 0x070) << 1) | ((m & 0xF80) << 2) | c
-}
-
-const fn split_type(value: u16) -> (Method, Class) {
-    let method = (value & 0x00F) | ((value & 0x0E0) >> 1) | ((value & 0x3E00) >> 2);
-    let class = match value & 0x110 {
-        0x000 => Class::Request,
-        0x010 => Class::Indication,
-        0x100 => Class::Success,
-        _ => Class::Error,
-    };
-
-    (Method::from_code(method), class)
-}
-
-/// Ties an answer to its request.
-#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct TransactionId(pub [u8; 12]);
-
-impl fmt::Debug for TransactionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
 }
 
 /// The value of the first attribute of one kind.
@@ -407,57 +315,6 @@ impl fmt::Debug for Message<'_> {
 /// Whether the first byte of a datagram can begin a STUN message (connections.md §5).
 pub fn is_stun_prefix(datagram: &[u8]) -> bool {
     datagram.first().is_some_and(|byte| *byte <= 3)
-}
-
-struct RawAttribute<'a> {
-    at: usize,
-    attribute: u16,
-    value: &'a [u8],
-}
-
-/// Walks type, length, value; the value is padded to four bytes.
-struct RawAttributes<'a> {
-    rest: &'a [u8],
-    at: usize,
-}
-
-impl<'a> RawAttributes<'a> {
-    fn new(body: &'a [u8]) -> Self {
-        Self {
-            rest: body,
-            at: HEADER_LEN,
-        }
-    }
-}
-
-impl<'a> Iterator for RawAttributes<'a> {
-    type Item = Result<RawAttribute<'a>, StunError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-
-        let at = self.at;
-        let whole = std::mem::take(&mut self.rest);
-        let Some(([t0, t1, l0, l1], body)) = whole.split_first_chunk::<4>() else {
-            return Some(Err(StunError::Truncated { at }));
-        };
-        let length = usize::from(u16::from_be_bytes([*l0, *l1]));
-        let (Some(value), Some(rest)) =
-            (body.get(..length), body.get(length.next_multiple_of(4)..))
-        else {
-            return Some(Err(StunError::Truncated { at }));
-        };
-        self.rest = rest;
-        self.at += 4 + length.next_multiple_of(4);
-
-        Some(Ok(RawAttribute {
-            at,
-            attribute: u16::from_be_bytes([*t0, *t1]),
-            value,
-        }))
-    }
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use connlib_relay::{
-    AllocationPort, Command, Config, Credentials, Limits, LoopbackPeers, REALM, Server, Verdict,
-    Via, runs,
+    AllocationPort, Command, Config, Credentials, Limits, LoopbackPeers, PrivatePeers, REALM,
+    Server, Verdict, Via, runs,
 };
 use connlib_wire::buffer::Pool;
 use connlib_wire::channel::{self, ChannelNumber};
@@ -116,6 +116,7 @@ impl Scene {
             ports: FIRST_PORT..=FIRST_PORT + PORTS - 1,
             credentials: Credentials::Stamped(Secret::from(SECRET)),
             loopback_peers: LoopbackPeers::Refused,
+            private_peers: PrivatePeers::Allowed,
         };
 
         Self {

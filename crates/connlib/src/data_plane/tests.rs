@@ -2,7 +2,7 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use connlib_os::clock::Clock;
-use connlib_relay::{Config, Credentials, LoopbackPeers, Server};
+use connlib_relay::{Config, Credentials, LoopbackPeers, PrivatePeers, Server};
 use connlib_tunnel::Settings;
 use connlib_tunnel::client::Client;
 use connlib_wire::buffer::Pool;
@@ -98,6 +98,7 @@ fn a_relay_answers_on_its_listen_port_and_stops() {
         ports: 49_152..=65_535,
         credentials: Credentials::Stamped(Secret::from("secret")),
         loopback_peers: LoopbackPeers::Allowed,
+        private_peers: PrivatePeers::Allowed,
     };
     let pool = Pool::new(2_048, 4);
     let server = Server::new(config, [7; 32], pool.clone());

@@ -8,7 +8,7 @@ use connlib_link::{
     Event, Links, NotSent, Packets, PathKind, PeerConfig, PeerId, RelayServer, Role, Settings,
 };
 use connlib_relay::{
-    AllocationPort, Command, Config, Credentials, LoopbackPeers, Server, Verdict, Via,
+    AllocationPort, Command, Config, Credentials, LoopbackPeers, PrivatePeers, Server, Verdict, Via,
 };
 use connlib_wire::buffer::Pool;
 use connlib_wire::ecn::Ecn;
@@ -523,6 +523,7 @@ fn relay_config(addr: SocketAddr, secret: &str) -> Config {
         ports: 49_152..=65_535,
         credentials: Credentials::Stamped(Secret::from(secret)),
         loopback_peers: LoopbackPeers::Refused,
+        private_peers: PrivatePeers::Allowed,
     }
 }
 

@@ -1,23 +1,21 @@
-//! Requests and their answers (relay.md §4-§11).
+//! Requests and their answers (relay.md §4-§7, §14; RFC 8489 §6.3, §9.2).
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use connlib_wire::channel::ChannelNumber;
-use connlib_wire::stun::{Attribute, Class, Family, Key, Message};
+use connlib_wire::stun::{Attribute, Class, Message, Method};
 use connlib_wire::train::Arrival;
 
 use super::Server;
-use crate::address::{Families, may_relay_to};
-use crate::allocation::{Allocation, State, granted_lifetime};
-use crate::answer::{Asker, Refusal};
-use crate::auth::{Denial, REALM, User, authenticate};
+use crate::answer::{Asker, Fingerprint, Refusal, Seal};
+use crate::auth::{Denial, PASSWORD_ALGORITHMS, REALM, Standing, User};
+use crate::conduct::Conduct;
 use crate::config::AllocationPort;
-use crate::request::{Allocate, Request, Turn, Wish};
+use crate::request::{Request, Turn, Wish};
 use crate::stats::DropReason;
 
 /// What a user gets.
-enum Reply {
+pub(super) enum Reply {
     /// The wish is fulfilled; there is nothing to add.
     Done,
     /// The allocation lives that long.
@@ -29,6 +27,7 @@ enum Reply {
 }
 
 impl Server {
+    /// Takes one STUN message from a client.
     pub(super) fn handle_control(
         &mut self,
         now: Instant,
@@ -37,49 +36,143 @@ impl Server {
         datagram: &[u8],
     ) -> Result<(), DropReason> {
         let message = Message::parse(datagram).map_err(|_| DropReason::MalformedStun)?;
-        if message.class() != Class::Request {
-            return Err(DropReason::NotARequest);
+        let fingerprint = self.check_frame(&message)?;
+        if message.class() == Class::Indication {
+            return self.handle_send(arrival, &message);
         }
 
-        let asker = Asker::new(arrival, message.method(), message.transaction_id());
-        let request = match Request::read(message) {
-            Ok(request) => request,
-            Err(refusal) => {
+        let asker = Asker::new(arrival, &message, fingerprint);
+        let request = Request::read(message, self.conduct);
+        match (&request.wish, self.conduct) {
+            (Err(refusal), Conduct::Portal) => {
                 self.admit_unproven(now, asker.client)?;
-                return self.refuse(&asker, refusal, &[], None);
+                return self.refuse(&asker, *refusal, &[], None);
             }
+            (Ok(Wish::Binding), _) => {
+                self.admit_unproven(now, asker.client)?;
+                return self.answer_binding(&asker, &request);
+            }
+            (Ok(Wish::Turn(_)) | Err(_), _) => {}
+        }
+
+        let standing = match self.allocations.of_client(asker.client) {
+            Some(_) => Standing::Guest,
+            None => Standing::Stranger,
         };
-        let Wish::Turn(turn) = request.wish else {
-            self.admit_unproven(now, asker.client)?;
-            return self.succeed(&asker, &[Attribute::XorMappedAddress(asker.client)], None);
+        let user = self
+            .authority
+            .authenticate(now, unix, asker.client, &request, standing);
+        match user {
+            Ok(user) => self.answer_user(now, &asker, &user, request),
+            Err(denial) => self.deny(now, &asker, denial),
+        }
+    }
+
+    /// Whether a message is one for a server of our conduct, and how its answer ends.
+    fn check_frame(&self, message: &Message<'_>) -> Result<Fingerprint, DropReason> {
+        let is_standard = self.conduct.is_standard();
+        match message.class() {
+            Class::Request => {}
+            Class::Indication if is_standard && message.method() == Method::Send => {}
+            Class::Indication | Class::Success | Class::Error => {
+                return Err(DropReason::NotARequest);
+            }
+        }
+        if !is_standard {
+            return Ok(Fingerprint::LeftOut);
+        }
+
+        let is_request = message.class() == Class::Request;
+        if is_request
+            && matches!(
+                message.method(),
+                Method::Send | Method::Data | Method::Other(_)
+            )
+        {
+            return Err(DropReason::UnknownMethod);
+        }
+        match message.fingerprint_matches() {
+            None => Ok(Fingerprint::LeftOut),
+            Some(true) => Ok(Fingerprint::Added),
+            Some(false) => Err(DropReason::WrongFingerprint),
+        }
+    }
+
+    fn answer_binding(&mut self, asker: &Asker, request: &Request<'_>) -> Result<(), DropReason> {
+        if !request.unknown.is_empty() {
+            let named = [Attribute::UnknownAttributes(&request.unknown)];
+            return self.refuse(asker, Refusal::UnknownAttribute, &named, None);
+        }
+
+        self.succeed(asker, &[Attribute::XorMappedAddress(asker.client)], None)
+    }
+
+    fn deny(&mut self, now: Instant, asker: &Asker, denial: Denial) -> Result<(), DropReason> {
+        let (refusal, seal) = match denial {
+            Denial::Silence(reason) => return Err(reason),
+            Denial::Refuse(refusal) => {
+                self.admit_unproven(now, asker.client)?;
+                return self.refuse(asker, refusal, &[], None);
+            }
+            Denial::Challenge(refusal, seal) => (refusal, seal),
         };
 
-        let user = match authenticate(
-            now,
-            unix,
-            asker.client,
-            &request,
-            &self.config.credentials,
-            &mut self.nonces,
-        ) {
-            Ok(user) => user,
-            Err(Denial::Silence) => return Err(DropReason::UnusableUsername),
-            Err(Denial::Challenge(refusal, key)) => {
-                self.admit_unproven(now, asker.client)?;
-                let nonce = self.nonces.mint(now, asker.client);
-                let challenge = [Attribute::Realm(REALM), Attribute::Nonce(&nonce)];
-                return self.refuse(&asker, refusal, &challenge, key.as_ref());
-            }
+        self.admit_unproven(now, asker.client)?;
+        let nonce = self.authority.nonces.mint(now, asker.client);
+        let challenge = [
+            Attribute::Realm(REALM),
+            Attribute::Nonce(&nonce),
+            Attribute::PasswordAlgorithms(&PASSWORD_ALGORITHMS),
+        ];
+        let challenge = match self.conduct {
+            Conduct::Portal => challenge.get(..2).unwrap_or_default(),
+            Conduct::Standard => &challenge,
         };
 
-        match self.carry_out(now, asker, &user, turn) {
+        self.refuse(asker, refusal, challenge, seal.as_ref())
+    }
+
+    fn answer_user(
+        &mut self,
+        now: Instant,
+        asker: &Asker,
+        user: &User<'_>,
+        request: Request<'_>,
+    ) -> Result<(), DropReason> {
+        let seal = Some(&user.seal);
+        if !request.unknown.is_empty() {
+            let named = [Attribute::UnknownAttributes(&request.unknown)];
+            return self.refuse(asker, Refusal::UnknownAttribute, &named, seal);
+        }
+        let reply = match request.wish {
+            Ok(Wish::Turn(turn)) => self.carry_out(now, *asker, user, turn),
+            Ok(Wish::Binding) => Ok(Reply::Done), // was answered before
+            Err(refusal) => Err(refusal),
+        };
+
+        match reply {
             Ok(Reply::OnceOpen) => Ok(()),
-            Ok(Reply::Done) => self.succeed(&asker, &[], Some(&user.key)),
+            Ok(Reply::Done) => self.succeed(asker, &[], seal),
             Ok(Reply::Lifetime(lifetime)) => {
-                self.succeed(&asker, &[Attribute::Lifetime(lifetime)], Some(&user.key))
+                self.succeed(asker, &[Attribute::Lifetime(lifetime)], seal)
             }
-            Ok(Reply::Allocated(port)) => self.tell_addresses(&asker, port, &user.key),
-            Err(refusal) => self.refuse(&asker, refusal, &[], Some(&user.key)),
+            Ok(Reply::Allocated(port)) => self.tell_addresses(asker, port, &user.seal),
+            Err(refusal) => self.refuse(asker, refusal, &[], seal),
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        now: Instant,
+        asker: Asker,
+        user: &User<'_>,
+        turn: Turn,
+    ) -> Result<Reply, Refusal> {
+        match turn {
+            Turn::Allocate(wish) => self.allocate(now, asker, user, wish),
+            Turn::Refresh { lifetime, family } => self.refresh(now, asker, user, lifetime, family),
+            Turn::CreatePermission(peers) => self.create_permissions(now, asker, user, &peers),
+            Turn::ChannelBind { number, peer } => self.bind_channel(now, asker, user, number, peer),
         }
     }
 
@@ -88,7 +181,7 @@ impl Server {
         &mut self,
         asker: &Asker,
         port: AllocationPort,
-        key: &Key,
+        seal: &Seal,
     ) -> Result<(), DropReason> {
         let Some(allocation) = self.allocations.at(port) else {
             return Err(DropReason::NoAllocation);
@@ -101,8 +194,12 @@ impl Server {
             .collect();
         attributes.push(Attribute::XorMappedAddress(asker.client));
         attributes.push(Attribute::Lifetime(allocation.granted));
+        attributes.extend(allocation.token.map(Attribute::ReservationToken));
+        attributes.extend(allocation.lacks.map(|(family, refusal)| {
+            Attribute::AddressErrorCode(family, refusal.code(), refusal.phrase())
+        }));
 
-        self.succeed(asker, &attributes, Some(key))
+        self.succeed(asker, &attributes, Some(seal))
     }
 
     pub(super) fn refuse(
@@ -110,13 +207,13 @@ impl Server {
         asker: &Asker,
         refusal: Refusal,
         more: &[Attribute<'_>],
-        key: Option<&Key>,
+        seal: Option<&Seal>,
     ) -> Result<(), DropReason> {
         tracing::debug!(client = %asker.client, method = ?asker.method, ?refusal, "Refused a request");
         let mut attributes = vec![refusal.attribute()];
         attributes.extend_from_slice(more);
         let transmit = asker
-            .answer(&self.pool, Class::Error, &attributes, key)
+            .answer(&self.pool, Class::Error, &attributes, seal)
             .map_err(|_| DropReason::AnswerTooLong)?;
         self.transmits.push_back(transmit);
         self.stats.count_answer(asker.method, Some(refusal.code()));
@@ -128,10 +225,10 @@ impl Server {
         &mut self,
         asker: &Asker,
         attributes: &[Attribute<'_>],
-        key: Option<&Key>,
+        seal: Option<&Seal>,
     ) -> Result<(), DropReason> {
         let transmit = asker
-            .answer(&self.pool, Class::Success, attributes, key)
+            .answer(&self.pool, Class::Success, attributes, seal)
             .map_err(|_| DropReason::AnswerTooLong)?;
         self.transmits.push_back(transmit);
         self.stats.count_answer(asker.method, None);
@@ -146,130 +243,5 @@ impl Server {
         } else {
             Err(DropReason::TooManyAnswers)
         }
-    }
-
-    fn carry_out(
-        &mut self,
-        now: Instant,
-        asker: Asker,
-        user: &User<'_>,
-        turn: Turn,
-    ) -> Result<Reply, Refusal> {
-        match turn {
-            Turn::Allocate(wish) => self.allocate(now, asker, user, wish),
-            Turn::Refresh { lifetime } => self.refresh(now, asker, lifetime),
-            Turn::CreatePermission => Ok(Reply::Done), // only channels relay, so there is nothing to permit
-            Turn::ChannelBind { number, peer } => self.bind_channel(now, asker, number, peer),
-        }
-    }
-
-    fn refresh(
-        &mut self,
-        now: Instant,
-        asker: Asker,
-        lifetime: Option<Duration>,
-    ) -> Result<Reply, Refusal> {
-        let allocation = self
-            .allocations
-            .open_of_client(asker.client)
-            .ok_or(Refusal::AllocationMismatch)?;
-        let lifetime = granted_lifetime(lifetime);
-        let port = allocation.port;
-
-        if lifetime.is_zero() {
-            self.delete_allocation(port);
-            tracing::debug!(client = %asker.client, %port, "A client gave its allocation back");
-            return Ok(Reply::Lifetime(lifetime));
-        }
-
-        let (at, due) = allocation.due();
-        self.deadlines.remove(at, due);
-        allocation.server = asker.server;
-        allocation.state = State::Open {
-            expires_at: now + lifetime,
-        };
-        let (at, due) = allocation.due();
-        self.deadlines.add(at, due);
-
-        Ok(Reply::Lifetime(lifetime))
-    }
-
-    fn bind_channel(
-        &mut self,
-        now: Instant,
-        asker: Asker,
-        number: ChannelNumber,
-        peer: SocketAddr,
-    ) -> Result<Reply, Refusal> {
-        let allocation = self
-            .allocations
-            .open_of_client(asker.client)
-            .ok_or(Refusal::AllocationMismatch)?;
-        if !allocation.families.contains(Family::of(peer)) {
-            return Err(Refusal::PeerFamilyMismatch);
-        }
-        if !may_relay_to(peer, &self.config) {
-            return Err(Refusal::Forbidden);
-        }
-
-        let limit = self.limits.channels_per_allocation;
-        let port = allocation.port;
-        let former = allocation.channels.bind(now, number, peer, limit)?;
-        let carried_data = former.is_some_and(|channel| channel.is_bound());
-        if let Some(former) = former {
-            let (at, due) = former.due(port, number);
-            self.deadlines.remove(at, due);
-        }
-        if let Some(channel) = allocation.channels.get(number) {
-            let (at, due) = channel.due(port, number);
-            self.deadlines.add(at, due);
-        }
-        if !carried_data {
-            self.stats.channels += 1;
-            tracing::debug!(client = %asker.client, %port, ?number, %peer, "Bound a channel");
-        }
-
-        Ok(Reply::Done)
-    }
-
-    /// The checks and their order: relay.md §8.
-    fn allocate(
-        &mut self,
-        now: Instant,
-        asker: Asker,
-        user: &User<'_>,
-        wish: Allocate,
-    ) -> Result<Reply, Refusal> {
-        if let Some(existing) = self.allocations.of_client(asker.client) {
-            return repeated(existing, asker, user);
-        }
-        if self.ports.is_empty() || self.allocations.len() >= self.limits.allocations {
-            return Err(Refusal::InsufficientCapacity);
-        }
-        if wish.transport != connlib_wire::stun::TRANSPORT_UDP {
-            return Err(Refusal::BadRequest);
-        }
-        let families = Families::choose(&self.config, wish.requested, wish.additional)?;
-
-        // A NAT gave the user's socket another port: its peers can reach it at the new allocation only.
-        if let Some(former) = self.allocations.port_of_user(user.name) {
-            tracing::debug!(client = %asker.client, port = %former, "A user came back from another socket");
-            self.delete_allocation(former);
-        }
-        self.begin_allocation(now, asker, user, families, granted_lifetime(wish.lifetime))?;
-
-        Ok(Reply::OnceOpen)
-    }
-}
-
-/// A repeated ALLOCATE gets the same answer again, since the first may be lost; any other has to give back what is there.
-fn repeated(existing: &Allocation, asker: Asker, user: &User<'_>) -> Result<Reply, Refusal> {
-    if existing.made_by != asker.transaction_id || existing.username != user.name {
-        return Err(Refusal::AllocationMismatch);
-    }
-
-    match existing.state {
-        State::Opening { .. } => Ok(Reply::OnceOpen),
-        State::Open { .. } => Ok(Reply::Allocated(existing.port)),
     }
 }

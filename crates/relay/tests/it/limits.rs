@@ -13,6 +13,7 @@ fn tight() -> Limits {
         channels_per_allocation: 2,
         unproven_burst: 3,
         unproven_per_sec: 2,
+        ..Limits::default()
     }
 }
 

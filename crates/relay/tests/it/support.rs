@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use connlib_relay::{
     AllocationPort, Command, Config, Credentials, DropReason, Forward, Limits, LoopbackPeers,
-    REALM, Server, Verdict,
+    PrivatePeers, REALM, Server, Verdict,
 };
 use connlib_wire::buffer::Pool;
 use connlib_wire::channel::{self, ChannelNumber};
@@ -83,6 +83,7 @@ pub(crate) fn config() -> Config {
         ports: 49_152..=65_535,
         credentials: Credentials::Stamped(Secret::from(SECRET)),
         loopback_peers: LoopbackPeers::Refused,
+        private_peers: PrivatePeers::Allowed,
     }
 }
 

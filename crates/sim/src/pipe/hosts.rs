@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use connlib::event_loop::relay::{RelayIo, RelayLoop};
 use connlib::event_loop::{Command, Core, EventLoop, Io, Output, Watched, Workers};
-use connlib_relay::{AllocationPort, Config, Credentials, LoopbackPeers, Server, Via};
+use connlib_relay::{
+    AllocationPort, Config, Credentials, LoopbackPeers, PrivatePeers, Server, Via,
+};
 use connlib_tunnel::Status;
 use connlib_wire::buffer::Pool;
 use connlib_wire::secret::Secret;
@@ -181,6 +183,7 @@ impl Relay {
             ports: 49_152..=65_535,
             credentials: Credentials::Stamped(Secret::from(RELAY_SECRET)),
             loopback_peers: LoopbackPeers::Refused,
+            private_peers: PrivatePeers::Allowed,
         };
         let server = Server::new(config, [3; 32], Pool::new(2_048, 64));
 

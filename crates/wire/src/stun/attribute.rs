@@ -178,107 +178,72 @@ impl<'a> Attribute<'a> {
     /// Writes the value behind `out` and returns the attribute's type.
     pub(super) fn encode(self, out: &mut Value<'_>, id: TransactionId) -> u16 {
         match self {
-            Self::AdditionalAddressFamily(family) => {
-                out.put(&[family.code(), 0, 0, 0]);
-                ADDITIONAL_ADDRESS_FAMILY
+            Self::Nonce(text) | Self::Realm(text) | Self::Software(text) | Self::Username(text) => {
+                out.put(text.as_bytes());
             }
-            Self::ChannelNumber(number) => {
+            Self::Data(bytes)
+            | Self::PasswordAlgorithms(bytes)
+            | Self::UnknownAttributes(bytes)
+            | Self::Unknown(_, bytes) => out.put(bytes),
+            Self::XorMappedAddress(address)
+            | Self::XorPeerAddress(address)
+            | Self::XorRelayedAddress(address) => put_address(out, address, id),
+            Self::AdditionalAddressFamily(family) | Self::RequestedAddressFamily(family) => {
+                out.put(&[family.code(), 0, 0, 0]);
+            }
+            Self::ChannelNumber(number) | Self::PasswordAlgorithm(number) => {
                 out.put(&number.to_be_bytes());
                 out.put(&[0, 0]);
-                CHANNEL_NUMBER
+            }
+            Self::IceControlled(tie_breaker) | Self::IceControlling(tie_breaker) => {
+                out.put(&tie_breaker.to_be_bytes());
             }
             Self::AddressErrorCode(family, code, reason) => {
                 put_error_code(out, [family.code(), 0], code, reason);
-                ADDRESS_ERROR_CODE
             }
-            Self::Data(data) => {
-                out.put(data);
-                DATA
-            }
-            Self::DontFragment => DONT_FRAGMENT,
-            Self::ErrorCode(code, reason) => {
-                put_error_code(out, [0, 0], code, reason);
-                ERROR_CODE
-            }
-            Self::EvenPort { reserve } => {
-                out.put(&[if reserve { 0x80 } else { 0 }]);
-                EVEN_PORT
-            }
-            Self::IceControlled(tie_breaker) => {
-                out.put(&tie_breaker.to_be_bytes());
-                ICE_CONTROLLED
-            }
-            Self::IceControlling(tie_breaker) => {
-                out.put(&tie_breaker.to_be_bytes());
-                ICE_CONTROLLING
-            }
+            Self::ErrorCode(code, reason) => put_error_code(out, [0, 0], code, reason),
+            Self::EvenPort { reserve } => out.put(&[if reserve { 0x80 } else { 0 }]),
             Self::Lifetime(lifetime) => {
                 let secs = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX);
                 out.put(&secs.to_be_bytes());
-                LIFETIME
             }
-            Self::Nonce(nonce) => {
-                out.put(nonce.as_bytes());
-                NONCE
-            }
-            Self::PasswordAlgorithm(algorithm) => {
-                out.put(&algorithm.to_be_bytes());
-                out.put(&[0, 0]);
-                PASSWORD_ALGORITHM
-            }
-            Self::PasswordAlgorithms(list) => {
-                out.put(list);
-                PASSWORD_ALGORITHMS
-            }
-            Self::Priority(priority) => {
-                out.put(&priority.to_be_bytes());
-                PRIORITY
-            }
-            Self::Realm(realm) => {
-                out.put(realm.as_bytes());
-                REALM
-            }
-            Self::ReservationToken(token) => {
-                out.put(&token);
-                RESERVATION_TOKEN
-            }
-            Self::RequestedAddressFamily(family) => {
-                out.put(&[family.code(), 0, 0, 0]);
-                REQUESTED_ADDRESS_FAMILY
-            }
-            Self::RequestedTransport(protocol) => {
-                out.put(&[protocol, 0, 0, 0]);
-                REQUESTED_TRANSPORT
-            }
-            Self::Software(name) => {
-                out.put(name.as_bytes());
-                SOFTWARE
-            }
-            Self::UnknownAttributes(list) => {
-                out.put(list);
-                UNKNOWN_ATTRIBUTES
-            }
+            Self::Priority(priority) => out.put(&priority.to_be_bytes()),
+            Self::ReservationToken(token) => out.put(&token),
+            Self::RequestedTransport(protocol) => out.put(&[protocol, 0, 0, 0]),
+            Self::DontFragment | Self::UseCandidate => {}
+        }
+
+        self.code()
+    }
+
+    const fn code(self) -> u16 {
+        match self {
+            Self::AdditionalAddressFamily(_) => ADDITIONAL_ADDRESS_FAMILY,
+            Self::AddressErrorCode(..) => ADDRESS_ERROR_CODE,
+            Self::ChannelNumber(_) => CHANNEL_NUMBER,
+            Self::Data(_) => DATA,
+            Self::DontFragment => DONT_FRAGMENT,
+            Self::ErrorCode(..) => ERROR_CODE,
+            Self::EvenPort { .. } => EVEN_PORT,
+            Self::IceControlled(_) => ICE_CONTROLLED,
+            Self::IceControlling(_) => ICE_CONTROLLING,
+            Self::Lifetime(_) => LIFETIME,
+            Self::Nonce(_) => NONCE,
+            Self::PasswordAlgorithm(_) => PASSWORD_ALGORITHM,
+            Self::PasswordAlgorithms(_) => PASSWORD_ALGORITHMS,
+            Self::Priority(_) => PRIORITY,
+            Self::Realm(_) => REALM,
+            Self::RequestedAddressFamily(_) => REQUESTED_ADDRESS_FAMILY,
+            Self::RequestedTransport(_) => REQUESTED_TRANSPORT,
+            Self::ReservationToken(_) => RESERVATION_TOKEN,
+            Self::Software(_) => SOFTWARE,
+            Self::UnknownAttributes(_) => UNKNOWN_ATTRIBUTES,
             Self::UseCandidate => USE_CANDIDATE,
-            Self::Username(name) => {
-                out.put(name.as_bytes());
-                USERNAME
-            }
-            Self::XorMappedAddress(address) => {
-                put_address(out, address, id);
-                XOR_MAPPED_ADDRESS
-            }
-            Self::XorPeerAddress(address) => {
-                put_address(out, address, id);
-                XOR_PEER_ADDRESS
-            }
-            Self::XorRelayedAddress(address) => {
-                put_address(out, address, id);
-                XOR_RELAYED_ADDRESS
-            }
-            Self::Unknown(attribute, value) => {
-                out.put(value);
-                attribute
-            }
+            Self::Username(_) => USERNAME,
+            Self::XorMappedAddress(_) => XOR_MAPPED_ADDRESS,
+            Self::XorPeerAddress(_) => XOR_PEER_ADDRESS,
+            Self::XorRelayedAddress(_) => XOR_RELAYED_ADDRESS,
+            Self::Unknown(attribute, _) => attribute,
         }
     }
 }

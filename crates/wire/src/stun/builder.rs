@@ -1,10 +1,8 @@
 //! Writing messages.
 
 use super::attribute::{FINGERPRINT, MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256, Value};
-use super::{
-    Attribute, Class, HEADER_LEN, MAGIC_COOKIE, Method, StunError, TransactionId, auth,
-    message_type,
-};
+use super::kind::message_type;
+use super::{Attribute, Class, HEADER_LEN, MAGIC_COOKIE, Method, StunError, TransactionId, auth};
 use crate::buffer::Buffer;
 
 /// Writes one message into a pooled buffer, attribute by attribute.

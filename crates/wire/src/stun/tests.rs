@@ -1,3 +1,4 @@
+use super::kind::message_type;
 use super::*;
 use crate::buffer::Pool;
 use crate::secret::Secret;

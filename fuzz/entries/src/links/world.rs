@@ -8,7 +8,7 @@ use connlib_link::{
     Event, Links, NotSent, Packets, PeerConfig, PeerId, Reason, RelayServer, Role, Settings,
 };
 use connlib_relay::{
-    AllocationPort, Command, Config, Credentials, LoopbackPeers, Server, Verdict, Via,
+    AllocationPort, Command, Config, Credentials, LoopbackPeers, PrivatePeers, Server, Verdict, Via,
 };
 use connlib_wire::buffer::Pool;
 use connlib_wire::ecn::Ecn;
@@ -454,6 +454,7 @@ fn relay_config() -> Config {
         ports: 49_152..=49_152 + RELAY_PORTS - 1,
         credentials: Credentials::Stamped(Secret::from(RELAY_SECRET)),
         loopback_peers: LoopbackPeers::Refused,
+        private_peers: PrivatePeers::Allowed,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use connlib_relay::{Config, Credentials, LoopbackPeers};
+use connlib_relay::{Config, Credentials, LoopbackPeers, PrivatePeers};
 use connlib_wire::id::{ClientId, GatewayId, RelayId, ResourceId, SiteId};
 use connlib_wire::key::PresharedKey;
 use connlib_wire::portal::client::{
@@ -339,6 +339,7 @@ pub(super) fn relay_config() -> Config {
         ports: 49_152..=49_215,
         credentials: Credentials::Stamped(Secret::from(RELAY_SECRET)),
         loopback_peers: LoopbackPeers::Refused,
+        private_peers: PrivatePeers::Allowed,
     }
 }
 

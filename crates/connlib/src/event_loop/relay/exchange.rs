@@ -83,9 +83,12 @@ impl Exchange {
                     if let Verdict::Forward(forward) = self.server.handle_client(now, unix, &run) {
                         self.forward(now, io, &run, &forward, errors);
                     }
+                    // Before the next run, which may be for the same peer.
+                    self.pass_on(now, io, errors);
                 }
             }
-            Verdict::Handled | Verdict::Drop(_) => {}
+            Verdict::Handled => self.pass_on(now, io, errors),
+            Verdict::Drop(_) => {}
         }
         // Before the next train, which may be for a port that was asked for just now.
         self.carry_out(now, io, errors);
@@ -100,8 +103,17 @@ impl Exchange {
         errors: &mut Errors,
     ) {
         self.stats.datagrams_received += arrival.datagrams().count() as u64;
-        if let Verdict::Forward(forward) = self.server.handle_peer(now, port, arrival) {
-            self.forward(now, io, arrival, &forward, errors);
+        match self.server.handle_peer(now, port, arrival) {
+            Verdict::Forward(forward) => self.forward(now, io, arrival, &forward, errors),
+            Verdict::Handled => self.pass_on(now, io, errors),
+            Verdict::Drop(_) | Verdict::Mixed => {}
+        }
+    }
+
+    /// Sends what the server copied from or into indications: data like all other.
+    fn pass_on(&mut self, now: Instant, io: &mut impl RelayIo, errors: &mut Errors) {
+        while let Some((via, train)) = self.server.poll_relayed() {
+            self.send(now, io, via, train, errors);
         }
     }
 

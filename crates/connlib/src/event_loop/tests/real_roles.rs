@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use connlib_os::fake::FakeTrain;
-use connlib_relay::{Command as RelayCommand, Config, Credentials, LoopbackPeers, Server};
+use connlib_relay::{
+    Command as RelayCommand, Config, Credentials, LoopbackPeers, PrivatePeers, Server,
+};
 use connlib_tunnel::client::Client;
 use connlib_tunnel::gateway::Gateway;
 use connlib_tunnel::{PortalState, Settings};
@@ -155,6 +157,7 @@ impl World {
             ports: 49_152..=65_535,
             credentials: Credentials::Stamped(Secret::from(SECRET)),
             loopback_peers: LoopbackPeers::Refused,
+            private_peers: PrivatePeers::Allowed,
         };
         let pool = Pool::new(2_048, 16);
 

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use connlib_os::fake::{FakeTrain, FakeUdp};
 use connlib_os::udp::Udp;
-use connlib_relay::{AllocationPort, Config, Credentials, LoopbackPeers, REALM, Server, Via};
+use connlib_relay::{
+    AllocationPort, Config, Credentials, LoopbackPeers, PrivatePeers, REALM, Server, Via,
+};
 use connlib_wire::buffer::Pool;
 use connlib_wire::ecn::Ecn;
 use connlib_wire::secret::Secret;
@@ -132,6 +134,7 @@ impl Rig {
             ports: 49_152..=65_535,
             credentials: Credentials::Stamped(Secret::from(SECRET)),
             loopback_peers: LoopbackPeers::Refused,
+            private_peers: PrivatePeers::Allowed,
         };
         let pool = Pool::new(2_048, 16);
         let listen = FakeUdp::new(SocketAddr::from((PUBLIC, 3478)));
