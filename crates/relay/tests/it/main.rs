@@ -7,11 +7,21 @@
     reason = "a test fails by panicking"
 )]
 
+mod addresses;
 mod allocations;
+mod bad_input;
 mod channels;
+mod conduct;
 mod data;
+mod draining;
+mod indications;
+mod integrity;
 mod limits;
 mod model;
+mod permissions;
+mod quotas;
 mod requests;
+mod reservations;
+mod stats;
 mod support;
 mod time;

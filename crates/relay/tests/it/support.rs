@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use connlib_relay::{
     AllocationPort, Command, Config, Credentials, DropReason, Forward, Limits, LoopbackPeers,
-    PrivatePeers, REALM, Server, Verdict,
+    PrivatePeers, REALM, Server, Verdict, Via,
 };
 use connlib_wire::buffer::Pool;
 use connlib_wire::channel::{self, ChannelNumber};
@@ -17,6 +19,8 @@ use connlib_wire::stun::{
     relay_password,
 };
 use connlib_wire::train::Arrival;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha1::Sha1;
 
 pub(crate) const SECRET: &str = "1111111111111111111111111111111111111111111111111111111111111111";
 pub(crate) const PUBLIC_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
@@ -75,6 +79,38 @@ pub(crate) fn user_until(expiry: u64, salt: &str) -> User {
     }
 }
 
+/// A user of the usual TURN REST scheme whose credentials last until 2038.
+pub(crate) fn rest_user(name: &str) -> User {
+    rest_user_until(2_145_916_800, name)
+}
+
+pub(crate) fn rest_user_until(expiry: u64, name: &str) -> User {
+    let (name, password) = rest_credentials(expiry, name);
+
+    User {
+        key: Key::long_term(&name, REALM, &password),
+        name,
+    }
+}
+
+/// A user name and its password.
+pub(crate) fn rest_credentials(expiry: u64, name: &str) -> (String, Secret) {
+    let name = format!("{expiry}:{name}");
+    let mut mac = Hmac::<Sha1>::new_from_slice(SECRET.as_bytes()).unwrap();
+    mac.update(name.as_bytes());
+    let password = Secret::from(STANDARD.encode(mac.finalize().into_bytes()));
+
+    (name, password)
+}
+
+/// A relay of its own, for clients that go by the standard.
+pub(crate) fn standard() -> Config {
+    Config {
+        credentials: Credentials::Rest(Secret::from(SECRET)),
+        ..config()
+    }
+}
+
 pub(crate) fn config() -> Config {
     Config {
         public_v4: Some(PUBLIC_V4),
@@ -126,6 +162,30 @@ impl Answer {
 
     pub(crate) fn port(&self) -> AllocationPort {
         AllocationPort(self.relayed()[0].port())
+    }
+}
+
+/// Data that had to be copied.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Relayed {
+    pub(crate) via: Via,
+    pub(crate) from: Option<SocketAddr>,
+    pub(crate) to: SocketAddr,
+    pub(crate) ecn: Ecn,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Relayed {
+    /// The sender and the payload of a Data indication.
+    pub(crate) fn data(&self) -> (SocketAddr, &[u8]) {
+        let message = Message::parse(&self.bytes).unwrap();
+        assert_eq!(
+            (message.method(), message.class()),
+            (Method::Data, Class::Indication)
+        );
+        assert!(!message.has_integrity() && !message.has_integrity_sha256());
+
+        (message.peer_address().unwrap(), message.data().unwrap())
     }
 }
 
@@ -235,6 +295,48 @@ impl Rig {
         datagram.extend_from_slice(payload);
 
         self.send(from, &datagram)
+    }
+
+    /// A Send indication.
+    pub(crate) fn send_to(&mut self, from: SocketAddr, to: SocketAddr, data: &[u8]) -> Verdict {
+        let indication = self.indication(&[Attribute::XorPeerAddress(to), Attribute::Data(data)]);
+
+        self.send(from, &indication)
+    }
+
+    pub(crate) fn indication(&mut self, attributes: &[Attribute<'_>]) -> Vec<u8> {
+        let id = self.transaction();
+        let mut builder = Builder::new(self.pool.take(0), Method::Send, Class::Indication, id);
+        for attribute in attributes {
+            builder = builder.attribute(*attribute);
+        }
+
+        builder.finish().unwrap().to_vec()
+    }
+
+    /// What came or leaves in indications: the socket, from where if that matters, to whom, and what.
+    pub(crate) fn relayed(&mut self) -> Vec<Relayed> {
+        std::iter::from_fn(|| self.server.poll_relayed())
+            .map(|(via, transmit)| Relayed {
+                via,
+                from: transmit.route.src,
+                to: transmit.route.dst,
+                ecn: transmit.route.ecn,
+                bytes: transmit.payload.to_vec(),
+            })
+            .collect()
+    }
+
+    /// The client permits these peers.
+    pub(crate) fn permit(
+        &mut self,
+        from: SocketAddr,
+        user: &User,
+        peers: &[SocketAddr],
+    ) -> Option<u16> {
+        self.ask(from, user, &Ask::create_permission(peers))
+            .unwrap()
+            .code()
     }
 
     /// Data from a peer.
@@ -365,7 +467,7 @@ impl Rig {
             .collect()
     }
 
-    fn transaction(&mut self) -> TransactionId {
+    pub(crate) fn transaction(&mut self) -> TransactionId {
         self.transactions += 1;
         let mut id = [0; 12];
         id[4..].copy_from_slice(&self.transactions.to_be_bytes());
@@ -430,6 +532,16 @@ impl<'a> Ask<'a> {
         Self::new(Method::ChannelBind)
             .with(Attribute::ChannelNumber(channel))
             .with(Attribute::XorPeerAddress(peer))
+    }
+
+    pub(crate) fn create_permission(peers: &[SocketAddr]) -> Self {
+        Self {
+            method: Method::CreatePermission,
+            attributes: peers
+                .iter()
+                .map(|peer| Attribute::XorPeerAddress(*peer))
+                .collect(),
+        }
     }
 
     pub(crate) fn both(self) -> Self {
