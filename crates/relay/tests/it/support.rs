@@ -1,11 +1,15 @@
 //! A driver without sockets, and clients that know their passwords.
 
+mod ask;
+mod users;
+
+pub(crate) use ask::Ask;
+pub(crate) use users::{User, rest_credentials, rest_user, rest_user_until, user, user_until};
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use connlib_relay::{
     AllocationPort, Command, Config, Credentials, DropReason, Forward, Limits, LoopbackPeers,
     PrivatePeers, REALM, Server, Verdict, Via,
@@ -14,13 +18,8 @@ use connlib_wire::buffer::Pool;
 use connlib_wire::channel::{self, ChannelNumber};
 use connlib_wire::ecn::Ecn;
 use connlib_wire::secret::Secret;
-use connlib_wire::stun::{
-    Attribute, Builder, Class, Family, Key, Message, Method, TRANSPORT_UDP, TransactionId,
-    relay_password,
-};
+use connlib_wire::stun::{Attribute, Builder, Class, Family, Message, Method, TransactionId};
 use connlib_wire::train::Arrival;
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha1::Sha1;
 
 pub(crate) const SECRET: &str = "1111111111111111111111111111111111111111111111111111111111111111";
 pub(crate) const PUBLIC_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
@@ -56,51 +55,6 @@ pub(crate) fn peer_v6(n: u16) -> SocketAddr {
 
 pub(crate) fn number(number: u16) -> ChannelNumber {
     ChannelNumber::new(number).unwrap()
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct User {
-    pub(crate) name: String,
-    pub(crate) key: Key,
-}
-
-/// A user of the portal's scheme whose credentials last until 2038.
-pub(crate) fn user(salt: &str) -> User {
-    user_until(2_145_916_800, salt)
-}
-
-pub(crate) fn user_until(expiry: u64, salt: &str) -> User {
-    let name = format!("{expiry}:{salt}");
-    let password = relay_password(expiry, salt, &Secret::from(SECRET));
-
-    User {
-        key: Key::long_term(&name, REALM, &password),
-        name,
-    }
-}
-
-/// A user of the usual TURN REST scheme whose credentials last until 2038.
-pub(crate) fn rest_user(name: &str) -> User {
-    rest_user_until(2_145_916_800, name)
-}
-
-pub(crate) fn rest_user_until(expiry: u64, name: &str) -> User {
-    let (name, password) = rest_credentials(expiry, name);
-
-    User {
-        key: Key::long_term(&name, REALM, &password),
-        name,
-    }
-}
-
-/// A user name and its password.
-pub(crate) fn rest_credentials(expiry: u64, name: &str) -> (String, Secret) {
-    let name = format!("{expiry}:{name}");
-    let mut mac = Hmac::<Sha1>::new_from_slice(SECRET.as_bytes()).unwrap();
-    mac.update(name.as_bytes());
-    let password = Secret::from(STANDARD.encode(mac.finalize().into_bytes()));
-
-    (name, password)
 }
 
 /// A relay of its own, for clients that go by the standard.
@@ -503,58 +457,6 @@ impl Rig {
         } else {
             self.server.handle_port_failed(self.now, port, family);
         }
-    }
-}
-
-/// A request without credentials.
-pub(crate) struct Ask<'a> {
-    pub(crate) method: Method,
-    pub(crate) attributes: Vec<Attribute<'a>>,
-}
-
-impl<'a> Ask<'a> {
-    pub(crate) fn new(method: Method) -> Self {
-        Self {
-            method,
-            attributes: Vec::new(),
-        }
-    }
-
-    pub(crate) fn allocate() -> Self {
-        Self::new(Method::Allocate).with(Attribute::RequestedTransport(TRANSPORT_UDP))
-    }
-
-    pub(crate) fn refresh(lifetime: Duration) -> Self {
-        Self::new(Method::Refresh).lifetime(lifetime)
-    }
-
-    pub(crate) fn channel_bind(channel: u16, peer: SocketAddr) -> Self {
-        Self::new(Method::ChannelBind)
-            .with(Attribute::ChannelNumber(channel))
-            .with(Attribute::XorPeerAddress(peer))
-    }
-
-    pub(crate) fn create_permission(peers: &[SocketAddr]) -> Self {
-        Self {
-            method: Method::CreatePermission,
-            attributes: peers
-                .iter()
-                .map(|peer| Attribute::XorPeerAddress(*peer))
-                .collect(),
-        }
-    }
-
-    pub(crate) fn both(self) -> Self {
-        self.with(Attribute::AdditionalAddressFamily(Family::V6))
-    }
-
-    pub(crate) fn lifetime(self, lifetime: Duration) -> Self {
-        self.with(Attribute::Lifetime(lifetime))
-    }
-
-    pub(crate) fn with(mut self, attribute: Attribute<'a>) -> Self {
-        self.attributes.push(attribute);
-        self
     }
 }
 
