@@ -127,6 +127,11 @@ impl Authority {
         self.failures = failures;
     }
 
+    /// Whether a nonce is one that `client` may use now.
+    pub(crate) fn has_nonce(&mut self, now: Instant, client: SocketAddr, nonce: &str) -> bool {
+        self.nonces.check(now, client, nonce) == Check::Valid
+    }
+
     pub(crate) fn authenticate<'a>(
         &mut self,
         now: Instant,

@@ -76,7 +76,7 @@
 //!   [`runs`].
 //! * Adding a channel header makes a datagram four bytes longer, and a full train with it: split trains that outgrow
 //!   [`max_len`](connlib_wire::train::max_len).
-//! * Buffers of the pool hold at least 512 bytes; an answer that doesn't fit is not given.
+//! * Buffers of the pool hold at least 256 bytes; an answer that doesn't fit is not given.
 //! * Time never runs backwards.
 //!
 //! # Out of scope

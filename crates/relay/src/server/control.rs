@@ -8,7 +8,7 @@ use connlib_wire::train::Arrival;
 
 use super::Server;
 use crate::answer::{Asker, Fingerprint, Refusal, Seal};
-use crate::auth::{Denial, PASSWORD_ALGORITHMS, REALM, Standing, User};
+use crate::auth::{Authority, Denial, PASSWORD_ALGORITHMS, REALM, Standing, User};
 use crate::conduct::Conduct;
 use crate::config::AllocationPort;
 use crate::request::{Request, Turn, Wish};
@@ -53,6 +53,15 @@ impl Server {
                 return self.answer_binding(&asker, &request);
             }
             (Ok(Wish::Turn(_)) | Err(_), _) => {}
+        }
+
+        // Whom we can't answer we needn't understand: a flood costs no cryptography but this one.
+        let has_nonce = |authority: &mut Authority| {
+            let nonce = request.claim.nonce;
+            nonce.is_some_and(|nonce| authority.has_nonce(now, asker.client, nonce))
+        };
+        if !self.unproven.have_room(now, asker.client.ip()) && !has_nonce(&mut self.authority) {
+            return Err(DropReason::TooManyAnswers);
         }
 
         let standing = match self.allocations.of_client(asker.client) {

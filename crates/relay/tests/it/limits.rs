@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use connlib_relay::{DropReason, Limits, Verdict};
 use connlib_wire::stun::Method;
 
-use crate::support::{Ask, Rig, VerdictExt as _, client, client_v6, config, peer, secs, user};
+use crate::support::{
+    Ask, Rig, VerdictExt as _, client, client_v6, config, peer, rest_user, secs, standard, user,
+};
 
 fn tight() -> Limits {
     Limits {
@@ -80,6 +82,22 @@ fn challenges_and_bad_requests_count_as_well() {
     }
     let verdict = rig.send(client(1), &requests[3]);
     assert_eq!(verdict.dropped(), DropReason::TooManyAnswers);
+}
+
+#[test]
+fn a_flood_in_a_clients_name_does_not_keep_it_out() {
+    for (config, alice) in [(config(), user("a")), (standard(), rest_user("a"))] {
+        let mut rig = Rig::limited(config, tight());
+        let nonce = rig.nonce(client(1));
+        burst(&mut rig, client(1));
+        let stale = rig.request_with(&alice, Some("stale"), &Ask::allocate());
+        let verdict = rig.send(client(1), &stale);
+        assert_eq!(verdict.dropped(), DropReason::TooManyAnswers);
+
+        let right = rig.request_with(&alice, Some(&nonce), &Ask::allocate());
+        assert_eq!(rig.send(client(1), &right), Verdict::Handled);
+        assert!(rig.answer().unwrap().is_success());
+    }
 }
 
 #[test]
