@@ -221,6 +221,24 @@ fn the_vectors_of_the_relay_spec() {
     assert_eq!(old.expose(), "M7hp/AOMGadqt79BxQPyh2Uq3gedGpzjuB8xb3nMbjQ");
 }
 
+/// relay.md §22.2.
+#[test]
+fn addresses_are_masked_as_the_relay_spec_shows() {
+    let id = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+    let message = build(Method::Allocate, Class::Success, id)
+        .attribute(Attribute::XorMappedAddress(
+            "198.51.100.7:50000".parse().unwrap(),
+        ))
+        .attribute(Attribute::XorRelayedAddress(
+            "[2001:db8::5]:49152".parse().unwrap(),
+        ))
+        .finish()
+        .unwrap();
+    let expected = "002000080001e242e721c045001600140002e1120113a9fa0102030405060708090a0b09";
+
+    assert_eq!(&message[HEADER_LEN..], hex(expected));
+}
+
 #[test]
 fn bytes_that_are_not_stun_are_told_so() {
     let good = hex(REQUEST);

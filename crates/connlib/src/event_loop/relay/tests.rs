@@ -1,3 +1,4 @@
+mod indications;
 mod rig;
 mod starvation;
 

@@ -28,6 +28,11 @@ const PUBLIC_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9);
 const EXPIRY: u64 = 2_145_916_800;
 const CHANNEL: u16 = 0x4000;
 
+/// The user of a relay that stands alone, and its password: `printf 2145916800:a | openssl dgst -sha1 -hmac SECRET -binary |
+/// base64`.
+const REST_USER: &str = "2145916800:a";
+const REST_PASSWORD: &str = "/hLxx+dzqHqhd3nKTWnjpkW2tkE=";
+
 pub(super) fn client(number: u8) -> SocketAddr {
     SocketAddr::from(([198, 51, 100, number], 50_000))
 }
@@ -118,21 +123,37 @@ pub(super) struct Rig {
     pub(super) io: TestIo,
     pub(super) now: Instant,
     pool: Pool,
+    scheme: Scheme,
     transactions: u8,
 }
 
+/// Who made the credentials.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Scheme {
+    Portal,
+    Rest,
+}
+
 impl Rig {
+    pub(super) fn new() -> Self {
+        Self::with(Scheme::Portal)
+    }
+
     #[expect(
         clippy::disallowed_methods,
         reason = "a test has to begin at some time"
     )]
-    pub(super) fn new() -> Self {
+    pub(super) fn with(scheme: Scheme) -> Self {
+        let secret = Secret::from(SECRET);
         let config = Config {
             public_v4: Some(PUBLIC),
             public_v6: Some(PUBLIC_V6),
             listen_port: 3478,
             ports: 49_152..=65_535,
-            credentials: Credentials::Stamped(Secret::from(SECRET)),
+            credentials: match scheme {
+                Scheme::Portal => Credentials::Stamped(secret),
+                Scheme::Rest => Credentials::Rest(secret),
+            },
             loopback_peers: LoopbackPeers::Refused,
             private_peers: PrivatePeers::Allowed,
         };
@@ -155,6 +176,7 @@ impl Rig {
             },
             now: Instant::now(),
             pool,
+            scheme,
             transactions: 0,
         }
     }
@@ -225,6 +247,27 @@ impl Rig {
         port
     }
 
+    /// Lets `peer` send to the client in Data indications.
+    pub(super) fn permit(&mut self, client: SocketAddr, peer: SocketAddr) {
+        let nonce = self.nonce(client);
+        let attributes = [Attribute::XorPeerAddress(peer)];
+        let request = self.request(client, Method::CreatePermission, &attributes, &nonce);
+        let answer = self.ask(client, &request);
+        assert_eq!(Message::parse(&answer).unwrap().class(), Class::Success);
+    }
+
+    pub(super) fn send_indication(&mut self, peer: SocketAddr, data: &[u8]) -> Vec<u8> {
+        self.transactions += 1;
+        let id = TransactionId([self.transactions; 12]);
+
+        Builder::new(self.pool.take(0), Method::Send, Class::Indication, id)
+            .attribute(Attribute::XorPeerAddress(peer))
+            .attribute(Attribute::Data(data))
+            .finish()
+            .unwrap()
+            .to_vec()
+    }
+
     pub(super) fn nonce(&mut self, client: SocketAddr) -> String {
         let transport = Attribute::RequestedTransport(TRANSPORT_UDP);
         let request = self.builder(Method::Allocate).attribute(transport);
@@ -260,10 +303,15 @@ impl Rig {
         attributes: &[Attribute<'_>],
         nonce: &str,
     ) -> Vec<u8> {
-        // Another user each, because a user has one allocation.
-        let salt = client.ip().to_string();
-        let name = format!("{EXPIRY}:{salt}");
-        let password = relay_password(EXPIRY, &salt, &Secret::from(SECRET));
+        let (name, password) = match self.scheme {
+            // Another user each, because a user has one allocation.
+            Scheme::Portal => {
+                let salt = client.ip().to_string();
+                let password = relay_password(EXPIRY, &salt, &Secret::from(SECRET));
+                (format!("{EXPIRY}:{salt}"), password)
+            }
+            Scheme::Rest => (REST_USER.to_owned(), Secret::from(REST_PASSWORD)),
+        };
         let key = Key::long_term(&name, REALM, &password);
         let mut builder = self.builder(method);
         for attribute in attributes {
