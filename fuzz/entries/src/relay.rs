@@ -37,9 +37,13 @@ const FIRST_PORT: u16 = 50_000;
 
 const LIMITS: Limits = Limits {
     allocations: 3,
+    allocations_per_user: 1,
     channels_per_allocation: 5,
+    permissions_per_allocation: 1,
     unproven_burst: 8,
     unproven_per_sec: 4,
+    failed_burst: 1_000_000, // nobody is shut out for it here
+    failed_per_sec: 1_000,
 };
 
 /// Sockets of clients. The last one never has good credentials.
