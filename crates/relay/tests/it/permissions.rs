@@ -179,6 +179,10 @@ fn they_end_with_their_allocation_and_with_its_family() {
     assert_eq!(rig.server.stats().permissions, 1);
     assert_eq!(rig.server.stats().channels, 0);
     assert_eq!(rig.permit(client(1), &alice, &[peer_v6(1)]), Some(443));
+    let gone = rig.send_to(client(1), peer_v6(1), b"x").dropped();
+    assert_eq!(gone, DropReason::NoPermission);
+    assert_eq!(rig.send_to(client(1), peer(1), b"x"), Verdict::Handled);
+    rig.relayed();
 
     rig.ask(client(1), &alice, &Ask::refresh(secs(0)));
     assert_eq!(rig.server.stats().permissions, 0);

@@ -48,7 +48,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         2 => (0_usize..4).prop_map(Kind::Redeem),
     ];
     let family = prop::sample::select(vec![Family::V4, Family::V6]);
-    let lifetime = prop::sample::select(vec![0_u64, 1, 600, 3_600, 5_000]);
+    let lifetime = prop::sample::select(vec![0_u64, 0, 1, 600, 3_600, 5_000]);
     let time = prop::sample::select(vec![0_u64, 1, 29, 30, 100, 299, 300, 301, 599, 600, 900]);
     let target = prop_oneof![
         2 => (1_u8..3).prop_map(Target::Peer),
@@ -65,7 +65,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
 
     prop_oneof![
         5 => (socket.clone(), user.clone(), kind).prop_map(|(s, u, kind)| Op::Allocate(s, u, kind)),
-        1 => refresh.prop_map(|(s, u, lifetime, family)| Op::Refresh(s, u, lifetime, family)),
+        3 => refresh.prop_map(|(s, u, lifetime, family)| Op::Refresh(s, u, lifetime, family)),
         4 => (socket.clone(), user.clone(), two).prop_map(|(s, u, peers)| Op::Permit(s, u, peers)),
         4 => (socket.clone(), user, number.clone(), target.clone())
             .prop_map(|(s, u, number, to)| Op::Bind(s, u, number, to)),
