@@ -3,12 +3,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use connlib_wire::secret::Secret;
-use connlib_wire::stun::{ALGORITHM_MD5, ALGORITHM_SHA256, Key, relay_password};
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha1::Sha1;
+use connlib_wire::stun::{ALGORITHM_MD5, ALGORITHM_SHA256, Key, relay_password, rest_password};
 
 use crate::answer::{Refusal, Seal};
 use crate::conduct::Conduct;
@@ -67,7 +63,7 @@ impl<'a> Account<'a> {
                     name,
                     // Fresh credentials of the same user are the same user, as long as it has a name.
                     identity: if user.is_empty() { name } else { user },
-                    password: rest_password(name, secret)?,
+                    password: rest_password(name, secret),
                     expires_at: Duration::from_secs(expiry.parse().ok()?),
                 })
             }
@@ -253,13 +249,6 @@ impl Authority {
     }
 }
 
-fn rest_password(username: &str, secret: &Secret) -> Option<Secret> {
-    let mut mac = Hmac::<Sha1>::new_from_slice(secret.expose().as_bytes()).ok()?;
-    mac.update(username.as_bytes());
-
-    Some(Secret::from(STANDARD.encode(mac.finalize().into_bytes())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -304,7 +293,7 @@ mod tests {
         // printf 1700000000:alice | openssl dgst -sha1 -hmac north -binary | base64
         assert_eq!(
             rest_password("1700000000:alice", &Secret::from("north")),
-            Some(Secret::from("Cd/49soE35ICqcJF/bCTn8Z4OyE="))
+            Secret::from("Cd/49soE35ICqcJF/bCTn8Z4OyE=")
         );
         let credentials = Credentials::Rest(Secret::from("north"));
         for (name, identity) in [

@@ -112,7 +112,7 @@ impl<'a> Request<'a> {
                 family: found.requested,
             })),
             Method::CreatePermission => found.create_permission(conduct).map(Wish::Turn),
-            Method::ChannelBind => found.channel_bind().map(Wish::Turn),
+            Method::ChannelBind => found.channel_bind(conduct).map(Wish::Turn),
             Method::Send | Method::Data | Method::Other(_) => None,
             _ => None,
         };
@@ -236,9 +236,10 @@ impl<'a> Found<'a> {
         Some(Turn::CreatePermission(peers))
     }
 
-    fn channel_bind(&self) -> Option<Turn> {
+    fn channel_bind(&self, conduct: Conduct) -> Option<Turn> {
         let number = ChannelNumber::new(self.channel?)?;
-        if number > ChannelNumber::MAX {
+        // Clients by the older standard take any of them (RFC 5766 §11).
+        if conduct == Conduct::Portal && number > ChannelNumber::MAX {
             return None;
         }
 

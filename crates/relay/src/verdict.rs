@@ -111,6 +111,10 @@ pub fn runs<'a>(arrival: &Arrival<'a>) -> impl Iterator<Item = Arrival<'a>> + us
     })
 }
 
+/// The first bytes that channel data may have: those of all numbers that channels had in the standard (RFC 5766 §11). RFC 7983
+/// leaves fewer of them, but no other protocol comes to a relay.
+const CHANNELS: std::ops::RangeInclusive<u8> = 0x40..=0x7F;
+
 /// What the datagrams of a run have in common.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Kind {
@@ -128,7 +132,8 @@ impl Kind {
         if stun::is_stun_prefix(datagram) {
             return Self::Stun;
         }
-        if !channel::is_channel_prefix(datagram) {
+        let first = datagram.first().copied().unwrap_or_default();
+        if !CHANNELS.contains(&first) {
             return Self::Unknown;
         }
 

@@ -47,12 +47,12 @@ fn who_made_the_credentials_decides() {
         (
             Ask::channel_bind(0x5000, peer(1)),
             Unsigned(400),
-            Signed(400),
+            Signed(437),
         ),
         (
             Ask::channel_bind(0x7FFF, peer(1)),
             Unsigned(400),
-            Signed(400),
+            Signed(437),
         ),
         (
             Ask::channel_bind(0x3FFF, peer(1)),

@@ -90,7 +90,8 @@ fn data_that_leads_nowhere_is_dropped() {
     for (bytes, reason) in [
         (&[0x40, 0, 0][..], DropReason::MalformedChannelData),
         (&[0x40, 0, 0, 2, 1], DropReason::MalformedChannelData),
-        (&[0x50, 0, 0, 1, 1], DropReason::UnknownProtocol),
+        (&[0x50, 0, 0, 1, 1], DropReason::NoChannel),
+        (&[0x80, 0, 0, 1, 1], DropReason::UnknownProtocol),
         (&[0x40, 1, 0, 1, 1], DropReason::NoChannel),
     ] {
         let before = rig.server.stats().dropped(reason);

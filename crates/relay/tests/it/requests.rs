@@ -406,7 +406,7 @@ fn garbage_does_not_disturb_what_follows() {
         (&[0, 1, 0, 8], DropReason::MalformedStun),
         (&[], DropReason::UnknownProtocol),
         (&[0x16, 0xFE, 0xFD], DropReason::UnknownProtocol),
-        (&[0x50, 0, 0, 0], DropReason::UnknownProtocol),
+        (&[0x50, 0, 0, 0], DropReason::NoAllocation),
         (&[0xFF; 40], DropReason::UnknownProtocol),
     ] {
         assert_eq!(rig.send(client(1), garbage).dropped(), reason);
