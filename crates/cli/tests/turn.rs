@@ -27,5 +27,7 @@ mod world;
 
 #[path = "turn/coturn.rs"]
 mod coturn;
+#[path = "turn/serving_strangers.rs"]
+mod serving_strangers;
 #[path = "turn/serving_us.rs"]
 mod serving_us;
