@@ -321,9 +321,12 @@ impl RelayBuilder {
     }
 
     fn known_secret(&self, what: &'static str) -> Result<Secret, Error> {
-        let missing = || missing(what, "give it by --secret, or a portal by --api-url");
+        let next_step = match self.is_elsewhere {
+            true => "give it by --secret",
+            false => "give it by --secret, or a portal by --api-url",
+        };
 
-        self.secret.clone().ok_or_else(missing)
+        self.secret.clone().ok_or_else(|| missing(what, next_step))
     }
 
     fn connection(&self, join: Join) -> Result<Connection, Error> {
