@@ -5,6 +5,8 @@
 //! sender (behind a relay one per channel), that take turns by a deficit round robin. In a lane small datagrams go before
 //! large ones; what they may not overtake, the packets of their own flow, [`Overtaking`](super::overtaking) sees to. Each
 //! lane is bounded in time by [`Codel`](super::codel::Codel), and all of them in memory.
+//!
+//! A relay has the same lanes between a socket and what it forwards: one for each client's data, and one for its requests.
 
 mod lane;
 
@@ -17,7 +19,8 @@ use connlib_wire::train::Received;
 
 use super::stats::{DropReason, Stats};
 use super::turns::Turns;
-use lane::{FEW, Lane, QUANTUM, Waiting, held_by, small_tail};
+pub(super) use lane::{DATAGRAM_COST, QUANTUM, cost_of};
+use lane::{FEW, Lane, Waiting, held_by, small_tail};
 
 /// Trains that wait to be opened, by who sent them.
 #[derive(Debug)]
@@ -42,8 +45,8 @@ pub(super) struct Arrivals {
 pub(super) enum Order {
     /// Small datagrams; for whoever opens them and can tell flows apart afterwards.
     SmallFirst,
-    /// What came first.
-    AsReceived,
+    /// What came first, but requests, which have lanes of their own beside their client's data; for a relay.
+    RequestsApart,
 }
 
 /// A train whose turn it is.
@@ -79,6 +82,9 @@ const MAX_HELD: usize = 16 * 1024 * 1024;
 
 /// What is no longer than this moves to a buffer of its size when it has to wait behind others.
 const FITTING: usize = 2_048;
+
+/// What begins with less is STUN (RFC 8656 §12).
+const FIRST_CHANNEL: u16 = 0x4000;
 
 /// How many such buffers are kept.
 const IDLE_SMALL: usize = 1_024;
@@ -225,15 +231,19 @@ impl Arrivals {
         self.count = count;
     }
 
-    /// Who sent it, as a number that outsiders can't know: behind a relay each channel is a sender of its own.
+    /// Whose lane it waits in, as a number that outsiders can't know. Behind a relay each channel is a sender of its own;
+    /// for a relay all channels of a client are one, so that many of them bring no larger share.
     fn sender_of(&self, received: &Received) -> u64 {
-        let channel = received
+        let first: Option<u16> = received
             .bytes
             .first_chunk()
-            .map(|number| u16::from_be_bytes(*number))
-            .filter(|number| channel::NUMBERS.contains(number));
+            .map(|number| u16::from_be_bytes(*number));
+        let part = match self.order {
+            Order::SmallFirst => first.filter(|number| channel::NUMBERS.contains(number)),
+            Order::RequestsApart => first.filter(|first| *first < FIRST_CHANNEL).map(|_| 0),
+        };
         let mut hasher = DefaultHasher::new();
-        (self.seed, received.from, channel).hash(&mut hasher);
+        (self.seed, received.from, part).hash(&mut hasher);
 
         hasher.finish()
     }

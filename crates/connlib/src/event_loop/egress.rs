@@ -98,6 +98,11 @@ impl Egress {
         self.control.is_empty() && self.data.is_empty()
     }
 
+    /// How many bytes of data wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether who fills the queue should wait.
     pub(super) fn holds_back(&self, now: Instant) -> bool {
         self.bytes > self.limit && self.stuck_since.is_none_or(|since| now < since + PATIENCE)

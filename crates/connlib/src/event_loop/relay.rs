@@ -1,10 +1,16 @@
 //! The loop of a relay: many sockets, no TUN device.
 //!
 //! The same shape as the [other loop](super): each turn serves the timer, both listen sockets and the allocations' sockets
-//! within budgets of their own, starting with another one each time; the allocations take turns among themselves. Each
-//! socket has a queue of its own, so that a full or broken one holds up nobody else.
+//! within budgets of their own, starting with another one each time. Each socket has a queue of its own, so that a full or
+//! broken one holds up nobody else.
+//!
+//! Clients take turns by a deficit round robin wherever they share something: data that came to a listen socket
+//! ([`arrivals`](super::arrivals)), the allocations' sockets ([`rounds`]), and data that waits for a listen socket
+//! ([`backlog`]). Requests don't wait behind data, not even their own client's, nor do answers.
 
+mod backlog;
 mod exchange;
+mod rounds;
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -14,7 +20,7 @@ use connlib_relay::{AllocationPort, Server, Via};
 use connlib_wire::buffer::Pool;
 use connlib_wire::stun::Family;
 
-use super::arrivals::Order;
+use super::arrivals::{Order, cost_of};
 use super::budget::Budget;
 use super::errors::Errors;
 use super::housekeeping::Housekeeping;
@@ -88,8 +94,8 @@ impl RelayLoop {
         Self {
             exchange: Exchange::new(server),
             listen: PerFamily {
-                v4: Ingress::new(seed, Order::AsReceived),
-                v6: Ingress::new(seed, Order::AsReceived),
+                v4: Ingress::new(seed, Order::RequestsApart),
+                v6: Ingress::new(seed, Order::RequestsApart),
             },
             batch: RecvBatch::new(
                 Pool::new(MAX_TRAIN_BYTES, ALLOCATION_TRAINS),
@@ -107,6 +113,11 @@ impl RelayLoop {
         &self.exchange.server
     }
 
+    /// From now on the server makes no new allocation ([`Server::drain`]).
+    pub fn drain(&mut self) {
+        self.exchange.server.drain();
+    }
+
     /// What was counted.
     pub fn stats(&self) -> &Stats {
         &self.exchange.stats
@@ -118,7 +129,7 @@ impl RelayLoop {
         self.exchange.stats.turns += 1;
         while let Some(via) = io.next_ready() {
             if let Via::Allocation(port, family) = via {
-                self.exchange.list(port, family);
+                self.exchange.rounds.list((port, family));
             }
         }
         self.exchange.flush(now, io, &mut errors);
@@ -184,7 +195,7 @@ impl RelayLoop {
         }
     }
 
-    /// One receive of each allocation's socket, around and around.
+    /// Reads allocations' sockets in turn, each as many bytes as the others.
     fn take_peers(
         &mut self,
         now: Instant,
@@ -194,34 +205,42 @@ impl RelayLoop {
     ) {
         let exchange = &mut self.exchange;
         let mut has_served = false;
-        while let Some((port, family)) = exchange.next_listed() {
-            let Some(socket) = io.socket(Via::Allocation(port, family)) else {
+        while let Some((port, family)) = exchange.rounds.front() {
+            let socket = io.socket(Via::Allocation(port, family));
+            let Some(socket) = socket.filter(|socket| socket.ready.readable) else {
+                exchange.rounds.leave();
                 continue;
             };
-            if !socket.ready.readable {
-                continue;
-            }
             budget.spend(1, 0);
             match socket.device.recv(&mut self.batch) {
                 Ok(_) => {
+                    let is_exhausted = self.batch.is_exhausted();
+                    socket.ready.readable = !is_exhausted;
                     exchange.has_received(port, family);
                     while let Some(received) = self.batch.pop() {
+                        exchange.rounds.has_read(cost_of(&received));
                         let arrival = received.arrival();
                         budget.spend(arrival.datagrams().count(), arrival.bytes.len());
                         self.housekeeping.traffic(now);
                         exchange.handle_peer(now, io, port, &arrival, errors);
                     }
-                    exchange.list(port, family);
+                    if is_exhausted {
+                        exchange.rounds.leave();
+                    }
                     has_served = true;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     socket.ready.readable = false;
+                    exchange.rounds.leave();
                     // Each turn handles one batch at least, and this was none.
                     if !has_served {
                         continue;
                     }
                 }
-                Err(error) => exchange.handle_peer_error(now, io, (port, family), error, errors),
+                Err(error) => {
+                    exchange.rounds.leave();
+                    exchange.handle_peer_error(now, io, (port, family), error, errors);
+                }
             }
             if budget.is_spent(io.elapsed()) {
                 return;

@@ -3,14 +3,23 @@
 use std::collections::VecDeque;
 
 /// Who comes next: those that had nothing waiting, then the others, round and round.
-#[derive(Debug, Default)]
-pub(super) struct Turns {
-    pub(super) new: VecDeque<usize>,
-    old: VecDeque<usize>,
+#[derive(Debug)]
+pub(super) struct Turns<T = usize> {
+    pub(super) new: VecDeque<T>,
+    old: VecDeque<T>,
 }
 
-impl Turns {
-    pub(super) fn front(&self) -> Option<usize> {
+impl<T> Default for Turns<T> {
+    fn default() -> Self {
+        Self {
+            new: VecDeque::new(),
+            old: VecDeque::new(),
+        }
+    }
+}
+
+impl<T: Copy> Turns<T> {
+    pub(super) fn front(&self) -> Option<T> {
         self.new.front().or_else(|| self.old.front()).copied()
     }
 

@@ -39,10 +39,10 @@ pub(super) struct Waiting {
 }
 
 /// What a lane may open before another's turn: a train.
-pub(super) const QUANTUM: i64 = 64 * 1024;
+pub(in super::super) const QUANTUM: i64 = 64 * 1024;
 
 /// What a datagram costs beyond its bytes.
-const DATAGRAM_COST: usize = 256;
+pub(in super::super) const DATAGRAM_COST: usize = 256;
 
 /// How long a lane may stand, and for how long it may do so before its sender is told (field.md §5.2).
 const TARGET: Duration = Duration::from_millis(5);
@@ -154,7 +154,8 @@ pub(super) fn held_by(received: &Received) -> usize {
     received.bytes.len() + received.bytes.spare()
 }
 
-fn cost_of(received: &Received) -> i64 {
+/// What handling a train costs its sender of a turn.
+pub(in super::super) fn cost_of(received: &Received) -> i64 {
     let datagrams = received.arrival().datagrams().count();
     let cost = received.bytes.len() + datagrams * DATAGRAM_COST;
 

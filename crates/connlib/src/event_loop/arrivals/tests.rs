@@ -91,7 +91,7 @@ fn who_came_first_overtakes_nobody() {
 
 #[test]
 fn where_flows_can_not_be_told_apart_nothing_is_overtaken() {
-    let mut rig = Rig::new(Order::AsReceived);
+    let mut rig = Rig::new(Order::RequestsApart);
     rig.bulk(A, 1);
     rig.push(A, 2, 0, 96);
 
@@ -123,6 +123,22 @@ fn clients_behind_one_relay_have_lanes_of_their_own() {
 
     let order = rig.drain();
     assert!(order.iter().position(|mark| *mark == 0x4001).unwrap() <= 2);
+}
+
+#[test]
+fn a_client_of_a_relay_has_one_lane_for_all_its_channels_and_one_for_its_requests() {
+    let mut rig = Rig::new(Order::RequestsApart);
+    for channel in 0..20 {
+        rig.bulk(A, 0x4000 + channel);
+    }
+    rig.bulk(B, 0x4000);
+    rig.push(A, 0x0003, 0, 96);
+
+    let order = rig.drain();
+    let place = |wanted| order.iter().position(|mark| *mark == wanted).unwrap();
+    assert!(place(0x0003) <= 4, "{order:x?}");
+    let of_b = order.iter().rposition(|mark| *mark == 0x4000).unwrap();
+    assert!(of_b <= 4, "{order:x?}");
 }
 
 #[test]
@@ -198,8 +214,8 @@ fn a_lane_that_stands_tells_its_sender() {
 #[test]
 fn many_senders_have_lanes_of_their_own() {
     for seed in 0..50 {
-        let mut rig = Rig::new(Order::AsReceived);
-        rig.arrivals = Arrivals::new(seed, Order::AsReceived);
+        let mut rig = Rig::new(Order::RequestsApart);
+        rig.arrivals = Arrivals::new(seed, Order::RequestsApart);
         for mark in 0..64 {
             for _ in 0..3 {
                 rig.bulk(&format!("192.0.2.9:{}", 1_000 + mark), mark);

@@ -1,6 +1,6 @@
 //! What lies between a relay's sockets: the server's verdicts carried out, and a queue for each socket.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,17 @@ use super::super::egress::{Egress, Report};
 use super::super::errors::{Degraded, Error, Errors};
 use super::super::ingress::MAX_FAILURES;
 use super::super::stats::{DropReason, Said, Stats, is_lost};
-use super::RelayIo;
+use super::backlog::Backlog;
+use super::rounds::{Key, Rounds};
+use super::{PerFamily, RelayIo};
 
-/// The most bytes that should wait for a listen socket, which all clients share, and for an allocation's; twice that
-/// many never do.
-const MAX_LISTEN_WAITING: usize = 1024 * 1024;
+/// The most bytes that wait for a listen socket, which all clients share.
+pub(super) const MAX_LISTEN_WAITING: usize = 2 * 1024 * 1024;
+
+/// The most bytes of those that have had their turn: enough for one call of the system.
+const LISTEN_WINDOW: usize = 256 * 1024;
+
+/// The most bytes that should wait for an allocation's socket; twice that many never do.
 pub(super) const MAX_ALLOCATION_WAITING: usize = 128 * 1024;
 
 /// What is between the sockets: all but the memory that received trains lie in.
@@ -27,13 +33,13 @@ pub(super) const MAX_ALLOCATION_WAITING: usize = 128 * 1024;
 pub(super) struct Exchange {
     pub(super) server: Server,
     pool: Pool,
-    /// Allocations' sockets that may have something to read, in the order of their turns, each once.
-    readable: VecDeque<(AllocationPort, Family)>,
-    listed: BTreeSet<(AllocationPort, Family)>,
+    pub(super) rounds: Rounds,
     /// How often in a row an allocation's socket has failed.
-    failures: HashMap<(AllocationPort, Family), u32>,
+    failures: HashMap<Key, u32>,
     /// Looked up, never iterated.
     egress: HashMap<Via, Egress>,
+    /// Before the queues of the listen sockets, which have room for little.
+    backlogs: PerFamily<Backlog>,
     /// The sockets that something waits for.
     waiting: BTreeSet<Via>,
     pub(super) stats: Stats,
@@ -45,10 +51,13 @@ impl Exchange {
         Self {
             server,
             pool: Pool::new(usize::from(u16::MAX), 64),
-            readable: VecDeque::new(),
-            listed: BTreeSet::new(),
+            rounds: Rounds::default(),
             failures: HashMap::new(),
             egress: HashMap::new(),
+            backlogs: PerFamily {
+                v4: Backlog::new(MAX_LISTEN_WAITING),
+                v6: Backlog::new(MAX_LISTEN_WAITING),
+            },
             waiting: BTreeSet::new(),
             stats: Stats::default(),
             said: Said::default(),
@@ -140,7 +149,7 @@ impl Exchange {
             *failures += 1;
             if *failures < MAX_FAILURES {
                 // One of possibly many that wait in the socket.
-                self.list(port, family);
+                self.rounds.list((port, family));
             } else if let Some(socket) = io.socket(Via::Allocation(port, family)) {
                 // It only fails: it is asked again when something arrives.
                 socket.ready.readable = false;
@@ -148,20 +157,6 @@ impl Exchange {
             }
         }
         errors.push(Error::Degraded(Degraded::NotReceived { family, source }));
-    }
-
-    /// Lets an allocation's socket take a turn.
-    pub(super) fn list(&mut self, port: AllocationPort, family: Family) {
-        if self.listed.insert((port, family)) {
-            self.readable.push_back((port, family));
-        }
-    }
-
-    pub(super) fn next_listed(&mut self) -> Option<(AllocationPort, Family)> {
-        let listed = self.readable.pop_front()?;
-        self.listed.remove(&listed);
-
-        Some(listed)
     }
 
     /// Opens and closes ports, then sends the server's answers.
@@ -297,7 +292,10 @@ impl Exchange {
         errors: &mut Errors,
     ) {
         let Self { egress, stats, .. } = self;
-        egress_of(egress, via).push(train, stats);
+        match via {
+            Via::Listen(family) => self.backlogs.of_mut(family).push(train, stats),
+            Via::Allocation(..) => egress_of(egress, via).push(train, stats),
+        }
         self.flush_one(now, io, via, errors);
     }
 
@@ -309,17 +307,34 @@ impl Exchange {
     }
 
     fn flush_one(&mut self, now: Instant, io: &mut impl RelayIo, via: Via, errors: &mut Errors) {
-        let Some(egress) = self.egress.get_mut(&via) else {
-            return;
+        let egress = egress_of(&mut self.egress, via);
+        let mut backlog = match via {
+            Via::Listen(family) => Some(self.backlogs.of_mut(family)),
+            Via::Allocation(..) => None,
         };
         let mut report = Report {
             stats: &mut self.stats,
             said: &mut self.said,
             errors,
         };
-        match io.socket(via) {
-            Some(socket) => egress.flush(now, socket, &mut report),
-            None => egress.discard(DropReason::NoSocket, report.stats),
+        loop {
+            let Some(socket) = io.socket(via) else {
+                egress.discard(DropReason::NoSocket, report.stats);
+                if let Some(backlog) = backlog {
+                    backlog.discard(DropReason::NoSocket, report.stats);
+                }
+                break;
+            };
+            while egress.bytes() < LISTEN_WINDOW
+                && let Some(train) = backlog.as_mut().and_then(|backlog| backlog.pop())
+            {
+                egress.push(train, report.stats);
+            }
+            egress.flush(now, socket, &mut report);
+            // What is left of it waits for the socket; else the backlog may have more.
+            if !egress.is_empty() || backlog.as_ref().is_none_or(|backlog| backlog.is_empty()) {
+                break;
+            }
         }
         if egress.is_empty() {
             self.waiting.remove(&via);
@@ -337,7 +352,7 @@ impl Exchange {
             wants_to && io.socket(*via).is_some_and(|socket| socket.ready.writable)
         };
 
-        !self.readable.is_empty() || self.waiting.iter().any(can_flush)
+        !self.rounds.is_empty() || self.waiting.iter().any(can_flush)
     }
 
     pub(super) fn due_at(&self, now: Instant) -> Option<Instant> {
@@ -354,7 +369,7 @@ impl Exchange {
 fn egress_of(egress: &mut HashMap<Via, Egress>, via: Via) -> &mut Egress {
     egress.entry(via).or_insert_with(|| {
         Egress::new(match via {
-            Via::Listen(_) => MAX_LISTEN_WAITING,
+            Via::Listen(_) => LISTEN_WINDOW,
             Via::Allocation(..) => MAX_ALLOCATION_WAITING,
         })
     })

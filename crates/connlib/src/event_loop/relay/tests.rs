@@ -1,5 +1,6 @@
 mod indications;
 mod rig;
+mod shares;
 mod starvation;
 
 use super::super::stats::DropReason;
