@@ -1,15 +1,19 @@
 //! The command line, as clap reads it. What a value means is for [`settings`](crate::settings) to say.
 
+mod portal;
+
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use connlib_portal::model::Country;
 
 use crate::bench::Contestant;
-use crate::duration::Span;
 use crate::exit::Failure;
+pub(crate) use portal::{
+    ApplyArgs, AuditArgs, BackupArgs, ExplainArgs, PortalCommand, PortalPlace, ServeArgs, ShowArgs,
+    TokenCommand, TokenCreateArgs, TokenRevokeArgs, VerifyArgs,
+};
 
 /// Reach resources behind gateways over WireGuard, directly or through a relay.
 #[derive(Debug, Parser)]
@@ -113,8 +117,6 @@ pub(crate) struct CommonArgs {
     /// Write a line to this descriptor when ready
     #[arg(long, value_name = "N")]
     pub(crate) ready_fd: Option<String>,
-    #[arg(long, hide = true)]
-    metrics: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -157,6 +159,8 @@ pub(crate) struct DeviceArgs {
     /// in a copy beside it [default: /etc/resolv.conf]
     #[arg(long, value_name = "FILE")]
     pub(crate) resolv_conf: Option<String>,
+    #[arg(long, hide = true)]
+    metrics: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -175,9 +179,22 @@ pub(crate) struct RelayArgs {
     /// The ports to lend [default: 49152-65535]
     #[arg(long, value_name = "LO-HI")]
     pub(crate) port_range: Option<String>,
-    /// Answer health checks over HTTP here
+    /// Answer health checks (/healthz, /readyz) over HTTP here
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) health: Option<String>,
+    /// Tell what was counted (/metrics, for Prometheus) over HTTP here
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) metrics: Option<String>,
+    /// When told to end, leave the portal and serve those who have an allocation for so long; a second signal ends it at
+    /// once [default: 0]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) drain: Option<String>,
+    /// The most allocations at a time [default: as many as there are ports to lend]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_allocations: Option<String>,
+    /// The most allocations of one user, without a portal [default: 1024]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_allocations_per_user: Option<String>,
     /// Without a portal, or with --announce: what credentials are made from; others see it in `ps`, so rather use
     /// CONNLIB_SECRET
     #[arg(long)]
@@ -189,179 +206,9 @@ pub(crate) struct RelayArgs {
     /// Let users reach this machine's own addresses
     #[arg(long)]
     pub(crate) allow_loopback_peers: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum PortalCommand {
-    /// Run a portal, until SIGINT or SIGTERM
-    Serve(ServeArgs),
-    /// Make the portal's state equal to a topology file
-    Apply(ApplyArgs),
-    /// Create and revoke tokens
-    #[command(subcommand)]
-    Token(TokenCommand),
-    /// Show sites, gateways, relays, clients, resources, policies and grants
-    Show(ShowArgs),
-    /// May this actor reach this resource now, and which policy and condition decide
-    Explain(ExplainArgs),
-    /// Mark a client's device as verified, for policies that ask for it
-    Verify(VerifyArgs),
-    /// Make a copy of the database, also while the portal serves
-    Backup(BackupArgs),
-    /// Show who changed what, and when
-    Audit(AuditArgs),
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct ServeArgs {
-    #[command(flatten)]
-    pub(crate) common: CommonArgs,
-    #[command(flatten)]
-    pub(crate) place: PortalPlace,
-    /// Where to listen [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub(crate) listen: Option<String>,
-    /// The certificate chain, in PEM
-    #[arg(long, value_name = "FILE")]
-    pub(crate) tls_cert: Option<String>,
-    /// The certificate's key, in PEM
-    #[arg(long, value_name = "FILE")]
-    pub(crate) tls_key: Option<String>,
-    /// Where addresses are, for policies that ask for a country: lines of `network,country[,latitude,longitude]`
-    #[arg(long, value_name = "FILE")]
-    pub(crate) countries: Option<String>,
-    /// Proxies in front, whose `X-Forwarded-For` says where peers connect from: addresses and networks, with commas between
-    #[arg(long, value_name = "NETWORKS")]
-    pub(crate) trusted_proxies: Option<String>,
-    /// Speak plain WebSocket beyond this machine: everybody on the way can read tokens
+    /// Don't let users reach addresses that the Internet doesn't route (10.0.0.0/8 and the like)
     #[arg(long)]
-    pub(crate) insecure_plaintext: bool,
-}
-
-/// Where a portal is found.
-#[derive(Args, Debug)]
-pub(crate) struct PortalPlace {
-    /// The database; `:memory:` keeps nothing [default: ./connlib.sqlite]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) db: Option<String>,
-    /// Where a running portal takes orders [default: /run/connlib/portal.sock]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) admin_socket: Option<String>,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct ApplyArgs {
-    /// The topology, in TOML
-    pub(crate) file: PathBuf,
-    /// Say what would change, and change nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    #[command(flatten)]
-    pub(crate) place: PortalPlace,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum TokenCommand {
-    /// Create a token and print it; it can't be shown again
-    Create(TokenCreateArgs),
-    /// Revoke a token
-    Revoke(TokenRevokeArgs),
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct TokenCreateArgs {
-    #[command(flatten)]
-    pub(crate) owner: TokenOwner,
-    /// How long it is good, such as `90d` [default: for ever]
-    #[arg(long, value_name = "DURATION")]
-    pub(crate) expires: Option<Span>,
-    #[command(flatten)]
-    pub(crate) place: PortalPlace,
-}
-
-/// What a token is for.
-#[derive(Args, Debug)]
-#[group(required = true, multiple = false)]
-pub(crate) struct TokenOwner {
-    /// For a client of this actor
-    #[arg(long, value_name = "ACTOR")]
-    pub(crate) client: Option<String>,
-    /// For gateways of this site
-    #[arg(long, value_name = "SITE")]
-    pub(crate) gateway: Option<String>,
-    /// For relays
-    #[arg(long)]
-    pub(crate) relay: bool,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct TokenRevokeArgs {
-    /// The token's id, as `portal show` has it
-    pub(crate) id: String,
-    #[command(flatten)]
-    pub(crate) place: PortalPlace,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct ShowArgs {
-    /// Print one JSON object
-    #[arg(long)]
-    pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) place: PortalPlace,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct ExplainArgs {
-    /// Who, by name
-    pub(crate) actor: String,
-    /// What, by name
-    pub(crate) resource: String,
-    /// The address to suppose for clients that aren't connected
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) from: Option<IpAddr>,
-    /// The country to suppose for them, as two letters [default: where the portal knows the address to be]
-    #[arg(long, value_name = "COUNTRY")]
-    pub(crate) country: Option<Country>,
-    /// Print one JSON object
-    #[arg(long)]
-    pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) place: PortalPlace,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct VerifyArgs {
-    /// The client's id, as `portal show --json` has it
-    pub(crate) id: String,
-    /// Take the mark away
-    #[arg(long)]
-    pub(crate) undo: bool,
-    #[command(flatten)]
-    pub(crate) place: PortalPlace,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct BackupArgs {
-    /// The copy, which must not be there yet
-    pub(crate) file: PathBuf,
-    #[command(flatten)]
-    pub(crate) place: PortalPlace,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct AuditArgs {
-    /// The newest rows alone, so many
-    #[arg(long, value_name = "ROWS")]
-    pub(crate) limit: Option<u32>,
-    /// The rows of the last while alone, such as `24h`
-    #[arg(long, value_name = "DURATION")]
-    pub(crate) since: Option<Span>,
-    /// Print one JSON object
-    #[arg(long)]
-    pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) place: PortalPlace,
+    pub(crate) refuse_private_peers: bool,
 }
 
 #[derive(Args, Debug)]
@@ -450,13 +297,20 @@ impl Command {
     /// Exit 2, with its name.
     pub(crate) fn refuse_later(&self) -> Result<(), Failure> {
         let name = match self {
-            Self::Client(args) => args.later(),
+            Self::Client(ClientArgs { check: true, .. }) => Some("--check"),
+            Self::Client(ClientArgs { device, .. }) | Self::Gateway(GatewayArgs { device, .. })
+                if device.metrics.is_some() =>
+            {
+                Some("--metrics")
+            }
+            Self::Portal(PortalCommand::Serve(args)) if args.metrics.is_some() => Some("--metrics"),
             Self::Status(args) => args.watch.then_some("--watch"),
             Self::Capture(_) => Some("`connlib capture`"),
             Self::Metrics(_) => Some("`connlib metrics`"),
             Self::Netcheck(_) => Some("`connlib netcheck`"),
             Self::Ping(_) => Some("`connlib ping`"),
-            Self::Gateway(_)
+            Self::Client(_)
+            | Self::Gateway(_)
             | Self::Why(_)
             | Self::Relay(_)
             | Self::Portal(_)
@@ -465,32 +319,11 @@ impl Command {
             | Self::RigHold
             | Self::RigSweep(_) => None,
         };
-        let metrics = self.common().and_then(|args| args.metrics.as_ref());
 
-        match name.or_else(|| metrics.map(|_| "--metrics")) {
+        match name {
             Some(name) => Err(Failure::later(name)),
             None => Ok(()),
         }
-    }
-
-    fn common(&self) -> Option<&CommonArgs> {
-        if let Self::Client(ClientArgs { peer, .. })
-        | Self::Gateway(GatewayArgs { peer, .. })
-        | Self::Relay(RelayArgs { peer, .. }) = self
-        {
-            return Some(&peer.common);
-        }
-        if let Self::Portal(PortalCommand::Serve(args)) = self {
-            return Some(&args.common);
-        }
-
-        None
-    }
-}
-
-impl ClientArgs {
-    fn later(&self) -> Option<&'static str> {
-        self.check.then_some("--check")
     }
 }
 

@@ -7,6 +7,25 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Span(pub(crate) Duration);
 
+/// A duration whose bare number means seconds; with units it is read like a [`Span`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Seconds(pub(crate) Duration);
+
+impl FromStr for Seconds {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(seconds) = text.trim().parse::<u32>() {
+            return Ok(Self(Duration::from_secs(seconds.into())));
+        }
+        let Span(span) = text
+            .parse()
+            .map_err(|_| "write seconds, such as `30`, or numbers with units, such as `5m`")?;
+
+        Ok(Self(span))
+    }
+}
+
 impl FromStr for Span {
     type Err = &'static str;
 
@@ -71,6 +90,17 @@ mod tests {
             } else {
                 assert_eq!(text.parse(), Ok(Span(Duration::from_secs(secs))), "{text}");
             }
+        }
+    }
+
+    #[test]
+    fn a_bare_number_of_seconds_is_one_where_that_is_meant() {
+        for (text, secs) in [("0", 0), ("30", 30), (" 30 ", 30), ("30s", 30), ("5m", 300)] {
+            let read: Result<Seconds, _> = text.parse();
+            assert_eq!(read, Ok(Seconds(Duration::from_secs(secs))), "{text}");
+        }
+        for text in ["", "-1", "1.5", "99999999999"] {
+            assert!(text.parse::<Seconds>().is_err(), "{text:?}");
         }
     }
 

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use connlib::Portal;
 use connlib::portal::admin::{self, AdminError, Request, Response, Target, TokenFor, call};
@@ -110,7 +111,7 @@ fn serve(args: &ServeArgs, environment: &Environment) -> Result<(), Failure> {
         builder = builder.insecure_plaintext();
     }
 
-    run::until_stopped(builder.start()?, ready)
+    run::until_stopped(builder.start()?, ready, Duration::ZERO)
 }
 
 fn apply(args: &ApplyArgs, environment: &Environment) -> Result<(), Failure> {

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use connlib::client::DnsControl;
 use connlib::gateway::Masquerade;
@@ -13,6 +14,7 @@ use connlib::{Client, Gateway, Relay, Secret, status};
 use connlib_os::resolver::{HostResolver, Paths};
 
 use crate::args::{ClientArgs, DeviceArgs, GatewayArgs, RelayArgs};
+use crate::duration::Seconds;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure, print};
 use crate::names_file::NamesFile;
@@ -79,7 +81,7 @@ pub(crate) fn client(args: &ClientArgs, environment: &Environment) -> Result<(),
             .keep_names(move |records| file.keep(records));
     }
 
-    run::until_stopped(told!(builder, peer).start()?, ready)
+    run::until_stopped(told!(builder, peer).start()?, ready, Duration::ZERO)
 }
 
 /// Takes back what a killed client has left in the machine's resolver settings.
@@ -123,7 +125,7 @@ pub(crate) fn gateway(args: &GatewayArgs, environment: &Environment) -> Result<(
         builder = builder.resolv_conf(path);
     }
 
-    run::until_stopped(told!(builder, peer).start()?, ready)
+    run::until_stopped(told!(builder, peer).start()?, ready, Duration::ZERO)
 }
 
 /// Runs a relay until it is told to stop.
@@ -163,14 +165,28 @@ pub(crate) fn relay(args: &RelayArgs, environment: &Environment) -> Result<(), F
     if let Some(address) = relay.health {
         builder = builder.health(address);
     }
+    if let Some(address) = relay.metrics {
+        builder = builder.metrics(address);
+    }
     if relay.allow_loopback_peers {
         builder = builder.allow_loopback_peers();
+    }
+    if relay.refuse_private_peers {
+        builder = builder.refuse_private_peers();
+    }
+    if let Some(limit) = relay.max_allocations {
+        builder = builder.max_allocations(limit);
+    }
+    if let Some(limit) = relay.max_allocations_per_user {
+        builder = builder.max_allocations_per_user(limit);
     }
     if relay.announce {
         builder = builder.announce();
     }
+    let Seconds(drain) = relay.drain;
+    builder = builder.drain(drain);
 
-    run::until_stopped(told!(builder, peer).start()?, ready)
+    run::until_stopped(told!(builder, peer).start()?, ready, drain)
 }
 
 /// The settings of client and gateway.
@@ -239,8 +255,13 @@ struct RelaySettings {
     listen_port: u16,
     ports: PortRange,
     health: Option<SocketAddr>,
+    metrics: Option<SocketAddr>,
     secret: Option<Secret>,
     allow_loopback_peers: bool,
+    refuse_private_peers: bool,
+    max_allocations: Option<usize>,
+    max_allocations_per_user: Option<usize>,
+    drain: Seconds,
     announce: bool,
 }
 
@@ -256,9 +277,19 @@ impl RelaySettings {
             )?,
             ports: port_range(settings, args.port_range.as_deref())?,
             health: settings.optional(name::HEALTH, args.health.as_deref())?,
+            metrics: settings.optional(name::METRICS, args.metrics.as_deref())?,
             secret: settings.secret(name::SECRET, args.secret.as_deref()),
             allow_loopback_peers: settings
                 .switch(name::ALLOW_LOOPBACK_PEERS, args.allow_loopback_peers)?,
+            refuse_private_peers: settings
+                .switch(name::REFUSE_PRIVATE_PEERS, args.refuse_private_peers)?,
+            max_allocations: settings
+                .optional(name::MAX_ALLOCATIONS, args.max_allocations.as_deref())?,
+            max_allocations_per_user: settings.optional(
+                name::MAX_ALLOCATIONS_PER_USER,
+                args.max_allocations_per_user.as_deref(),
+            )?,
+            drain: settings.with_default(name::DRAIN, args.drain.as_deref(), "0")?,
             announce: settings.switch(name::ANNOUNCE, args.announce)?,
         })
     }

@@ -7,13 +7,13 @@ use connlib::{Client, Error, Gateway, Portal, Relay};
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinError, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until};
 
 use crate::exit::{Exit, Failure};
 use crate::ready::Ready;
 
-/// How long a role may take to end: a second for its goodbyes, six for the machine's resolver settings, which may wait for
-/// systemd-resolved, and two for the portal and for what can't be interrupted.
+/// How long a role may take to end once it has nobody to serve: a second for its goodbyes, six for the machine's resolver
+/// settings, which may wait for systemd-resolved, and two for the portal and for what can't be interrupted.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A role that runs, whichever it is.
@@ -22,18 +22,23 @@ pub(crate) trait Running: Clone + Send + 'static {
     fn wait_ready(&self) -> Result<(), Error>;
     /// Waits until it has ended.
     fn wait(&self) -> Result<(), Error>;
-    /// Asks it to end.
+    /// Asks it to end; a second time, to wait for nobody.
     fn stop(&self);
     /// Tells it that the network changed.
     fn reset(&self);
 }
 
-/// Lets a role run until a signal ends it or it ends by itself, and tells the parent when it is ready.
+/// Lets a role run until a signal ends it or it ends by itself, and tells the parent when it is ready. It may serve others for
+/// `drain` after the first signal, but not after the second.
 ///
 /// # Errors
 ///
 /// It has ended by itself.
-pub(crate) fn until_stopped(role: impl Running, ready: Ready) -> Result<(), Failure> {
+pub(crate) fn until_stopped(
+    role: impl Running,
+    ready: Ready,
+    drain: Duration,
+) -> Result<(), Failure> {
     block_on(async move {
         let mut signals = Signals::new()?;
         let waiting = role.clone();
@@ -60,10 +65,20 @@ pub(crate) fn until_stopped(role: impl Running, ready: Ready) -> Result<(), Fail
         }
 
         role.stop();
-        if timeout(ENDS_WITHIN, end).await.is_err() {
-            tracing::debug!("Not everything has ended in time");
+        let mut ends_at = Instant::now() + drain + ENDS_WITHIN;
+        loop {
+            tokio::select! {
+                ended = &mut end => return ended.map_err(crashed)?.map_err(Failure::from),
+                () = sleep_until(ends_at) => {
+                    tracing::debug!("Not everything has ended in time");
+                    return Ok(());
+                }
+                told = signals.next() => if told == Told::Stop {
+                    role.stop();
+                    ends_at = ends_at.min(Instant::now() + ENDS_WITHIN);
+                },
+            }
         }
-        Ok(())
     })
 }
 

@@ -50,6 +50,8 @@ fn wrong_arguments_are_exit_2_with_a_message() {
         "relay --public-ip4 127.0.0.1 --port-range 9-1 --secret x",
         "relay --public-ip4 127.0.0.1 --listen-port 99999 --secret x",
         "relay --public-ip4 127.0.0.1 --ready-fd 77 --secret x",
+        "relay --public-ip4 127.0.0.1 --drain soon --secret x",
+        "relay --public-ip4 127.0.0.1 --max-allocations -1 --secret x",
         "portal",
         "portal token create",
         "portal token create --client alice --relay",
@@ -128,19 +130,20 @@ fn a_wrong_configuration_file_is_exit_2_with_file_line_and_key() {
     let config = directory.path().join("config.toml");
     let path = config.to_str().unwrap();
 
-    for (contents, expected) in [
-        ("listen-port = 1\ntypo = 2\n", ":2: the key `typo`"),
-        ("name = \n", ":1: this is no TOML"),
-        ("\nlisten-port = \"x\"\n", ":2: `listen-port`"),
-        ("token = \"hush\"\n", ":1: `token` is secret"),
+    for (role, contents, expected) in [
+        ("relay", "listen-port = 1\ntypo = 2\n", ":2: the key `typo`"),
+        ("relay", "name = \n", ":1: this is no TOML"),
+        ("relay", "\nlisten-port = \"x\"\n", ":2: `listen-port`"),
+        ("relay", "token = \"hush\"\n", ":1: `token` is secret"),
         (
+            "client",
             "metrics = \"127.0.0.1:9\"\n",
             ":1: `metrics` is not in this version",
         ),
     ] {
         fs::write(&config, contents).unwrap();
 
-        let (code, message) = verdict(&run(&["relay", "--config", path]));
+        let (code, message) = verdict(&run(&[role, "--config", path]));
         assert_eq!(code, 2, "{message}");
         assert!(
             message.contains(path) && message.contains(expected),

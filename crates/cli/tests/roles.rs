@@ -8,6 +8,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "roles/draining.rs"]
+mod draining;
 #[path = "support/program.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod program;

@@ -13,7 +13,7 @@ use connlib_os::random;
 use connlib_os::udp::UdpError;
 
 pub(crate) use node::{NodeHandle, Order, Outputs, Stopped, spawn_node};
-pub(crate) use relay::{RelayHandle, RelaySockets, spawn_relay};
+pub(crate) use relay::{Counters, Counts, RelayHandle, RelaySockets, spawn_relay};
 pub(crate) use sockets::Sockets;
 
 use crate::event_loop::Fatal;

@@ -1,7 +1,8 @@
 //! A relay in this process.
 
 mod elsewhere;
-mod health;
+mod http;
+mod metrics;
 mod plane;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use connlib_os::clock::Clock;
-use connlib_relay::{Config, Credentials, LoopbackPeers, PrivatePeers, Server};
+use connlib_relay::{Config, Credentials, Limits, LoopbackPeers, PrivatePeers, Server};
 use connlib_wire::buffer::Pool;
 use connlib_wire::portal::relay::{Join, Passwords};
 use connlib_wire::secret::Secret;
@@ -26,7 +27,7 @@ use crate::status::StatusSocket;
 use crate::tls::ClientCertificate;
 use crate::uplink::{CHANNEL_SIZE, Introduction, Proxy, Uplink, UplinkConfig};
 use elsewhere::Elsewhere;
-use health::Health;
+use http::{Http, Kind};
 use plane::{Connection, Plane, Serving};
 
 /// Where STUN and TURN are served by default.
@@ -60,7 +61,11 @@ pub struct RelayBuilder {
     listen_port: u16,
     ports: RangeInclusive<u16>,
     health: Option<SocketAddr>,
+    metrics: Option<SocketAddr>,
     loopback_peers: LoopbackPeers,
+    private_peers: PrivatePeers,
+    limits: Limits,
+    drain: Duration,
     is_elsewhere: bool,
 }
 
@@ -83,7 +88,11 @@ impl Relay {
             listen_port: LISTEN_PORT,
             ports: PORTS,
             health: None,
+            metrics: None,
             loopback_peers: LoopbackPeers::Refused,
+            private_peers: PrivatePeers::Allowed,
+            limits: Limits::default(),
+            drain: Duration::ZERO,
             is_elsewhere: false,
         }
     }
@@ -111,7 +120,8 @@ impl Relay {
         self.handle.report()
     }
 
-    /// Ends; every allocation vanishes with it. [`wait`](Self::wait) tells when.
+    /// Ends; every allocation vanishes with it. [`wait`](Self::wait) tells when. One that was told to
+    /// [drain](RelayBuilder::drain) does so first, and ends at once when it is told again.
     pub fn stop(&self) {
         self.handle.stop();
     }
@@ -206,9 +216,15 @@ impl RelayBuilder {
         self
     }
 
-    /// Where to serve `/healthz` (alive) and `/readyz` (joined the portal).
+    /// Where to serve `/healthz` (alive) and `/readyz` (joined the portal, if there is one, and not about to end) over HTTP.
     pub fn health(mut self, addr: SocketAddr) -> Self {
         self.health = Some(addr);
+        self
+    }
+
+    /// Where to serve `/metrics` over HTTP: what was counted, for Prometheus.
+    pub fn metrics(mut self, addr: SocketAddr) -> Self {
+        self.metrics = Some(addr);
         self
     }
 
@@ -223,6 +239,32 @@ impl RelayBuilder {
     /// Lets clients reach addresses of this very host; for tests and private relays.
     pub fn allow_loopback_peers(mut self) -> Self {
         self.loopback_peers = LoopbackPeers::Allowed;
+        self
+    }
+
+    /// Refuses peers whose addresses the Internet doesn't route, so that nobody reaches into the relay's own network. Gateways
+    /// and other relays there can't be reached through it then.
+    pub fn refuse_private_peers(mut self) -> Self {
+        self.private_peers = PrivatePeers::Refused;
+        self
+    }
+
+    /// The most allocations at a time; as many as there are ports by default.
+    pub fn max_allocations(mut self, limit: usize) -> Self {
+        self.limits.allocations = limit;
+        self
+    }
+
+    /// The most allocations of one user of a relay that stands alone; 1,024 by default. The portal's users have one each.
+    pub fn max_allocations_per_user(mut self, limit: usize) -> Self {
+        self.limits.allocations_per_user = limit;
+        self
+    }
+
+    /// How long those who have an allocation may go on with it after [`Relay::stop`]: the portal is left at once, nobody new
+    /// is served, and the relay ends when the last one has left. Zero, the default, means not at all.
+    pub fn drain(mut self, limit: Duration) -> Self {
+        self.drain = limit;
         self
     }
 
@@ -260,10 +302,12 @@ impl RelayBuilder {
                 (Serving::Here(self.serve(credentials, clock)?), uplink)
             }
         };
-        let health = match self.health {
-            Some(addr) => Some(runtime.block_on(Health::bind(addr))?),
-            None => None,
+        let listen = |addr: Option<SocketAddr>, kind| {
+            addr.map(|addr| runtime.block_on(Http::bind(addr, kind)))
+                .transpose()
         };
+        let health = listen(self.health, Kind::Health)?;
+        let metrics = listen(self.metrics, Kind::Metrics)?;
         let status = StatusSocket::bind(&runtime, self.socket, "relay")?;
         let (handle, control) = pair();
         let progress = control.progress.clone();
@@ -271,6 +315,8 @@ impl RelayBuilder {
             serving,
             control,
             health,
+            metrics,
+            drain: self.drain,
         };
         progress.run_on_thread("relay control", move || {
             run_to_end(runtime, plane.run(clock, uplink, status))
@@ -287,7 +333,7 @@ impl RelayBuilder {
             ports: self.ports.clone(),
             credentials,
             loopback_peers: self.loopback_peers,
-            private_peers: PrivatePeers::Allowed,
+            private_peers: self.private_peers,
         };
         let port = self.listen_port;
         let wildcard = |ip: IpAddr| SocketAddr::new(ip, port);
@@ -299,7 +345,7 @@ impl RelayBuilder {
                 .public_v6
                 .map(|_| wildcard(Ipv6Addr::UNSPECIFIED.into())),
         };
-        let server = Server::new(config, seed()?, Pool::new(2_048, 256));
+        let server = Server::new(config, seed()?, Pool::new(2_048, 256)).with_limits(self.limits);
 
         Ok(spawn_relay(server, clock, sockets)?)
     }

@@ -114,6 +114,19 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Bytes of payload that were relayed, whichever way.
+    pub fn relayed_bytes(&self) -> u64 {
+        let ways = [
+            self.to_peers,
+            self.to_clients,
+            self.sent_to_peers,
+            self.indicated_to_clients,
+            self.between_clients,
+        ];
+
+        ways.iter().map(|traffic| traffic.bytes).sum()
+    }
+
     /// How many datagrams were dropped for one reason.
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.dropped

@@ -93,9 +93,16 @@ const RELAY: &[Name] = &[
     setting(name::CA, &["CONNLIB_CA"]),
     setting(name::CLIENT_CERT, &["CONNLIB_CLIENT_CERT"]),
     setting(name::CLIENT_KEY, &["CONNLIB_CLIENT_KEY"]),
+    setting(name::DRAIN, &["CONNLIB_DRAIN"]),
     setting(name::HEALTH, &["CONNLIB_HEALTH", "HEALTH_CHECK_ADDR"]),
     setting(name::LISTEN_PORT, &["CONNLIB_LISTEN_PORT", "LISTEN_PORT"]),
+    setting(name::MAX_ALLOCATIONS, &["CONNLIB_MAX_ALLOCATIONS"]),
+    setting(
+        name::MAX_ALLOCATIONS_PER_USER,
+        &["CONNLIB_MAX_ALLOCATIONS_PER_USER"],
+    ),
     setting(name::MAX_PARTITION_TIME, &["CONNLIB_MAX_PARTITION_TIME"]),
+    setting(name::METRICS, &["CONNLIB_METRICS"]),
     setting(
         name::MTLS_HOST,
         &["CONNLIB_MTLS_HOST", "FIREZONE_MTLS_HOST"],
@@ -107,6 +114,10 @@ const RELAY: &[Name] = &[
     setting(name::PUBLIC_IP4, &["CONNLIB_PUBLIC_IP4", "PUBLIC_IP4_ADDR"]),
     setting(name::PUBLIC_IP6, &["CONNLIB_PUBLIC_IP6", "PUBLIC_IP6_ADDR"]),
     setting(name::READY_FD, &["CONNLIB_READY_FD"]),
+    setting(
+        name::REFUSE_PRIVATE_PEERS,
+        &["CONNLIB_REFUSE_PRIVATE_PEERS"],
+    ),
     setting(name::SECRET, &["CONNLIB_SECRET"]),
     setting(name::SOCKET, &["CONNLIB_SOCKET"]),
     setting(name::TOKEN_FILE, &["CONNLIB_TOKEN_FILE"]),
@@ -137,6 +148,7 @@ pub(crate) mod name {
     pub(crate) const COUNTRIES: &str = "countries";
     pub(crate) const DB: &str = "db";
     pub(crate) const DNS: &str = "dns";
+    pub(crate) const DRAIN: &str = "drain";
     pub(crate) const HEALTH: &str = "health";
     pub(crate) const ID: &str = "id";
     pub(crate) const INTERNET: &str = "internet";
@@ -144,7 +156,10 @@ pub(crate) mod name {
     pub(crate) const LISTEN: &str = "listen";
     pub(crate) const LISTEN_PORT: &str = "listen-port";
     pub(crate) const MASQUERADE: &str = "masquerade";
+    pub(crate) const MAX_ALLOCATIONS: &str = "max-allocations";
+    pub(crate) const MAX_ALLOCATIONS_PER_USER: &str = "max-allocations-per-user";
     pub(crate) const MAX_PARTITION_TIME: &str = "max-partition-time";
+    pub(crate) const METRICS: &str = "metrics";
     pub(crate) const MTLS_HOST: &str = "mtls-host";
     pub(crate) const NAME: &str = "name";
     pub(crate) const PORT_RANGE: &str = "port-range";
@@ -152,6 +167,7 @@ pub(crate) mod name {
     pub(crate) const PUBLIC_IP4: &str = "public-ip4";
     pub(crate) const PUBLIC_IP6: &str = "public-ip6";
     pub(crate) const READY_FD: &str = "ready-fd";
+    pub(crate) const REFUSE_PRIVATE_PEERS: &str = "refuse-private-peers";
     pub(crate) const RESOLV_CONF: &str = "resolv-conf";
     pub(crate) const SECRET: &str = "secret";
     pub(crate) const SOCKET: &str = "socket";
@@ -179,8 +195,7 @@ impl Role {
         match self {
             Self::Client => &["check", "metrics"],
             Self::Gateway => &["metrics"],
-            Self::Relay => &["metrics"],
-            Self::Portal => &[],
+            Self::Relay | Self::Portal => &[],
         }
     }
 

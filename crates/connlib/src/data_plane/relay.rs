@@ -3,8 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -18,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::{DataPlaneEnded, DataPlaneError, hash_seed};
 use crate::event_loop::relay::{RelayIo, RelayLoop};
-use crate::event_loop::{Degraded, Error, Watched};
+use crate::event_loop::{Degraded, Error, Stats, Watched};
 
 /// All clients share the listen sockets.
 const LISTEN_BUFFERS: (usize, usize) = (2 * 1024 * 1024, 8 * 1024 * 1024);
@@ -44,21 +43,77 @@ impl RelaySockets {
     }
 }
 
+/// What the thread is told.
+enum Order {
+    /// Ends; allocations vanish with it.
+    Stop,
+    /// Makes no new allocation, and ends once there is none.
+    Drain,
+    /// Tells what was counted.
+    Count(oneshot::Sender<Counts>),
+}
+
+/// What a relay has counted since it began.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) server: connlib_relay::Stats,
+    pub(crate) event_loop: Stats,
+}
+
 /// The way into the thread.
 pub(crate) struct RelayHandle {
-    stop: Arc<AtomicBool>,
-    waker: Waker,
+    orders: Orders,
     thread: JoinHandle<Result<(), DataPlaneEnded>>,
     /// Closed when the thread ends, however it does.
     alive: oneshot::Receiver<()>,
 }
 
+/// Tells the thread something, and wakes it.
+#[derive(Clone)]
+struct Orders {
+    sender: mpsc::Sender<Order>,
+    waker: Waker,
+}
+
+impl Orders {
+    fn give(&self, order: Order) {
+        // A thread that is gone needs neither orders nor waking.
+        drop(self.sender.send(order));
+        drop(self.waker.wake());
+    }
+}
+
+/// Where a relay's counters can be asked for.
+#[derive(Clone)]
+pub(crate) struct Counters {
+    orders: Orders,
+}
+
+impl Counters {
+    /// What was counted until now; nothing once the relay has ended.
+    pub(crate) async fn read(&self) -> Option<Counts> {
+        let (sender, counts) = oneshot::channel();
+        self.orders.give(Order::Count(sender));
+
+        counts.await.ok()
+    }
+}
+
 impl RelayHandle {
     /// Ends the thread; allocations vanish with it.
     pub(crate) fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-        // A thread that is gone needs no waking.
-        drop(self.waker.wake());
+        self.orders.give(Order::Stop);
+    }
+
+    /// From now on nobody gets a new allocation; the thread ends when none is left.
+    pub(crate) fn drain(&self) {
+        self.orders.give(Order::Drain);
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        Counters {
+            orders: self.orders.clone(),
+        }
     }
 
     /// Waits until the thread has ended.
@@ -100,11 +155,12 @@ pub(crate) fn spawn_relay(
             io.bind(Via::Listen(family), addr, LISTEN_BUFFERS)?;
         }
     }
-    let stop = Arc::new(AtomicBool::new(false));
+    let (sender, orders) = mpsc::channel();
     let mut host = Host {
         event_loop: RelayLoop::new(server, hash_seed()?),
         io,
-        stop: Arc::clone(&stop),
+        orders,
+        is_draining: false,
         _waker: waker.clone(),
     };
 
@@ -118,8 +174,7 @@ pub(crate) fn spawn_relay(
         .map_err(DataPlaneError::Os)?;
 
     Ok(RelayHandle {
-        stop,
-        waker,
+        orders: Orders { sender, waker },
         thread,
         alive,
     })
@@ -128,14 +183,15 @@ pub(crate) fn spawn_relay(
 struct Host {
     event_loop: RelayLoop,
     io: SocketsIo,
-    stop: Arc<AtomicBool>,
+    orders: mpsc::Receiver<Order>,
+    is_draining: bool,
     _waker: Waker,
 }
 
 impl Host {
     fn run(&mut self) -> Result<(), DataPlaneEnded> {
         let mut ready = Vec::new();
-        while !self.stop.load(Ordering::Acquire) {
+        while self.goes_on() {
             let now = self.io.clock.now();
             self.io.turn_began_at = now;
             let mut wait = self.event_loop.turn(now, &mut self.io);
@@ -178,6 +234,29 @@ impl Host {
         }
 
         Ok(())
+    }
+
+    /// Carries out what was ordered. Whether there is anything left to do.
+    fn goes_on(&mut self) -> bool {
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Stop => return false,
+                Order::Drain => {
+                    self.is_draining = true;
+                    self.event_loop.drain();
+                }
+                Order::Count(sender) => {
+                    let counts = Counts {
+                        server: self.event_loop.server().stats().clone(),
+                        event_loop: self.event_loop.stats().clone(),
+                    };
+                    // Whoever asked may have left.
+                    drop(sender.send(counts));
+                }
+            }
+        }
+
+        !self.is_draining || !self.event_loop.server().is_empty()
     }
 }
 

@@ -1,11 +1,14 @@
 //! A relay's control plane: the portal, health checks, and whoever holds the handle.
 
+use std::time::Duration;
+
 use connlib_os::clock::Clock;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 
 use super::elsewhere::Elsewhere;
-use super::health::Health;
-use crate::data_plane::RelayHandle;
+use super::http::{Http, Vitals};
+use crate::data_plane::{Counters, RelayHandle};
 use crate::error::Error;
 use crate::handle::{Answer, Control, Request};
 use crate::status::StatusSocket;
@@ -40,6 +43,23 @@ impl Serving {
         }
     }
 
+    /// Lets our thread serve whom it serves, and nobody else; whether there is one.
+    fn drain(&self) -> bool {
+        match self {
+            Self::Here(data) => data.drain(),
+            Self::Elsewhere(_) => return false,
+        }
+
+        true
+    }
+
+    fn counters(&self) -> Option<Counters> {
+        match self {
+            Self::Here(data) => Some(data.counters()),
+            Self::Elsewhere(_) => None,
+        }
+    }
+
     /// Ends our thread, and says why it had if nobody asked it to.
     fn end(self) -> Result<(), Error> {
         match self {
@@ -63,7 +83,18 @@ pub(super) struct Connection {
 pub(super) struct Plane {
     pub(super) serving: Serving,
     pub(super) control: Control,
-    pub(super) health: Option<Health>,
+    pub(super) health: Option<Http>,
+    pub(super) metrics: Option<Http>,
+    /// How long those who have an allocation may keep it once the relay is to end.
+    pub(super) drain: Duration,
+}
+
+/// How a relay stands.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    is_joined: bool,
+    /// When it ends at the latest, once it is to.
+    ends_at: Option<Instant>,
 }
 
 impl Plane {
@@ -73,7 +104,11 @@ impl Plane {
         connection: Option<Connection>,
         mut status: Option<StatusSocket>,
     ) -> Result<(), Error> {
-        let mut is_joined = false;
+        let mut standing = Standing {
+            is_joined: false,
+            ends_at: None,
+        };
+        let stands_alone = connection.is_none();
         let mut portal = match connection {
             Some(connection) => {
                 tokio::spawn(connection.uplink.run(clock));
@@ -92,27 +127,44 @@ impl Plane {
         };
 
         let result = loop {
+            let vitals = || Vitals {
+                is_ready: (standing.is_joined || stands_alone) && standing.ends_at.is_none(),
+                is_joined: standing.is_joined,
+                counters: self.serving.counters(),
+            };
+            let (for_health, for_metrics) = (vitals(), vitals());
             tokio::select! {
                 event = next_event(&mut portal) => match event {
                     FromUplink::Joined(_) => {
                         tracing::info!("Joined the portal");
-                        is_joined = true;
+                        standing.is_joined = true;
                         self.control.progress.set_ready();
                     }
-                    FromUplink::Away => is_joined = false,
+                    FromUplink::Away => standing.is_joined = false,
                     FromUplink::Failing(..) | FromUplink::Message(_) => {}
+                    // Who is about to end needs no portal.
+                    FromUplink::Failed(_) if standing.ends_at.is_some() => portal = None,
                     FromUplink::Failed(error) => break Err(error.into()),
                 },
                 request = self.control.requests.recv() => match request {
-                    Some(Request::Stop) | None => break Ok(()),
-                    Some(request) => self.handle(request, is_joined),
+                    Some(Request::Stop) | None => {
+                        if !self.begins_to_drain(&mut standing, &portal) {
+                            break Ok(());
+                        }
+                    }
+                    Some(request) => self.handle(request, standing),
                 },
-                asked = StatusSocket::next(&mut status) => self.handle(asked, is_joined),
-                () = Health::serve(&mut self.health, is_joined) => {}
+                asked = StatusSocket::next(&mut status) => self.handle(asked, standing),
+                () = Http::serve(&mut self.health, for_health) => {}
+                () = Http::serve(&mut self.metrics, for_metrics) => {}
+                () = end_of(standing) => {
+                    tracing::info!("Ending though some still have allocations");
+                    break Ok(());
+                }
                 served = self.serving.next() => match served {
                     Served::Ended => break Ok(()),
                     Served::Turned { is_there } => {
-                        is_joined &= is_there;
+                        standing.is_joined &= is_there;
                         announce(is_there, &portal);
                     }
                 },
@@ -124,9 +176,28 @@ impl Plane {
         result.and(ended)
     }
 
-    fn handle(&self, request: Request, is_joined: bool) {
+    /// Leaves the portal, so that nobody new comes, and waits for those who are here. Not the second time: who says twice
+    /// that it is to end doesn't want to wait.
+    fn begins_to_drain(&self, standing: &mut Standing, portal: &Option<Portal>) -> bool {
+        if self.drain.is_zero() || standing.ends_at.is_some() || !self.serving.drain() {
+            return false;
+        }
+        tracing::info!(
+            "Draining: serving those who have an allocation for {} s at most",
+            self.drain.as_secs()
+        );
+        if let Some((commands, _)) = portal {
+            tell(commands, ToUplink::Disconnect);
+        }
+        standing.is_joined = false;
+        standing.ends_at = Some(Instant::now() + self.drain);
+
+        true
+    }
+
+    fn handle(&self, request: Request, standing: Standing) {
         match request {
-            Request::Report(answer) => self.report(answer, is_joined),
+            Request::Report(answer) => self.report(answer, standing),
             Request::Explain(_, answer) => answer.give(serde_json::json!({
                 "error": "a relay decides nothing about packets; ask the client or the gateway"
             })),
@@ -134,12 +205,37 @@ impl Plane {
         }
     }
 
-    fn report(&self, answer: Answer, is_joined: bool) {
-        answer.give(serde_json::json!({
-            "role": "relay",
-            "portal": if is_joined { "joined" } else { "away" },
-            "resident_bytes": connlib_os::process::resident_bytes().ok(),
-        }));
+    fn report(&self, answer: Answer, standing: Standing) {
+        let counters = self.serving.counters();
+        tokio::spawn(async move {
+            let counts = match counters {
+                Some(counters) => counters.read().await,
+                None => None,
+            };
+            let served = counts.map(|counts| {
+                serde_json::json!({
+                    "allocations": counts.server.allocations,
+                    "channels": counts.server.channels,
+                    "permissions": counts.server.permissions,
+                    "relayed_bytes": counts.server.relayed_bytes(),
+                })
+            });
+            answer.give(serde_json::json!({
+                "role": "relay",
+                "portal": if standing.is_joined { "joined" } else { "away" },
+                "draining": standing.ends_at.is_some(),
+                "served": served,
+                "resident_bytes": connlib_os::process::resident_bytes().ok(),
+            }));
+        });
+    }
+}
+
+/// Waits until a relay that is to end has waited for long enough.
+async fn end_of(standing: Standing) {
+    match standing.ends_at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
