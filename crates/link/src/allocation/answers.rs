@@ -17,13 +17,16 @@ impl Allocation {
     ///
     /// Relays of our kind answer a first request that is signed but has no nonce by a signed 401. The standard wants a 400
     /// (RFC 8489 §9.2.4), and a first request without credentials for an unsigned 401.
+    /// Servers by the standard leave the answer to a nonce that is stale unsigned, too.
     pub(super) fn leads_to_a_nonce(&self, request: &Request, message: &Message<'_>) -> bool {
-        let expected = match self.insists {
-            true => 401,
-            false => 400,
+        let code = match (self.insists, request.has_nonce) {
+            (true, false) => 401,
+            (true, true) => 438,
+            (false, false) => 400,
+            (false, true) => return false,
         };
 
-        !request.has_nonce && !message.has_integrity() && message.error_code() == Some(expected)
+        !message.has_integrity() && message.error_code() == Some(code)
     }
 
     pub(super) fn handle_success(

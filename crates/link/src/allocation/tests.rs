@@ -264,9 +264,14 @@ fn a_relay_that_wants_to_be_asked_without_credentials_first_is_asked_so() {
     rig.allocation.bind_channel(rig.now, addr(PEER_V4));
     let bind = rig.only(Method::ChannelBind);
     assert!(bind.has_integrity);
-    for code in [400, 401, 438] {
+    for code in [400, 401] {
         assert!(!rig.refuse_unsigned(&bind, code, &challenge), "{code}");
     }
+    // But that the nonce is stale, as servers by the standard say it.
+    assert!(rig.refuse_unsigned(&bind, 438, &challenge));
+    let again = rig.only(Method::ChannelBind);
+    assert!(again.has_integrity && again.has_nonce);
+    assert_eq!((again.peer, again.channel), (bind.peer, bind.channel));
 }
 
 #[test]
@@ -274,6 +279,8 @@ fn a_stale_nonce_is_replaced_and_the_request_repeated() {
     let mut rig = Rig::allocated(&[V4], &[LENT_V4]);
     rig.allocation.bind_channel(rig.now, addr(PEER_V4));
     let bind = rig.only(Method::ChannelBind);
+    let fresh = [Attribute::Nonce("forged"), Attribute::Realm(REALM)];
+    assert!(!rig.refuse_unsigned(&bind, 438, &fresh), "it is not signed");
     rig.refuse_with(
         &bind,
         438,
