@@ -18,6 +18,9 @@ const ROLES: [&str; 3] = ["client", "gateway", "relay"];
 /// More rows don't fit the 24 lines that are promised.
 const MAX_ROWS: usize = 6;
 
+/// How long relays may be silent before that is worth a line, in milliseconds: they are asked three times until then.
+const SILENT_MS: u64 = 3_000;
+
 /// Asks the only role that runs here, or the one that is named, and prints its answer.
 ///
 /// # Errors
@@ -146,6 +149,7 @@ struct Shown {
     name_servers: Vec<NameServer>,
     peers: Vec<Peer>,
     relays: Vec<Relay>,
+    relays_silent_ms: Option<u64>,
     resources: Vec<Resource>,
     /// A relay doesn't count these.
     rejected_datagrams: Option<u64>,
@@ -276,6 +280,14 @@ fn table(status: &Shown) -> String {
         let server = relay.server.as_deref().unwrap_or("no answer yet");
         format!("{}  {server}  rtt {}", relay.id, in_ms(relay.rtt_ms))
     });
+    let silent = status.relays_silent_ms.filter(|ms| *ms >= SILENT_MS);
+    if let Some(ms) = silent {
+        let _ = writeln!(
+            text,
+            "no relay answers for {}: does this network let UDP out, to port 3478?",
+            in_time(ms)
+        );
+    }
     rows(&mut text, "resource", &status.resources, |resource| {
         let address = resource.address.as_deref().unwrap_or("-");
         let by = match (&resource.gateway, resource.clients.len()) {
@@ -437,6 +449,7 @@ mod tests {
             portal: "joined".into(),
             peers: (0..100).map(|_| Peer::default()).collect(),
             relays: (0..1).map(|_| Relay::default()).collect(),
+            relays_silent_ms: Some(9_000),
             resources: (0..100).map(|_| Resource::default()).collect(),
             portal_error: Some("no way".into()),
             portal_away_ms: Some(1),
@@ -445,6 +458,22 @@ mod tests {
         };
 
         assert!(table(&status).lines().count() <= 24, "{}", table(&status));
+    }
+
+    #[test]
+    fn a_network_that_may_let_no_udp_out_is_named_once_relays_were_silent_for_a_while() {
+        let silent = |ms| Shown {
+            role: "client".into(),
+            portal: "joined".into(),
+            relays_silent_ms: ms,
+            ..Shown::default()
+        };
+
+        let text = table(&silent(Some(12_000)));
+        assert!(text.contains("no relay answers for 12 s: does this network let UDP out"));
+        for ms in [None, Some(200)] {
+            assert!(!table(&silent(ms)).contains("UDP"));
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod report;
 mod schedule;
 mod sealing;
 mod settling;
+mod silence;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
@@ -296,6 +297,12 @@ impl Links {
     /// All relays, by id.
     pub fn relays(&self) -> impl Iterator<Item = RelayStatus> {
         self.relays.status()
+    }
+
+    /// For how long relays have been asked in vain since the network last changed: a network that lets no UDP out is silent.
+    /// `None` if one has answered, or none was asked.
+    pub fn relays_silent_for(&self, now: Instant) -> Option<Duration> {
+        self.relays.silent_for(now)
     }
 
     /// Traffic moves timers; they are put in order once per batch.

@@ -18,6 +18,8 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// Every relay.
     pub relays: Vec<RelayStatus>,
+    /// For how long no relay has answered, if none has since the network last changed: it may let no UDP out.
+    pub relays_silent_ms: Option<u64>,
     /// Every resource.
     pub resources: Vec<ResourceStatus>,
     /// Packets that came from the TUN device and went nowhere.
@@ -136,6 +138,7 @@ impl Status {
         Self {
             peers: peers.collect(),
             relays: relays.collect(),
+            relays_silent_ms: links.relays_silent_for(now).map(millis),
             rejected_datagrams: links.stats().rejected_datagrams,
             ..Self::default()
         }

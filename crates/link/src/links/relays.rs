@@ -15,6 +15,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _};
 
 use super::schedule::Due;
+use super::silence::Silence;
 use super::{Event, Links, Reason, RelayStatus};
 use crate::RelayServer;
 use crate::allocation::{self, Allocation};
@@ -34,6 +35,7 @@ pub(super) struct Relays {
     former: VecDeque<IpAddr>,
     /// There are others to choose from than when links last chose.
     has_changed: bool,
+    silence: Silence,
 }
 
 /// A relay that is no more, and the addresses it lent us.
@@ -74,6 +76,7 @@ impl Relays {
                 self.by_server.insert(addr, server.id);
             }
             let id = server.id;
+            self.silence.ask(now);
             let allocation = Allocation::new(now, server, rng.next_u64(), pool.clone());
             self.allocations.insert(id, allocation);
             self.has_changed = true;
@@ -88,14 +91,29 @@ impl Relays {
     }
 
     pub(super) fn restart(&mut self, now: Instant) {
+        self.ask_anew(now);
         for allocation in self.allocations.values_mut() {
             allocation.restart(now);
         }
     }
 
     pub(super) fn network_changed(&mut self, now: Instant) {
+        self.ask_anew(now);
         for allocation in self.allocations.values_mut() {
             allocation.network_changed(now);
+        }
+    }
+
+    /// For how long all relays have been silent in this network; `None` if one wasn't.
+    pub(super) fn silent_for(&self, now: Instant) -> Option<Duration> {
+        self.silence.lasts(now)
+    }
+
+    /// What was heard in another network says nothing of this one.
+    fn ask_anew(&mut self, now: Instant) {
+        self.silence = Silence::default();
+        if !self.allocations.is_empty() {
+            self.silence.ask(now);
         }
     }
 
@@ -265,6 +283,7 @@ impl Links {
                     self.lose_relay(now, gone.id, gone.candidates);
                 }
                 if self.relays.ids().is_empty() {
+                    self.relays.silence.give_up();
                     self.events.push_back(Event::NoRelays);
                 }
                 return;
@@ -353,6 +372,9 @@ impl Links {
             .relays
             .get_mut(id)
             .is_some_and(|allocation| allocation.handle_response(now, from, to, message));
+        if handled {
+            self.relays.silence.hear();
+        }
         self.settle_relay(now, id);
         self.migrate(now);
 
