@@ -15,7 +15,6 @@ use connlib::portal::admin::{self, AdminError, Request, Response, Target, TokenF
 use connlib::portal::{Database, TlsFiles, TrustedProxies};
 use connlib::status;
 use connlib_os::clock::Clock;
-use connlib_os::process;
 use connlib_portal::policy::Changes;
 use connlib_portal::store::StoreError;
 use serde::Serialize;
@@ -86,11 +85,7 @@ fn serve(args: &ServeArgs, environment: &Environment) -> Result<(), Failure> {
 
     let ready = Ready::new(ready_fd, environment)?;
     logging::init(environment)?;
-    // Each peer needs one, and most systems give a thousand unless they are asked.
-    match process::raise_descriptor_limit() {
-        Ok(limit) => tracing::debug!(limit, "Descriptors"),
-        Err(error) => tracing::info!(%error, "The limit of descriptors stays as it is"),
-    }
+    run::use_all_descriptors();
     let mut builder = Portal::builder().listen(listen).database(database(&db));
     if let Some(files) = tls_files(cert, key)? {
         builder = builder.tls(files);

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use connlib::{Client, Error, Gateway, Portal, Relay};
+use connlib_os::process;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinError, spawn_blocking};
@@ -80,6 +81,15 @@ pub(crate) fn until_stopped(
             }
         }
     })
+}
+
+/// Takes as many descriptors as this process may have: a peer or an allocation needs one or two, and most systems give a
+/// thousand unless they are asked.
+pub(crate) fn use_all_descriptors() {
+    match process::raise_descriptor_limit() {
+        Ok(limit) => tracing::debug!(limit, "Descriptors"),
+        Err(error) => tracing::info!(%error, "The limit of descriptors stays as it is"),
+    }
 }
 
 /// Runs `future` on a runtime of this thread.

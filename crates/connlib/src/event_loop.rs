@@ -36,6 +36,7 @@ mod io;
 mod overtaking;
 pub mod relay;
 mod roles;
+mod shedding;
 mod stats;
 mod traffic;
 mod tun;

@@ -80,6 +80,9 @@ pub(super) const SMALL: usize = 576;
 /// The most memory that waits. Beyond it the lane that holds most loses its oldest train.
 const MAX_HELD: usize = 16 * 1024 * 1024;
 
+/// The same for a relay, which carries so much in a few milliseconds.
+const MAX_HELD_TO_CARRY: usize = 4 * 1024 * 1024;
+
 /// What is no longer than this moves to a buffer of its size when it has to wait behind others.
 const FITTING: usize = 2_048;
 
@@ -107,6 +110,11 @@ impl Arrivals {
 
     pub(super) fn is_empty(&self) -> bool {
         self.trains == 0
+    }
+
+    /// The memory that what waits holds, in bytes.
+    pub(super) fn held(&self) -> usize {
+        self.held
     }
 
     /// How many trains wait.
@@ -161,7 +169,11 @@ impl Arrivals {
                 self.turns.new.push_back(index);
             }
         }
-        while self.held > MAX_HELD {
+        let max_held = match self.order {
+            Order::SmallFirst => MAX_HELD,
+            Order::RequestsApart => MAX_HELD_TO_CARRY,
+        };
+        while self.held > max_held {
             if !self.drop_of_fattest(stats) {
                 break;
             }
@@ -178,7 +190,7 @@ impl Arrivals {
                 self.turns.rotate();
                 continue;
             }
-            let Some((waiting, overtakes)) = lane.pop() else {
+            let Some((waiting, overtakes)) = lane.pop(self.order) else {
                 if self.turns.leave() {
                     lane.is_in_turns = false;
                 }

@@ -38,6 +38,14 @@ impl Budget {
         }
     }
 
+    /// The same, but not shorter than `least` from now on.
+    pub(super) fn share_of_at_least(elapsed: Duration, sources: usize, least: Duration) -> Self {
+        let mut budget = Self::share(elapsed, sources);
+        budget.ends = budget.ends.max(elapsed + least);
+
+        budget
+    }
+
     /// The budget for reading the TUN device, which is to be emptied: reading costs a third of sealing, and what stands in
     /// the device stands in front of everybody.
     pub(super) fn for_reading() -> Self {

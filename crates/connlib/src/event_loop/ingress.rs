@@ -10,6 +10,7 @@ use connlib_wire::stun::Family;
 use super::Watched;
 use super::arrivals::{Arrivals, Next, Order, Place};
 use super::errors::{Degraded, Error, Errors};
+use super::shedding::{AHEAD, Shedding};
 use super::stats::{Stats, is_lost};
 
 /// What one socket has received, some of which may be left for the next turn.
@@ -19,6 +20,8 @@ pub(super) struct Ingress {
     pool: Pool,
     patience: Patience,
     arrivals: Arrivals,
+    /// For whom reading costs as much as what comes after it.
+    shedding: Option<Shedding>,
 }
 
 /// Trains per receive: enough to make the system call cheap, few enough for two sockets to keep in memory.
@@ -42,6 +45,7 @@ impl Ingress {
             pool,
             patience: Patience::default(),
             arrivals: Arrivals::new(seed, order),
+            shedding: (order == Order::RequestsApart).then(Shedding::new),
         }
     }
 
@@ -74,7 +78,8 @@ impl Ingress {
         self.arrivals.is_past(place)
     }
 
-    /// Empties the socket, so that what waits, waits here.
+    /// Empties the socket, so that what waits, waits here; of a relay's, reads ahead a little, and sees to it that no more stands
+    /// for long.
     pub(super) fn receive<U: Udp>(
         &mut self,
         now: Instant,
@@ -83,7 +88,11 @@ impl Ingress {
         errors: &mut Errors,
     ) {
         let mut bytes = 0;
-        for _ in 0..MAX_RECEIVES {
+        for count in 0..MAX_RECEIVES {
+            // Once in any case: of a sender who waits least the newest may replace the oldest of another.
+            if count > 0 && self.shedding.is_some() && self.arrivals.held() >= AHEAD {
+                break;
+            }
             let goes_on = self.receive_once(now, socket, stats, errors);
             let stood_for = self.batch.stood_for().unwrap_or_default();
             while let Some(received) = self.batch.pop() {
@@ -91,8 +100,13 @@ impl Ingress {
                 self.arrivals.push(now, stood_for, received, stats);
             }
             if !goes_on || bytes >= ENOUGH {
-                return;
+                break;
             }
+        }
+        if let Some(shedding) = &mut self.shedding
+            && self.patience.is_ready(now)
+        {
+            shedding.relieve(now, socket, &mut self.arrivals, stats);
         }
     }
 
@@ -142,6 +156,9 @@ impl Ingress {
     pub(super) fn trim(&mut self) {
         self.pool.trim();
         self.arrivals.trim();
+        if let Some(shedding) = &mut self.shedding {
+            shedding.trim();
+        }
     }
 
     /// Forgets what is left.

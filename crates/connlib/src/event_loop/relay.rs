@@ -58,6 +58,9 @@ pub trait RelayIo {
     fn elapsed(&self) -> Duration;
 }
 
+/// How long a turn carries what clients sent, however long reading it took: some trains.
+const MIN_CARRYING: Duration = Duration::from_micros(50);
+
 /// Trains per receive of an allocation's socket: one budget's worth of full ones.
 const ALLOCATION_TRAINS: usize = 4;
 
@@ -143,12 +146,14 @@ impl RelayLoop {
             if self.skipped == Some(source) {
                 continue;
             }
-            let budget = Budget::share(io.elapsed(), left);
             match source {
                 Source::Timer => self.exchange.take_timeout(now),
-                Source::ListenV4 => self.take_clients(now, io, Family::V4, budget, &mut errors),
-                Source::ListenV6 => self.take_clients(now, io, Family::V6, budget, &mut errors),
-                Source::Allocations => self.take_peers(now, io, budget, &mut errors),
+                Source::ListenV4 => self.take_clients(now, io, Family::V4, left, &mut errors),
+                Source::ListenV6 => self.take_clients(now, io, Family::V6, left, &mut errors),
+                Source::Allocations => {
+                    let budget = Budget::share(io.elapsed(), left);
+                    self.take_peers(now, io, budget, &mut errors);
+                }
             }
             self.exchange.carry_out(now, io, &mut errors);
         }
@@ -176,7 +181,7 @@ impl RelayLoop {
         now: Instant,
         io: &mut impl RelayIo,
         family: Family,
-        mut budget: Budget,
+        sources_left: usize,
         errors: &mut Errors,
     ) {
         let unix = io.unix();
@@ -184,6 +189,8 @@ impl RelayLoop {
         if let Some(socket) = io.socket(Via::Listen(family)) {
             ingress.receive(now, socket, &mut self.exchange.stats, errors);
         }
+        // What was read is to be carried as well: reading alone may take all of a source's time.
+        let mut budget = Budget::share_of_at_least(io.elapsed(), sources_left, MIN_CARRYING);
         while let Some(next) = ingress.take(now, &mut self.exchange.stats) {
             let arrival = next.received.arrival();
             budget.spend(arrival.datagrams().count(), arrival.bytes.len());

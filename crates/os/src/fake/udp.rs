@@ -199,6 +199,7 @@ impl Udp for FakeUdp {
 
     fn recv(&mut self, batch: &mut RecvBatch) -> io::Result<usize> {
         batch.clear();
+        let mut refused = 0;
         self.check_presence()?;
         self.recv_faults.check()?;
         if self.inbox.is_empty() {
@@ -220,11 +221,9 @@ impl Udp for FakeUdp {
                 stride: train.stride,
                 bytes: &train.bytes,
             };
-            if batch.push(arrival).is_err() {
-                continue;
-            }
+            refused += usize::from(batch.push(arrival).is_err());
         }
-        batch.told(self.inbox.is_empty(), self.stood_for);
+        batch.told(self.inbox.is_empty(), refused, self.stood_for);
 
         Ok(batch.len())
     }

@@ -148,11 +148,12 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    pub(crate) fn new() -> Self {
+    /// Room for `trains` at a time.
+    pub(crate) fn new(trains: usize) -> Self {
         Self {
-            names: vec![empty_storage(); MAX_TRAINS].into_boxed_slice(),
-            controls: vec![Control::new(); MAX_TRAINS].into_boxed_slice(),
-            received: Vec::with_capacity(MAX_TRAINS),
+            names: vec![empty_storage(); trains].into_boxed_slice(),
+            controls: vec![Control::new(); trains].into_boxed_slice(),
+            received: Vec::with_capacity(trains),
         }
     }
 }

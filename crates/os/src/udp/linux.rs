@@ -20,7 +20,6 @@ pub struct UdpSocket {
     fd: OwnedFd,
     local: SocketAddr,
     segmentation: Segmentation,
-    scratch: sys::udp::Scratch,
     stats: UdpStats,
 }
 
@@ -60,7 +59,6 @@ impl UdpSocket {
             fd,
             local,
             segmentation,
-            scratch: sys::udp::Scratch::new(),
             stats: UdpStats::default(),
         })
     }
@@ -186,12 +184,17 @@ impl Udp for UdpSocket {
 
     fn recv(&mut self, batch: &mut RecvBatch) -> io::Result<usize> {
         batch.refill();
-        let RecvBatch { ready, trains, .. } = batch;
+        let RecvBatch {
+            ready,
+            trains,
+            scratch,
+            ..
+        } = batch;
         let slots = ready.iter_mut().map(|buffer| &mut **buffer);
         let mut count = 0;
         let mut oldest_came_at = None;
 
-        for received in sys::udp::recv(self.fd.as_fd(), slots, &mut self.scratch)? {
+        for received in sys::udp::recv(self.fd.as_fd(), slots, scratch)? {
             let Some(mut bytes) = ready.pop_front() else {
                 break;
             };
@@ -213,7 +216,8 @@ impl Udp for UdpSocket {
             }
         }
         let stood_for = oldest_came_at.map(|came_at| Clock::new().unix().saturating_sub(came_at));
-        batch.told(count < batch.capacity(), stood_for);
+        let refused = count - batch.trains.len();
+        batch.told(count < batch.capacity(), refused, stood_for);
 
         Ok(batch.trains.len())
     }

@@ -8,6 +8,8 @@ use connlib_wire::buffer::{Buffer, Pool};
 use connlib_wire::train::{Arrival, Received};
 
 use super::MAX_TRAINS;
+#[cfg(target_os = "linux")]
+use crate::sys::udp::Scratch;
 
 /// Received trains, each in a buffer of its own that can go to another thread, and the buffers for the next ones.
 pub struct RecvBatch {
@@ -18,7 +20,11 @@ pub struct RecvBatch {
     /// What was received, oldest first.
     pub(super) trains: VecDeque<Received>,
     is_exhausted: bool,
+    refused: usize,
     stood_for: Option<Duration>,
+    /// Of the batch and not of a socket: ten thousand sockets need but one.
+    #[cfg(target_os = "linux")]
+    pub(super) scratch: Scratch,
 }
 
 impl RecvBatch {
@@ -36,7 +42,10 @@ impl RecvBatch {
             ready: VecDeque::with_capacity(capacity),
             trains: VecDeque::with_capacity(capacity),
             is_exhausted: false,
+            refused: 0,
             stood_for: None,
+            #[cfg(target_os = "linux")]
+            scratch: Scratch::new(capacity),
         }
     }
 
@@ -44,6 +53,11 @@ impl RecvBatch {
     /// poller.
     pub fn is_exhausted(&self) -> bool {
         self.is_exhausted
+    }
+
+    /// How many trains were received last and not taken, for want of room most likely.
+    pub fn refused(&self) -> usize {
+        self.refused
     }
 
     /// How long the oldest train stood in the socket's buffer before it was received, if the kernel tells.
@@ -115,8 +129,9 @@ impl RecvBatch {
     }
 
     /// Notes what a receive has shown besides trains.
-    pub(crate) fn told(&mut self, is_exhausted: bool, stood_for: Option<Duration>) {
+    pub(crate) fn told(&mut self, is_exhausted: bool, refused: usize, stood_for: Option<Duration>) {
         self.is_exhausted = is_exhausted;
+        self.refused = refused;
         self.stood_for = stood_for;
     }
 

@@ -44,6 +44,12 @@ pub(in super::super) const QUANTUM: i64 = 64 * 1024;
 /// What a datagram costs beyond its bytes.
 pub(in super::super) const DATAGRAM_COST: usize = 256;
 
+/// The same for a request to a relay, in bytes of data that take as long as it: it is answered one by one, and signed.
+const REQUEST_COST: usize = 4_096;
+
+/// What begins with less is STUN, from this on data of channels (RFC 8656 §12).
+const FIRST_OF_DATA: u8 = 0x40;
+
 /// How long a lane may stand, and for how long it may do so before its sender is told (field.md §5.2).
 const TARGET: Duration = Duration::from_millis(5);
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -98,7 +104,7 @@ impl Lane {
 
     /// The next train, and whether it goes before an earlier one. Small ones go first for a quantum; if there are still some
     /// then, all go in the order they came, until a large one had its turn.
-    pub(super) fn pop(&mut self) -> Option<(Waiting, bool)> {
+    pub(super) fn pop(&mut self, order: Order) -> Option<(Waiting, bool)> {
         let small_first = self.credit > 0 && self.tails == 0;
         let (waiting, overtakes) = match (self.ahead.front(), self.behind.front()) {
             (Some(small), Some(large)) if small_first && small.number > large.number => {
@@ -106,7 +112,13 @@ impl Lane {
             }
             _ => self.pop_earliest()?,
         };
-        let cost = cost_of(&waiting.received);
+        let first = waiting.received.bytes.first();
+        let cost = match order {
+            Order::RequestsApart if first.is_some_and(|first| *first < FIRST_OF_DATA) => {
+                request_cost(&waiting.received)
+            }
+            Order::RequestsApart | Order::SmallFirst => cost_of(&waiting.received),
+        };
         self.deficit -= cost;
         self.credit = match overtakes {
             true => self.credit - cost,
@@ -158,6 +170,12 @@ pub(super) fn held_by(received: &Received) -> usize {
 pub(in super::super) fn cost_of(received: &Received) -> i64 {
     let datagrams = received.arrival().datagrams().count();
     let cost = received.bytes.len() + datagrams * DATAGRAM_COST;
+
+    i64::try_from(cost).unwrap_or(QUANTUM)
+}
+
+fn request_cost(received: &Received) -> i64 {
+    let cost = received.arrival().datagrams().count() * REQUEST_COST;
 
     i64::try_from(cost).unwrap_or(QUANTUM)
 }

@@ -214,8 +214,8 @@ fn a_lane_that_stands_tells_its_sender() {
 #[test]
 fn many_senders_have_lanes_of_their_own() {
     for seed in 0..50 {
-        let mut rig = Rig::new(Order::RequestsApart);
-        rig.arrivals = Arrivals::new(seed, Order::RequestsApart);
+        let mut rig = Rig::new(Order::SmallFirst);
+        rig.arrivals = Arrivals::new(seed, Order::SmallFirst);
         for mark in 0..64 {
             for _ in 0..3 {
                 rig.bulk(&format!("192.0.2.9:{}", 1_000 + mark), mark);

@@ -56,9 +56,18 @@ pub(super) struct TestIo {
     /// How much later it is each time somebody asks.
     pub(super) tick: Duration,
     elapsed: Cell<Duration>,
+    /// How long it takes to receive a train from a listen socket, and how many had arrived when the turn began.
+    pub(super) per_train: Duration,
+    arrived: usize,
 }
 
 impl TestIo {
+    fn arrived(&self) -> usize {
+        let socket = self.sockets.get(&Via::Listen(Family::V4));
+
+        socket.map_or(0, |socket| socket.device.inbox.len())
+    }
+
     pub(super) fn listen(&mut self) -> &mut FakeUdp {
         &mut self
             .sockets
@@ -113,8 +122,10 @@ impl RelayIo for TestIo {
 
     fn elapsed(&self) -> Duration {
         self.elapsed.set(self.elapsed.get() + self.tick);
+        let received = self.arrived.saturating_sub(self.arrived());
+        let received = u32::try_from(received).unwrap_or(u32::MAX);
 
-        self.elapsed.get()
+        self.elapsed.get() + self.per_train * received
     }
 }
 
@@ -173,6 +184,8 @@ impl Rig {
                 can_open: true,
                 tick: Duration::ZERO,
                 elapsed: Cell::new(Duration::ZERO),
+                per_train: Duration::ZERO,
+                arrived: 0,
             },
             now: Instant::now(),
             pool,
@@ -191,6 +204,7 @@ impl Rig {
 
     pub(super) fn turn_with_errors(&mut self) -> Wait {
         self.io.elapsed.set(Duration::ZERO);
+        self.io.arrived = self.io.arrived();
 
         self.relay_loop.turn(self.now, &mut self.io)
     }

@@ -73,20 +73,16 @@ fn requests_do_not_wait_behind_data_not_even_their_own_clients() {
     let mut rig = Rig::new();
     rig.connect(client(1), peer(1));
     rig.io.listen().sent.clear();
-    for _ in 0..500 {
+    for _ in 0..12 {
         rig.say_train(client(1), LEN + 4, &channel_data(&vec![7; LEN]).repeat(40));
     }
     let request = rig.bare(Method::Binding);
     rig.say(client(1), &request);
+    let _ = rig.turn();
 
-    // What stands in the socket is taken out before anything is handled, a megabyte at a time.
-    let mut turns = 0;
-    while rig.io.listen().sent.is_empty() {
-        let _ = rig.turn();
-        turns += 1;
-    }
+    assert!(!rig.io.listen().sent.is_empty());
     let left = rig.relay_loop.listen.v4.left();
-    assert!(left > 100, "{left} trains wait still, after {turns} turns");
+    assert!(left > 2, "{left} trains wait still");
 }
 
 #[test]
@@ -95,7 +91,7 @@ fn clients_share_the_loop_whatever_the_size_of_their_trains() {
     let ports = [1, 2].map(|number| rig.connect(client(number), peer(number)));
 
     let mut got = [0; 2];
-    for _ in 0..300 {
+    for turn in 0..300 {
         // One sends full trains, the other one datagram at a time; both more than a turn handles.
         for _ in 0..8 {
             rig.say_train(client(1), LEN + 4, &channel_data(&vec![7; LEN]).repeat(48));
@@ -103,10 +99,15 @@ fn clients_share_the_loop_whatever_the_size_of_their_trains() {
         for _ in 0..200 {
             rig.say(client(2), &channel_data(&vec![7; LEN]));
         }
+        rig.now += Duration::from_micros(500);
         let _ = rig.turn();
         for (got, port) in got.iter_mut().zip(ports) {
             let sent = rig.io.allocation(port).sent.drain(..);
-            *got += sent.map(|train| train.payload.len()).sum::<usize>();
+            let bytes: usize = sent.map(|train| train.payload.len()).sum();
+            // At first what stands in the socket goes in the order it came.
+            if turn > 50 {
+                *got += bytes;
+            }
         }
     }
 
@@ -135,6 +136,67 @@ fn peers_share_the_loop_whatever_the_size_of_their_trains() {
     }
 
     assert!(jain(&got) >= 0.95, "{got:?}");
+}
+
+#[test]
+fn a_relay_that_gets_more_than_it_can_carry_carries_what_it_can_and_answers() {
+    let mut rig = Rig::new();
+    for number in 1..=8 {
+        rig.connect(client(number), peer(number));
+    }
+    rig.io.listen().sent.clear();
+    // A turn has time for ten trains, and more than that arrive; to read them takes all of it.
+    rig.io.per_train = Duration::from_micros(20);
+    let (turns, per_turn) = (200, 32);
+
+    let mut slowest = 0;
+    for turn in 0..turns {
+        for index in 0..per_turn {
+            let from = client(1 + (index % 8) as u8);
+            rig.say_train(from, LEN + 4, &channel_data(&vec![7; LEN]).repeat(48));
+        }
+        let request = rig.bare(Method::Binding);
+        rig.say(client(9), &request);
+        rig.now += Duration::from_micros(500);
+        let _ = rig.turn();
+        // Once it is known that this is more than a delay.
+        if turn > 50 {
+            slowest = slowest.max(rig.io.listen().inbox.len());
+        }
+    }
+
+    let ports: Vec<_> = rig.io.sockets.keys().copied().collect();
+    let mut carried = 0;
+    for via in ports {
+        if let Via::Allocation(port, _) = via {
+            carried += rig.io.allocation(port).sent.len();
+        }
+    }
+    assert!(carried >= 5 * turns, "{carried} trains in {turns} turns");
+    assert_eq!(slowest, 0, "nothing stands in the socket");
+    let answers = rig.io.listen().sent.len();
+    assert!(answers + 5 >= turns, "{answers} answers in {turns} turns");
+}
+
+#[test]
+fn a_relay_that_had_no_processor_for_a_while_loses_nothing() {
+    let mut rig = Rig::new();
+    let port = rig.connect(client(1), peer(1));
+    rig.io.per_train = Duration::from_micros(20);
+    for _ in 0..100 {
+        rig.say_train(client(1), LEN + 4, &channel_data(&vec![7; LEN]).repeat(48));
+    }
+
+    let mut turns = 0;
+    while rig.turn().until == Some(rig.now) {
+        rig.now += Duration::from_micros(300);
+        turns += 1;
+        assert!(turns < 100, "it comes to an end");
+    }
+
+    let sent = rig.io.allocation(port).sent.iter();
+    let datagrams: usize = sent.map(|train| train.datagrams().count()).sum();
+    assert_eq!(datagrams, 100 * 48);
 }
 
 /// The index of the client that a train is for.
