@@ -203,6 +203,9 @@ pub(crate) struct RelayArgs {
     /// realm is `firezone`, and it shares --secret as a `static-auth-secret`
     #[arg(long)]
     pub(crate) announce: bool,
+    /// How many threads relay [default: half as many as there are processors]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) threads: Option<String>,
     /// Let users reach this machine's own addresses
     #[arg(long)]
     pub(crate) allow_loopback_peers: bool,

@@ -3,6 +3,7 @@
 mod peer;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZero;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -148,6 +149,7 @@ pub(crate) fn relay(args: &RelayArgs, environment: &Environment) -> Result<(), F
         ));
     }
     let (peer, ready) = peer.begin(environment)?;
+    run::use_all_descriptors();
 
     let mut builder = Relay::builder()
         .name(&peer.name)
@@ -179,6 +181,9 @@ pub(crate) fn relay(args: &RelayArgs, environment: &Environment) -> Result<(), F
     }
     if let Some(limit) = relay.max_allocations_per_user {
         builder = builder.max_allocations_per_user(limit);
+    }
+    if let Some(count) = relay.threads {
+        builder = builder.threads(count);
     }
     if relay.announce {
         builder = builder.announce();
@@ -262,6 +267,7 @@ struct RelaySettings {
     max_allocations: Option<usize>,
     max_allocations_per_user: Option<usize>,
     drain: Seconds,
+    threads: Option<NonZero<u16>>,
     announce: bool,
 }
 
@@ -289,6 +295,7 @@ impl RelaySettings {
                 name::MAX_ALLOCATIONS_PER_USER,
                 args.max_allocations_per_user.as_deref(),
             )?,
+            threads: settings.optional(name::THREADS, args.threads.as_deref())?,
             drain: settings.with_default(name::DRAIN, args.drain.as_deref(), "0")?,
             announce: settings.switch(name::ANNOUNCE, args.announce)?,
         })

@@ -10,9 +10,13 @@
 
 #[path = "roles/draining.rs"]
 mod draining;
+#[path = "roles/lone_relay.rs"]
+mod lone_relay;
 #[path = "support/program.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod program;
+#[path = "roles/threads.rs"]
+mod threads;
 
 use std::fs::{self, File};
 use std::net::UdpSocket;

@@ -6,12 +6,14 @@ mod metrics;
 mod plane;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZero;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use connlib_os::clock::Clock;
-use connlib_relay::{Config, Credentials, Limits, LoopbackPeers, PrivatePeers, Server};
+use connlib_relay::{Config, Credentials, Limits, LoopbackPeers, PrivatePeers, Server, Share};
 use connlib_wire::buffer::Pool;
 use connlib_wire::portal::relay::{Join, Passwords};
 use connlib_wire::secret::Secret;
@@ -35,6 +37,9 @@ const LISTEN_PORT: u16 = 3_478;
 
 /// Where addresses are lent by default (relay.md §2).
 const PORTS: RangeInclusive<u16> = 49_152..=65_535;
+
+/// The most threads that a relay starts unless it is told.
+const MAX_USUAL_THREADS: u16 = 16;
 
 /// A running relay. Clones share it; dropping the last one stops it.
 #[derive(Clone, Debug)]
@@ -66,6 +71,7 @@ pub struct RelayBuilder {
     private_peers: PrivatePeers,
     limits: Limits,
     drain: Duration,
+    threads: Option<NonZero<u16>>,
     is_elsewhere: bool,
 }
 
@@ -93,6 +99,7 @@ impl Relay {
             private_peers: PrivatePeers::Allowed,
             limits: Limits::default(),
             drain: Duration::ZERO,
+            threads: None,
             is_elsewhere: false,
         }
     }
@@ -268,7 +275,14 @@ impl RelayBuilder {
         self
     }
 
-    /// Binds sockets, starts two threads and connects to the portal. It serves from then on, portal or not.
+    /// How many threads relay; by default half as many as there are processors. The kernel gives each client to one of them, and
+    /// limits are shared evenly. A port that was reserved (RESERVATION-TOKEN) can be had from the thread that keeps it alone.
+    pub fn threads(mut self, count: NonZero<u16>) -> Self {
+        self.threads = Some(count);
+        self
+    }
+
+    /// Binds sockets, starts its threads and connects to the portal. It serves from then on, portal or not.
     ///
     /// # Errors
     ///
@@ -345,9 +359,17 @@ impl RelayBuilder {
                 .public_v6
                 .map(|_| wildcard(Ipv6Addr::UNSPECIFIED.into())),
         };
-        let server = Server::new(config, seed()?, Pool::new(2_048, 256)).with_limits(self.limits);
+        let threads = self.threads.unwrap_or_else(usual_threads);
+        let of = threads.get();
+        let limits = self.limits.share(usize::from(of));
+        let servers: Result<Vec<_>, Error> = (0..of)
+            .map(|index| {
+                let server = Server::new(config.clone(), seed()?, Pool::new(2_048, 256));
+                Ok(server.with_limits(limits).with_share(Share::new(index, of)))
+            })
+            .collect();
 
-        Ok(spawn_relay(server, clock, sockets)?)
+        Ok(spawn_relay(servers?, clock, sockets)?)
     }
 
     /// With a portal the secret is drawn here and told to it; without one it is the caller's.
@@ -423,6 +445,14 @@ impl RelayBuilder {
             events,
         })
     }
+}
+
+/// The other half of the processors receives and sends in the kernel.
+fn usual_threads() -> NonZero<u16> {
+    let processors = available_parallelism().map_or(1, NonZero::get);
+    let threads = u16::try_from(processors / 2).unwrap_or(u16::MAX);
+
+    NonZero::new(threads.min(MAX_USUAL_THREADS)).unwrap_or(NonZero::<u16>::MIN)
 }
 
 fn missing(what: &'static str, next_step: &'static str) -> Error {

@@ -83,6 +83,9 @@ pub struct UdpConfig {
     pub addr: SocketAddr,
     /// The firewall mark of what the socket sends, which policy rules can tell apart. Needs CAP_NET_ADMIN.
     pub mark: Option<u32>,
+    /// Whether other sockets of this user may have the same address, each of which gets what some senders send
+    /// (SO_REUSEPORT).
+    pub shares_port: bool,
     /// The kernel's buffer for what leaves, in bytes.
     pub send_buffer: usize,
     /// The kernel's buffer for what arrives, in bytes.
@@ -96,6 +99,7 @@ impl UdpConfig {
         Self {
             addr,
             mark: None,
+            shares_port: false,
             send_buffer: 2 * 1024 * 1024,
             recv_buffer: 16 * 1024 * 1024,
         }
@@ -105,6 +109,13 @@ impl UdpConfig {
     #[must_use]
     pub fn with_mark(mut self, mark: u32) -> Self {
         self.mark = Some(mark);
+        self
+    }
+
+    /// Lets others have the same address, too.
+    #[must_use]
+    pub fn with_shared_port(mut self) -> Self {
+        self.shares_port = true;
         self
     }
 

@@ -35,6 +35,8 @@ pub(crate) struct Allocation {
     pub(crate) granted: Duration,
     /// The request that made it: its repetitions get the same answer.
     pub(crate) made_by: TransactionId,
+    /// When that request came.
+    pub(crate) begun_at: Instant,
     pub(crate) state: State,
     pub(crate) channels: Channels,
     /// Empty for the portal's clients, who need none.

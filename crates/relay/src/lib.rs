@@ -101,6 +101,7 @@ mod ports;
 mod request;
 mod reservations;
 mod server;
+mod share;
 mod stats;
 mod verdict;
 
@@ -110,5 +111,6 @@ pub use config::{AllocationPort, Config, Credentials, LoopbackPeers, PrivatePeer
 pub use deadlines::Reason;
 pub use limits::Limits;
 pub use server::{Command, Server};
+pub use share::{Claim, Share};
 pub use stats::{DropReason, Stats, Traffic};
 pub use verdict::{Forward, Verdict, Via, runs};

@@ -48,6 +48,21 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// What one of `of` servers with the same port may give. A source or user is one server's or is spread over them, so that
+    /// what belongs to a source stays as it is.
+    #[must_use]
+    pub fn share(self, of: usize) -> Self {
+        let of = of.max(1);
+
+        Self {
+            allocations: self.allocations.div_ceil(of),
+            allocations_per_user: self.allocations_per_user.div_ceil(of),
+            ..self
+        }
+    }
+}
+
 /// Counts what happens to each source by token buckets. Full buckets are forgotten.
 #[derive(Debug)]
 pub(crate) struct Buckets {

@@ -6,6 +6,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use crate::config::AllocationPort;
+use crate::share::Share;
 
 /// The free ports; taking any and giving back cost the same however many are in use.
 #[derive(Debug)]
@@ -20,14 +21,15 @@ pub(crate) struct Ports {
 const TAKEN: u16 = u16::MAX;
 
 impl Ports {
-    pub(crate) fn new(range: RangeInclusive<u16>, listen_port: u16) -> Self {
+    pub(crate) fn new(range: RangeInclusive<u16>, listen_port: u16, share: Share) -> Self {
         let lowest = *range.start();
         let mut ports = Self {
             free: Vec::with_capacity(range.len()),
             position: vec![TAKEN; range.len()],
             lowest,
         };
-        for port in range.filter(|port| *port != listen_port && *port != 0) {
+        let is_ours = |port: &u16| *port != listen_port && *port != 0 && share.has(*port);
+        for port in range.filter(is_ours) {
             ports.give_back(AllocationPort(port));
         }
 
@@ -129,7 +131,7 @@ mod tests {
     #[test]
     fn what_is_taken_and_given_back_is_never_lost_or_doubled() {
         let mut rng = StdRng::from_seed([3; 32]);
-        let mut ports = Ports::new(100..=140, 120);
+        let mut ports = Ports::new(100..=140, 120, Share::WHOLE);
         let mut taken = BTreeSet::new();
         for round in 0..2_000 {
             match rng.random_range(0..5) {
@@ -162,14 +164,14 @@ mod tests {
     #[test]
     fn an_odd_range_ends_at_its_ends() {
         let mut rng = StdRng::from_seed([3; 32]);
-        let mut all = Ports::new(0..=u16::MAX, 3_478);
+        let mut all = Ports::new(0..=u16::MAX, 3_478, Share::WHOLE);
         let mut count = 0;
         while all.take(&mut rng).is_some() {
             count += 1;
         }
         assert_eq!(count, 65_534);
         #[expect(clippy::reversed_empty_ranges, reason = "an operator may write one")]
-        let mut none = Ports::new(2..=1, 3_478);
+        let mut none = Ports::new(2..=1, 3_478, Share::WHOLE);
         assert_eq!(none.take(&mut rng), None);
     }
 }

@@ -5,6 +5,7 @@ mod control;
 mod data;
 mod lifecycle;
 mod peers;
+mod siblings;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -24,6 +25,7 @@ use crate::deadlines::{Deadlines, Reason};
 use crate::limits::{Buckets, Limits};
 use crate::ports::Ports;
 use crate::reservations::Reservations;
+use crate::share::{Claim, Share};
 use crate::stats::{DropReason, Stats};
 use crate::verdict::{Kind, Verdict, Via, datagrams, leading_run};
 
@@ -41,6 +43,9 @@ pub struct Server {
     rng: StdRng,
     authority: Authority,
     ports: Ports,
+    share: Share,
+    /// Empty where there are no other servers.
+    claims: VecDeque<Claim>,
     allocations: Allocations,
     reservations: Reservations,
     deadlines: Deadlines,
@@ -95,7 +100,9 @@ impl Server {
         Self {
             authority: Authority::new(config.credentials.clone(), rng.random(), failures),
             rng,
-            ports: Ports::new(config.ports.clone(), config.listen_port),
+            ports: Ports::new(config.ports.clone(), config.listen_port, Share::WHOLE),
+            share: Share::WHOLE,
+            claims: VecDeque::new(),
             conduct: Conduct::towards(&config.credentials),
             config,
             unproven: Buckets::of_unproven(&limits),
@@ -166,7 +173,7 @@ impl Server {
             return self.drop_all(DropReason::SourcePortZero, arrival);
         }
 
-        self.forward_to_client(port, arrival)
+        self.forward_to_client(port, &self.as_known(arrival))
     }
 
     /// From now on nobody gets a new allocation: ALLOCATE is refused with 508. All else goes on.

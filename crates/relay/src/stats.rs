@@ -114,6 +114,49 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Adds what another server has counted.
+    pub fn absorb(&mut self, other: &Self) {
+        let Self {
+            allocations,
+            channels,
+            permissions,
+            reservations,
+            allocations_made,
+            channels_made,
+            permissions_made,
+            to_peers,
+            to_clients,
+            sent_to_peers,
+            indicated_to_clients,
+            between_clients,
+            answers,
+            dropped,
+        } = other;
+        self.allocations += allocations;
+        self.channels += channels;
+        self.permissions += permissions;
+        self.reservations += reservations;
+        self.allocations_made += allocations_made;
+        self.channels_made += channels_made;
+        self.permissions_made += permissions_made;
+        for (ours, theirs) in [
+            (&mut self.to_peers, to_peers),
+            (&mut self.to_clients, to_clients),
+            (&mut self.sent_to_peers, sent_to_peers),
+            (&mut self.indicated_to_clients, indicated_to_clients),
+            (&mut self.between_clients, between_clients),
+        ] {
+            ours.datagrams += theirs.datagrams;
+            ours.bytes += theirs.bytes;
+        }
+        for (answer, count) in answers {
+            *self.answers.entry(*answer).or_default() += count;
+        }
+        for (ours, theirs) in self.dropped.iter_mut().zip(dropped) {
+            *ours += theirs;
+        }
+    }
+
     /// Bytes of payload that were relayed, whichever way.
     pub fn relayed_bytes(&self) -> u64 {
         let ways = [

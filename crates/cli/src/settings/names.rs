@@ -120,6 +120,7 @@ const RELAY: &[Name] = &[
     ),
     setting(name::SECRET, &["CONNLIB_SECRET"]),
     setting(name::SOCKET, &["CONNLIB_SOCKET"]),
+    setting(name::THREADS, &["CONNLIB_THREADS"]),
     setting(name::TOKEN_FILE, &["CONNLIB_TOKEN_FILE"]),
 ];
 
@@ -174,6 +175,7 @@ pub(crate) mod name {
     pub(crate) const TLS_CERT: &str = "tls-cert";
     pub(crate) const TLS_KEY: &str = "tls-key";
     pub(crate) const TOKEN: &str = "token";
+    pub(crate) const THREADS: &str = "threads";
     pub(crate) const TOKEN_FILE: &str = "token-file";
     pub(crate) const TRUSTED_PROXIES: &str = "trusted-proxies";
     pub(crate) const TUN: &str = "tun";

@@ -1,9 +1,15 @@
-//! The thread of a relay: two listen sockets, and one or two for each allocation.
+//! The threads of a relay, each with two listen sockets, and one or two for each of its allocations.
+//!
+//! The listen sockets share the port, and the kernel gives each client's datagrams to the same one of them. What threads tell
+//! each other is who has moved; data from a client of one to a client of another goes through the kernel.
 
 use std::collections::{HashMap, VecDeque};
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::mpsc;
+use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -11,7 +17,7 @@ use connlib_os::clock::Clock;
 use connlib_os::poll::{Interest, Poller, Token, Waker};
 use connlib_os::process;
 use connlib_os::udp::{UdpConfig, UdpError, UdpSocket};
-use connlib_relay::{AllocationPort, Server, Via};
+use connlib_relay::{AllocationPort, Claim, Server, Via};
 use connlib_wire::stun::Family;
 use tokio::sync::oneshot;
 
@@ -43,12 +49,14 @@ impl RelaySockets {
     }
 }
 
-/// What the thread is told.
+/// What a thread is told.
 enum Order {
     /// Ends; allocations vanish with it.
     Stop,
-    /// Makes no new allocation, and ends once there is none.
-    Drain,
+    /// Makes no new allocation, and tells when there is none left.
+    Drain(oneshot::Sender<()>),
+    /// Forgets a user whom another thread serves now.
+    Yield(Claim),
     /// Tells what was counted.
     Count(oneshot::Sender<Counts>),
 }
@@ -57,18 +65,25 @@ enum Order {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) server: connlib_relay::Stats,
+    /// Errors and drops alone.
     pub(crate) event_loop: Stats,
 }
 
-/// The way into the thread.
+/// The way into the threads.
 pub(crate) struct RelayHandle {
-    orders: Orders,
-    thread: JoinHandle<Result<(), DataPlaneEnded>>,
-    /// Closed when the thread ends, however it does.
-    alive: oneshot::Receiver<()>,
+    threads: Vec<Thread>,
 }
 
-/// Tells the thread something, and wakes it.
+struct Thread {
+    orders: Orders,
+    joins: JoinHandle<Result<(), DataPlaneEnded>>,
+    /// Closed when the thread ends, however it does.
+    alive: oneshot::Receiver<()>,
+    /// Told when the thread has nobody to serve any more; `None` while that is not asked for, or once it was told.
+    drained: Option<oneshot::Receiver<()>>,
+}
+
+/// Tells a thread something, and wakes it.
 #[derive(Clone)]
 struct Orders {
     sender: mpsc::Sender<Order>,
@@ -86,109 +101,200 @@ impl Orders {
 /// Where a relay's counters can be asked for.
 #[derive(Clone)]
 pub(crate) struct Counters {
-    orders: Orders,
+    threads: Vec<Orders>,
 }
 
 impl Counters {
-    /// What was counted until now; nothing once the relay has ended.
-    pub(crate) async fn read(&self) -> Option<Counts> {
-        let (sender, counts) = oneshot::channel();
-        self.orders.give(Order::Count(sender));
+    /// What all threads have counted until now, but those that have ended.
+    pub(crate) async fn read(&self) -> Counts {
+        let mut all = Counts::default();
+        for orders in &self.threads {
+            let (sender, counts) = oneshot::channel();
+            orders.give(Order::Count(sender));
+            if let Ok(counts) = counts.await {
+                all.server.absorb(&counts.server);
+                all.event_loop.absorb_failures(&counts.event_loop);
+            }
+        }
 
-        counts.await.ok()
+        all
     }
 }
 
 impl RelayHandle {
-    /// Ends the thread; allocations vanish with it.
+    /// Ends the threads; allocations vanish with them.
     pub(crate) fn stop(&self) {
-        self.orders.give(Order::Stop);
+        self.tell_all(|| Order::Stop);
     }
 
-    /// From now on nobody gets a new allocation; the thread ends when none is left.
-    pub(crate) fn drain(&self) {
-        self.orders.give(Order::Drain);
+    /// From now on nobody gets a new allocation. All threads go on until they are stopped: if one left, the kernel would give
+    /// its place among the sockets to another, and clients to the wrong ones.
+    pub(crate) fn drain(&mut self) {
+        for thread in &mut self.threads {
+            let (sender, drained) = oneshot::channel();
+            thread.orders.give(Order::Drain(sender));
+            thread.drained = Some(drained);
+        }
     }
 
     pub(crate) fn counters(&self) -> Counters {
         Counters {
-            orders: self.orders.clone(),
+            threads: self.orders(),
         }
     }
 
-    /// Waits until the thread has ended.
+    /// Waits until a thread has ended, or all of them have drained; for ever if neither happens.
     pub(crate) async fn ended(&mut self) {
-        // Nothing is ever sent: the other end is only dropped.
-        drop((&mut self.alive).await);
+        let is_draining = self.threads.iter().any(|thread| thread.drained.is_some());
+        poll_fn(|context| {
+            let mut has_ended = false;
+            let mut are_drained = is_draining;
+            for thread in &mut self.threads {
+                // Nothing is ever sent: the other end is only dropped.
+                has_ended |= Pin::new(&mut thread.alive).poll(context).is_ready();
+                if let Some(drained) = &mut thread.drained {
+                    match Pin::new(drained).poll(context) {
+                        Poll::Ready(_) => thread.drained = None,
+                        Poll::Pending => are_drained = false,
+                    }
+                }
+            }
+
+            match has_ended || are_drained {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
     }
 
-    /// Waits until the thread has ended, and says why it did if nobody asked it to.
+    /// Waits until all threads have ended, and says why the first of them did that nobody asked to.
     pub(crate) fn join(self) -> Result<(), DataPlaneEnded> {
-        self.thread.join().unwrap_or(Err(DataPlaneEnded::Crashed))
+        let joined = self
+            .threads
+            .into_iter()
+            .map(|thread| thread.joins.join().unwrap_or(Err(DataPlaneEnded::Crashed)));
+        // Each is waited for before any is looked at.
+        let ends: Vec<_> = joined.collect();
+
+        ends.into_iter().collect()
+    }
+
+    fn orders(&self) -> Vec<Orders> {
+        let orders = self.threads.iter().map(|thread| thread.orders.clone());
+
+        orders.collect()
+    }
+
+    fn tell_all(&self, order: impl Fn() -> Order) {
+        for thread in &self.threads {
+            thread.orders.give(order());
+        }
     }
 }
 
-/// Binds the listen sockets and starts the thread around `server`.
+/// Binds the listen sockets and starts a thread around each of `servers`, which share the ports.
 ///
 /// # Errors
 ///
 /// A listen socket can't be bound, or the system has no thread or descriptor left.
 pub(crate) fn spawn_relay(
-    server: Server,
+    servers: Vec<Server>,
     clock: Clock,
     sockets: RelaySockets,
 ) -> Result<RelayHandle, DataPlaneError> {
-    let poller = Poller::new().map_err(DataPlaneError::Os)?;
-    let waker = Waker::new(&poller, WAKER).map_err(DataPlaneError::Os)?;
-    let mut io = SocketsIo {
-        turn_began_at: clock.now(),
-        clock,
-        poller,
-        config: sockets,
-        sockets: HashMap::new(),
-        by_token: HashMap::new(),
-        last_token: WAKER.0,
-        ready: VecDeque::new(),
+    let shares_port = servers.len() > 1;
+    // All sockets are bound before the first datagram is read: each new one changes whose a client is.
+    let mut hosts = Vec::new();
+    let mut orders = Vec::new();
+    for server in servers {
+        let (host, to_host) = Host::new(server, clock, sockets, shares_port)?;
+        hosts.push(host);
+        orders.push(to_host);
+    }
+
+    let mut handle = RelayHandle {
+        threads: Vec::new(),
     };
-    for family in [Family::V4, Family::V6] {
-        if let Some(addr) = sockets.of(family) {
-            io.bind(Via::Listen(family), addr, LISTEN_BUFFERS)?;
+    for (index, (mut host, to_host)) in hosts.into_iter().zip(&orders).enumerate() {
+        let others = orders
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != index);
+        host.siblings = others.map(|(_, orders)| orders.clone()).collect();
+        let (is_alive, alive) = oneshot::channel();
+        let spawned = thread::Builder::new()
+            .name("relay data".to_owned())
+            .spawn(move || {
+                let _is_alive: oneshot::Sender<()> = is_alive;
+                host.run()
+            });
+        match spawned {
+            Ok(joins) => handle.threads.push(Thread {
+                orders: to_host.clone(),
+                joins,
+                alive,
+                drained: None,
+            }),
+            Err(error) => {
+                handle.stop();
+                return Err(DataPlaneError::Os(error));
+            }
         }
     }
-    let (sender, orders) = mpsc::channel();
-    let mut host = Host {
-        event_loop: RelayLoop::new(server, hash_seed()?),
-        io,
-        orders,
-        is_draining: false,
-        _waker: waker.clone(),
-    };
 
-    let (is_alive, alive) = oneshot::channel();
-    let thread = thread::Builder::new()
-        .name("relay data".to_owned())
-        .spawn(move || {
-            let _is_alive: oneshot::Sender<()> = is_alive;
-            host.run()
-        })
-        .map_err(DataPlaneError::Os)?;
-
-    Ok(RelayHandle {
-        orders: Orders { sender, waker },
-        thread,
-        alive,
-    })
+    Ok(handle)
 }
 
 struct Host {
     event_loop: RelayLoop,
     io: SocketsIo,
     orders: mpsc::Receiver<Order>,
-    is_draining: bool,
+    /// The other threads.
+    siblings: Vec<Orders>,
+    /// To be told once there is no allocation left.
+    drained: Option<oneshot::Sender<()>>,
     _waker: Waker,
 }
 
 impl Host {
+    fn new(
+        server: Server,
+        clock: Clock,
+        sockets: RelaySockets,
+        shares_port: bool,
+    ) -> Result<(Self, Orders), DataPlaneError> {
+        let poller = Poller::new().map_err(DataPlaneError::Os)?;
+        let waker = Waker::new(&poller, WAKER).map_err(DataPlaneError::Os)?;
+        let mut io = SocketsIo {
+            turn_began_at: clock.now(),
+            clock,
+            poller,
+            config: sockets,
+            shares_port,
+            sockets: HashMap::new(),
+            by_token: HashMap::new(),
+            last_token: WAKER.0,
+            ready: VecDeque::new(),
+        };
+        for family in [Family::V4, Family::V6] {
+            if let Some(addr) = sockets.of(family) {
+                io.bind(Via::Listen(family), addr, LISTEN_BUFFERS)?;
+            }
+        }
+        let (sender, orders) = mpsc::channel();
+        let host = Self {
+            event_loop: RelayLoop::new(server, hash_seed()?),
+            io,
+            orders,
+            siblings: Vec::new(),
+            drained: None,
+            _waker: waker.clone(),
+        };
+
+        Ok((host, Orders { sender, waker }))
+    }
+
     fn run(&mut self) -> Result<(), DataPlaneEnded> {
         let mut ready = Vec::new();
         while self.goes_on() {
@@ -212,6 +318,12 @@ impl Host {
                 return Err(fatal.into());
             }
 
+            self.tell_if_drained();
+            while let Some(claim) = self.event_loop.poll_claim() {
+                for sibling in &self.siblings {
+                    sibling.give(Order::Yield(claim.clone()));
+                }
+            }
             if wait.load_is_over {
                 process::release_memory();
             }
@@ -236,15 +348,16 @@ impl Host {
         Ok(())
     }
 
-    /// Carries out what was ordered. Whether there is anything left to do.
+    /// Carries out what was ordered. Whether it is to go on.
     fn goes_on(&mut self) -> bool {
         while let Ok(order) = self.orders.try_recv() {
             match order {
                 Order::Stop => return false,
-                Order::Drain => {
-                    self.is_draining = true;
+                Order::Drain(sender) => {
+                    self.drained = Some(sender);
                     self.event_loop.drain();
                 }
+                Order::Yield(claim) => self.event_loop.yield_to(&claim),
                 Order::Count(sender) => {
                     let counts = Counts {
                         server: self.event_loop.server().stats().clone(),
@@ -256,7 +369,17 @@ impl Host {
             }
         }
 
-        !self.is_draining || !self.event_loop.server().is_empty()
+        true
+    }
+
+    /// Tells who waits for it that nobody has an allocation any more.
+    fn tell_if_drained(&mut self) {
+        if self.event_loop.server().is_empty()
+            && let Some(drained) = self.drained.take()
+        {
+            // Whoever asked may have left.
+            let _ = drained.send(());
+        }
     }
 }
 
@@ -265,6 +388,8 @@ struct SocketsIo {
     turn_began_at: Instant,
     poller: Poller,
     config: RelaySockets,
+    /// The listen sockets are several threads'.
+    shares_port: bool,
     sockets: HashMap<Via, (Token, Watched<UdpSocket>)>,
     by_token: HashMap<Token, Via>,
     last_token: usize,
@@ -278,7 +403,11 @@ impl SocketsIo {
         addr: SocketAddr,
         (send, recv): (usize, usize),
     ) -> Result<(), DataPlaneError> {
-        let socket = UdpSocket::bind(&UdpConfig::new(addr).with_buffers(send, recv))?;
+        let mut config = UdpConfig::new(addr).with_buffers(send, recv);
+        if self.shares_port && matches!(via, Via::Listen(_)) {
+            config = config.with_shared_port();
+        }
+        let socket = UdpSocket::bind(&config)?;
         // Never the same twice: readiness that was read before a socket was closed must not be the next one's.
         self.last_token += 1;
         let token = Token(self.last_token);

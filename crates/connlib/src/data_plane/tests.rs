@@ -106,7 +106,7 @@ fn a_relay_answers_on_its_listen_port_and_stops() {
         listen_v4: Some(([127, 0, 0, 1], port).into()),
         listen_v6: None,
     };
-    let relay = spawn_relay(server, Clock::new(), sockets).unwrap();
+    let relay = spawn_relay(vec![server], Clock::new(), sockets).unwrap();
 
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(LIMIT)).unwrap();

@@ -16,7 +16,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use connlib_os::udp::{MAX_TRAIN_BYTES, RecvBatch, Udp};
-use connlib_relay::{AllocationPort, Server, Via};
+use connlib_relay::{AllocationPort, Claim, Server, Via};
 use connlib_wire::buffer::Pool;
 use connlib_wire::stun::Family;
 
@@ -119,6 +119,16 @@ impl RelayLoop {
     /// From now on the server makes no new allocation ([`Server::drain`]).
     pub fn drain(&mut self) {
         self.exchange.server.drain();
+    }
+
+    /// Who shall be forgotten by other servers ([`Server::poll_claim`]); asked after each turn.
+    pub fn poll_claim(&mut self) -> Option<Claim> {
+        self.exchange.server.poll_claim()
+    }
+
+    /// Forgets who is another server's now ([`Server::yield_to`]); the next turn closes ports.
+    pub fn yield_to(&mut self, claim: &Claim) {
+        self.exchange.server.yield_to(claim);
     }
 
     /// What was counted.

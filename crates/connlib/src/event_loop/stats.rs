@@ -138,6 +138,14 @@ impl Stats {
         self.dropped.iter().sum()
     }
 
+    /// Adds what another loop has dropped, and its errors.
+    pub(crate) fn absorb_failures(&mut self, other: &Self) {
+        self.errors += other.errors;
+        for (ours, theirs) in self.dropped.iter_mut().zip(other.dropped) {
+            *ours += theirs;
+        }
+    }
+
     pub(super) fn count_dropped(&mut self, reason: DropReason, count: usize) {
         if let Some(dropped) = self.dropped.get_mut(reason as usize) {
             *dropped += count as u64;

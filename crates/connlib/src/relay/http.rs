@@ -87,7 +87,7 @@ async fn answer(mut stream: TcpStream, kind: Kind, vitals: Vitals) -> std::io::R
         (Kind::Health, "/readyz") => ("503 Service Unavailable", String::new()),
         (Kind::Metrics, "/metrics") => {
             let counts = match &vitals.counters {
-                Some(counters) => counters.read().await,
+                Some(counters) => Some(counters.read().await),
                 None => None,
             };
             let text = metrics::text(vitals.is_joined, vitals.is_ready, counts);

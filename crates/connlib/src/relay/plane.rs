@@ -44,7 +44,7 @@ impl Serving {
     }
 
     /// Lets our thread serve whom it serves, and nobody else; whether there is one.
-    fn drain(&self) -> bool {
+    fn drain(&mut self) -> bool {
         match self {
             Self::Here(data) => data.drain(),
             Self::Elsewhere(_) => return false,
@@ -178,7 +178,7 @@ impl Plane {
 
     /// Leaves the portal, so that nobody new comes, and waits for those who are here. Not the second time: who says twice
     /// that it is to end doesn't want to wait.
-    fn begins_to_drain(&self, standing: &mut Standing, portal: &Option<Portal>) -> bool {
+    fn begins_to_drain(&mut self, standing: &mut Standing, portal: &Option<Portal>) -> bool {
         if self.drain.is_zero() || standing.ends_at.is_some() || !self.serving.drain() {
             return false;
         }
@@ -209,7 +209,7 @@ impl Plane {
         let counters = self.serving.counters();
         tokio::spawn(async move {
             let counts = match counters {
-                Some(counters) => counters.read().await,
+                Some(counters) => Some(counters.read().await),
                 None => None,
             };
             let served = counts.map(|counts| {

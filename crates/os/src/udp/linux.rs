@@ -41,6 +41,9 @@ impl UdpSocket {
             set(&fd, libc::SOL_SOCKET, libc::SO_MARK, mark.cast_signed())
                 .map_err(|source| UdpError::Mark { mark, source })?;
         }
+        if config.shares_port {
+            set(&fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1).map_err(refused)?;
+        }
         set_required(&fd, addr).map_err(refused)?;
         set_wanted(&fd, addr);
         enlarge_buffer(&fd, Direction::Send, config.send_buffer);

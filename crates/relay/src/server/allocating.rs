@@ -17,6 +17,7 @@ use crate::config::AllocationPort;
 use crate::deadlines::Due;
 use crate::request::{Allocate, Parity};
 use crate::reservations::{RESERVATION_LIFETIME, Reservation, Token};
+use crate::share::Claim;
 
 impl Server {
     pub(super) fn allocate(
@@ -68,6 +69,12 @@ impl Server {
             granted: self.conduct.granted_lifetime(wish.lifetime),
         };
         self.begin_allocation(now, asker, user, plan);
+        if !self.share.is_whole() {
+            self.claims.push_back(Claim {
+                user: user.identity.to_owned(),
+                at: now,
+            });
+        }
 
         Ok(())
     }

@@ -70,10 +70,11 @@ impl Server {
                     is_twin = true;
                 }
                 Ok((_, _, Reach::Indication)) => return self.indicate_to_twin(arrival, port, peer),
-                Err(DropReason::NoAllocation) if self.own_address_is_open() => {}
-                Err(DropReason::NoAllocation) => {
-                    return self.drop_all(DropReason::ForbiddenPeer, arrival);
-                }
+                Err(DropReason::NoAllocation) => match self.at_sibling(peer) {
+                    Some(there) => forward.to = there,
+                    None if self.own_address_is_open() => {}
+                    None => return self.drop_all(DropReason::ForbiddenPeer, arrival),
+                },
                 Err(reason) => return self.drop_all(reason, arrival),
             }
         }
@@ -156,10 +157,14 @@ impl Server {
             return Err(DropReason::ForbiddenPeer);
         }
 
+        let mut dst = peer;
         if self.config.public_ip(Family::of(peer)) == Some(peer.ip()) {
             match self.send_to_twin(port, peer, arrival.ecn, data) {
-                Err(DropReason::NoAllocation) if self.own_address_is_open() => {}
-                Err(DropReason::NoAllocation) => return Err(DropReason::ForbiddenPeer),
+                Err(DropReason::NoAllocation) => match self.at_sibling(peer) {
+                    Some(there) => dst = there,
+                    None if self.own_address_is_open() => {}
+                    None => return Err(DropReason::ForbiddenPeer),
+                },
                 done => return done,
             }
         }
@@ -171,7 +176,7 @@ impl Server {
         room.copy_from_slice(data);
         let route = Route {
             src: None,
-            dst: peer,
+            dst,
             ecn: arrival.ecn,
         };
         let via = Via::Allocation(port, Family::of(peer));

@@ -127,6 +127,7 @@ impl Server {
             token: plan.token,
             granted: plan.granted,
             made_by: asker.transaction_id,
+            begun_at: now,
             state: State::Opening {
                 missing: families,
                 asker,

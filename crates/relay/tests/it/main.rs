@@ -22,6 +22,7 @@ mod permissions;
 mod quotas;
 mod requests;
 mod reservations;
+mod siblings;
 mod standard_model;
 mod stats;
 mod support;
