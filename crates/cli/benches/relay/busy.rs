@@ -19,6 +19,7 @@ pub(crate) fn rows(network: &Network, each: Duration) -> Vec<Row> {
     let mut load = Load::prepare(network, PAIRS);
     let mut rows = Vec::new();
     for direction in [Direction::Up, Direction::Down] {
+        rows.push(calm(&mut load, &server, direction, each));
         let seen = load.run(&server, all_greedy(direction, each));
         tell(&format!("{PAIRS} clients {}", direction.name()), &seen);
         rows.extend(equal(direction, &seen));
@@ -26,6 +27,23 @@ pub(crate) fn rows(network: &Network, each: Duration) -> Vec<Row> {
     }
 
     rows
+}
+
+/// What carrying costs where nothing is lost.
+fn calm(load: &mut Load, server: &Server, direction: Direction, each: Duration) -> Row {
+    let plan = Plan {
+        paces: &[Pace::Windowed; PAIRS as usize],
+        ..all_greedy(direction, each)
+    };
+    let seen = load.run(server, plan);
+    let way = direction.name();
+    tell(&format!("{PAIRS} clients {way}, each with a window"), &seen);
+
+    Row::new(
+        format!("{PAIRS} clients {way}, no overload: rate, CPU seconds per GB"),
+        format!("{:.2} Gbit/s, {:.3}", seen.gbps(), cost(&seen)),
+        "–",
+    )
 }
 
 /// What saturates a relay.

@@ -10,7 +10,7 @@ use crate::network::{self, Network, STRANGERS};
 use crate::server::SERVER;
 
 /// Requests a second.
-pub(crate) const RATE: f64 = 100_000.0;
+const RATE: f64 = 100_000.0;
 
 /// Ports of each address, where there are many.
 const PORTS: u16 = 8;

@@ -117,8 +117,9 @@ impl Load {
             }
             for number in 0..senders.len() {
                 let number = (number + turn) % senders.len();
-                let sent = self.send(number, &mut senders[number], plan.direction, began);
-                seen.pairs[number].sent += sent;
+                let (sender, pair) = (&mut senders[number], &mut seen.pairs[number]);
+                let trains = sender.trains_due(now, pair.sent.saturating_sub(pair.received));
+                pair.sent += self.send(number, sender, trains, plan.direction, began);
             }
             turn += 1;
             self.ask(now, &mut seen);
@@ -133,7 +134,12 @@ impl Load {
         seen.elapsed = self.clock.now() - began;
         seen.server = server.busy() - server_before;
         seen.load = vitals::busy(own) - load_before;
+        // What comes late isn't lost, but no part of the rate.
+        let in_time = seen.pairs.clone();
         self.drain(&mut waiting, &mut plan, began, &mut seen);
+        for (pair, in_time) in seen.pairs.iter_mut().zip(in_time) {
+            pair.bytes = in_time.bytes;
+        }
 
         seen
     }
@@ -164,11 +170,12 @@ impl Load {
         }
     }
 
-    /// Lets one of the pairs send what it has to; returns how many datagrams that were.
+    /// Lets one of the pairs send so many trains; returns how many datagrams that were.
     fn send(
         &mut self,
         number: usize,
         sender: &mut Sender,
+        trains: u32,
         direction: Direction,
         began: Instant,
     ) -> u64 {
@@ -181,7 +188,7 @@ impl Load {
             }
         };
         let mut sent = 0;
-        for _ in 0..sender.trains_due(self.clock.now()) {
+        for _ in 0..trains {
             sender.stamp(self.clock.now() - began);
             let train = train_to(to, &sender.train, sender.segment);
             // A full socket takes none, and the load goes on: it is the sender's loss.

@@ -12,6 +12,9 @@ const PAYLOAD: usize = 1_200;
 /// Datagrams of a train; with headers they fit into one packet of 64 KiB.
 const TRAIN: usize = 48;
 
+/// The most datagrams under way of who has a window.
+const WINDOW: u64 = 4 * TRAIN as u64;
+
 /// The most trains that a late sender makes up for at a time.
 const MAX_LATE: u32 = 8;
 
@@ -28,6 +31,8 @@ pub(crate) enum Direction {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Pace {
     Greedy,
+    /// As fast as it arrives: little is under way at a time, so that nothing is overloaded.
+    Windowed,
     /// A train of so many datagrams of that payload each time.
     Steady {
         every: Duration,
@@ -73,7 +78,7 @@ impl Pace {
 impl Sender {
     pub(crate) fn new(pace: Pace, direction: Direction, began: Instant) -> Self {
         let (datagrams, payload) = match pace {
-            Pace::Greedy => (TRAIN, PAYLOAD),
+            Pace::Greedy | Pace::Windowed => (TRAIN, PAYLOAD),
             Pace::Steady {
                 datagrams, payload, ..
             } => (datagrams, payload),
@@ -93,10 +98,12 @@ impl Sender {
         }
     }
 
-    /// How many trains are to leave by now.
-    pub(crate) fn trains_due(&mut self, now: Instant) -> u32 {
-        let Pace::Steady { every, .. } = self.pace else {
-            return 1;
+    /// How many trains are to leave by now, with so many datagrams under way.
+    pub(crate) fn trains_due(&mut self, now: Instant, under_way: u64) -> u32 {
+        let every = match self.pace {
+            Pace::Greedy => return 1,
+            Pace::Windowed => return u32::from(under_way < WINDOW),
+            Pace::Steady { every, .. } => every,
         };
         let mut due = 0;
         while self.next_at <= now && due < MAX_LATE {

@@ -25,7 +25,7 @@ pub(crate) struct Seen {
 pub(crate) struct Pair {
     pub(crate) sent: u64,
     pub(crate) received: u64,
-    /// Bytes of payload.
+    /// Bytes of payload, while the load lasted.
     pub(crate) bytes: u64,
     /// How long datagrams of a steady pace were under way.
     pub(crate) delays: Vec<Duration>,

@@ -44,7 +44,7 @@ impl Server {
         let process = match kind {
             Kind::Ours => Process::Ours(ours(connlib(&[]), network, &files)),
             Kind::OursWithFewDescriptors => {
-                let shell = by_shell("prlimit --nofile=1024: {} \"$@\"");
+                let shell = by_shell("prlimit --nofile=1024: {} \"$0\" \"$@\"");
                 Process::Ours(ours(shell, network, &files))
             }
             Kind::Turnserver => Process::Turnserver(turnserver(network, &files)),
