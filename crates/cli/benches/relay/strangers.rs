@@ -29,7 +29,11 @@ pub(crate) fn rows(network: &Network, each: Duration) -> Vec<Row> {
         seen
     };
 
-    let mut rows = Vec::new();
+    let mut rows = vec![Row::new(
+        "a stream of half the best rate, no strangers: rate, arrived".into(),
+        format!("{:.2} Gbit/s, {:.1} %", calm.gbps(), calm.carried() * 100.0),
+        "–",
+    )];
     for what in [What::Allocate, What::Binding, What::Garbage] {
         for from in [From::OnePort, From::ManyAddresses] {
             // Each begins with strangers that nothing is known about.
