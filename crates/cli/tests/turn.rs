@@ -25,8 +25,12 @@ mod program;
 #[expect(dead_code, reason = "other tests use the rest")]
 mod world;
 
+#[path = "turn/aioice.rs"]
+mod aioice;
 #[path = "turn/coturn.rs"]
 mod coturn;
+#[path = "turn/scene.rs"]
+mod scene;
 #[path = "turn/serving_strangers.rs"]
 mod serving_strangers;
 #[path = "turn/serving_us.rs"]

@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use connlib_os::namespace::{Namespace, command_in};
 use tempfile::{NamedTempFile, TempDir};
 
+use crate::scene::is_there;
+
 /// A server that runs until it is dropped.
 pub(crate) struct TurnServer {
     log: NamedTempFile,
@@ -76,14 +78,7 @@ impl Drop for TurnServer {
     }
 }
 
-/// Whether a program is there.
+/// Whether a program of coturn is there.
 pub(crate) fn have(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let has = std::env::split_paths(&path).any(|place| place.join(program).exists());
-    if !has {
-        assert!(std::env::var_os("CI").is_none(), "there is no {program}");
-        println!("SKIPPED: there is no {program}; install the package `coturn`");
-    }
-
-    has
+    is_there(program, "coturn")
 }

@@ -1,16 +1,11 @@
 //! Programs of others use our relay, which stands alone.
 
-use std::net::IpAddr;
 use std::process::{Child, Command, Stdio};
 
 use connlib_os::namespace::command_in;
-use tempfile::TempDir;
 
 use crate::coturn::have;
-use crate::network::Network;
-use crate::program::{Running, connlib};
-
-const SECRET: &str = "north";
+use crate::scene::{SECRET, Scene};
 
 /// Messages of each client.
 const MESSAGES: &str = "-n50";
@@ -18,9 +13,10 @@ const MESSAGES: &str = "-n50";
 #[test]
 #[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
 fn a_stun_client_learns_its_address() {
-    let Some(mut scene) = Scene::lay() else {
+    if !have("turnutils_stunclient") {
         return;
-    };
+    }
+    let mut scene = Scene::lay();
     for address in scene.addresses("relay") {
         let said = scene.run("turnutils_stunclient", &[&address.to_string()]);
 
@@ -35,9 +31,14 @@ fn a_stun_client_learns_its_address() {
 #[test]
 #[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
 fn turn_clients_of_others_reach_a_peer_and_each_other() {
-    let Some(mut scene) = Scene::lay() else {
+    if !["turnutils_uclient", "turnutils_peer"]
+        .into_iter()
+        .all(have)
+    {
         return;
-    };
+    }
+    let mut scene = Scene::lay();
+    let _echoes = Echoes::start(&scene);
     let [relay_v4, relay_v6] = scene.addresses("relay").map(|address| address.to_string());
     let [peer_v4, peer_v6] = scene.addresses("peer").map(|address| address.to_string());
     let cases: [(&str, &[&str], &str); 12] = [
@@ -93,87 +94,25 @@ fn turn_clients_of_others_reach_a_peer_and_each_other() {
     scene.assert_calm();
 }
 
-/// Our relay, somebody who echoes, and a place for clients.
-struct Scene {
-    network: Network,
-    relay: Running,
-    echoes: Vec<Child>,
-    _files: TempDir,
-}
+/// Somebody who sends back whatever comes, over both IP versions.
+struct Echoes([Child; 2]);
 
-impl Scene {
-    fn lay() -> Option<Self> {
-        if ![
-            "turnutils_uclient",
-            "turnutils_peer",
-            "turnutils_stunclient",
-        ]
-        .into_iter()
-        .all(have)
-        {
-            return None;
-        }
-        let network = Network::new(&["relay", "client", "peer"], &[]);
-        let files = tempfile::tempdir().unwrap();
-        let here = network.net("relay");
-        let mut command = connlib(&["relay", "--secret", SECRET]);
-        command
-            .arg(format!("--public-ip4={}", here.host_v4()))
-            .arg(format!("--public-ip6={}", here.host_v6()))
-            .arg(format!(
-                "--socket={}",
-                files.path().join("relay.sock").display()
-            ));
-        command_in(&mut command, Some(network.namespace("relay"))).unwrap();
-        let mut relay = Running::start(files.path(), &mut command);
-        relay.wait_ready();
-
-        let peer = network.net("peer");
-        let echo = |address: String| {
+impl Echoes {
+    fn start(scene: &Scene) -> Self {
+        let echoes = scene.addresses("peer").map(|address| {
             let mut command = Command::new("turnutils_peer");
-            command_in(&mut command, Some(network.namespace("peer"))).unwrap();
-            let command = command.args(["-L", &address, "-p", "3480"]);
+            command_in(&mut command, Some(scene.network.namespace("peer"))).unwrap();
+            let command = command.args(["-L", &address.to_string(), "-p", "3480"]);
             quiet(command).spawn().unwrap()
-        };
-        let echoes = vec![
-            echo(peer.host_v4().to_string()),
-            echo(peer.host_v6().to_string()),
-        ];
+        });
 
-        Some(Self {
-            network,
-            relay,
-            echoes,
-            _files: files,
-        })
-    }
-
-    fn addresses(&self, place: &str) -> [IpAddr; 2] {
-        let net = self.network.net(place);
-
-        [net.host_v4().into(), net.host_v6().into()]
-    }
-
-    /// Runs a program to its end where clients are, and returns what it said.
-    fn run(&self, program: &str, arguments: &[&str]) -> String {
-        let mut command = Command::new("timeout");
-        command_in(&mut command, Some(self.network.namespace("client"))).unwrap();
-        let output = command.args(["60", program]).args(arguments).output();
-        let output = output.unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-
-        said + &String::from_utf8_lossy(&output.stderr)
-    }
-
-    fn assert_calm(&mut self) {
-        let log = self.relay.log_so_far().join("\n");
-        assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+        Self(echoes)
     }
 }
 
-impl Drop for Scene {
+impl Drop for Echoes {
     fn drop(&mut self) {
-        for echo in &mut self.echoes {
+        for echo in &mut self.0 {
             // It fails if the process has ended.
             let _ = echo.kill();
             let _ = echo.wait();
