@@ -12,6 +12,9 @@
 )]
 #![allow(clippy::print_stdout, reason = "logs are printed where a test fails")]
 
+#[path = "support/capture.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod capture;
 #[path = "connections/network.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod network;
@@ -29,9 +32,13 @@ mod world;
 mod aioice;
 #[path = "turn/coturn.rs"]
 mod coturn;
+#[path = "turn/our_system.rs"]
+mod our_system;
 #[path = "turn/scene.rs"]
 mod scene;
 #[path = "turn/serving_strangers.rs"]
 mod serving_strangers;
 #[path = "turn/serving_us.rs"]
 mod serving_us;
+#[path = "turn/tshark.rs"]
+mod tshark;

@@ -82,3 +82,11 @@ impl Drop for TurnServer {
 pub(crate) fn have(program: &str) -> bool {
     is_there(program, "coturn")
 }
+
+/// The version of all of coturn's programs; the server alone tells it.
+pub(crate) fn version() -> String {
+    let output = Command::new("turnserver").arg("--version").output();
+    let said = output.unwrap().stdout;
+
+    String::from_utf8_lossy(&said).trim().to_owned()
+}

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use crate::network::Network;
 use crate::program::{Running, connlib};
+use crate::tshark::{Seen, Witness};
 
 /// What the relay makes credentials of.
 pub(crate) const SECRET: &str = "north";
@@ -16,12 +17,14 @@ pub(crate) const SECRET: &str = "north";
 pub(crate) struct Scene {
     pub(crate) network: Network,
     relay: Running,
+    witness: Witness,
     _files: TempDir,
 }
 
 impl Scene {
     pub(crate) fn lay() -> Self {
         let network = Network::new(&["relay", "client", "peer"], &[]);
+        let witness = Witness::start(network.namespace("relay"));
         let files = tempfile::tempdir().unwrap();
         let here = network.net("relay");
         let mut command = connlib(&["relay", "--secret", SECRET]);
@@ -39,6 +42,7 @@ impl Scene {
         Self {
             network,
             relay,
+            witness,
             _files: files,
         }
     }
@@ -61,9 +65,12 @@ impl Scene {
         said + &String::from_utf8_lossy(&output.stderr)
     }
 
-    pub(crate) fn assert_calm(&mut self) {
+    /// Fails if the relay has seen something strange, or tshark has; how much that was of what, as long as there is tshark.
+    pub(crate) fn finish(mut self, what: &str) -> Option<Seen> {
         let log = self.relay.log_so_far().join("\n");
         assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+
+        self.witness.judge(what)
     }
 }
 

@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 
 use connlib_os::namespace::command_in;
 
-use crate::coturn::have;
+use crate::coturn::{have, version};
 use crate::scene::{SECRET, Scene};
 
 /// Messages of each client.
@@ -13,10 +13,10 @@ const MESSAGES: &str = "-n50";
 #[test]
 #[ignore = "needs root and /dev/net/tun; .ci/run runs it"]
 fn a_stun_client_learns_its_address() {
-    if !have("turnutils_stunclient") {
+    if !["turnutils_stunclient", "turnserver"].into_iter().all(have) {
         return;
     }
-    let mut scene = Scene::lay();
+    let scene = Scene::lay();
     for address in scene.addresses("relay") {
         let said = scene.run("turnutils_stunclient", &[&address.to_string()]);
 
@@ -24,8 +24,14 @@ fn a_stun_client_learns_its_address() {
         let own = own.iter().find(|own| own.is_ipv4() == address.is_ipv4());
         let line = format!("UDP reflexive addr: {}:", own.unwrap());
         assert!(said.contains(&line), "{said}");
+        let summary = said.lines().find(|said| said.contains(&line)).unwrap();
+        println!("turnutils_stunclient {}: {summary}", version());
     }
-    scene.assert_calm();
+    let seen = scene.finish("a STUN client");
+    assert!(
+        seen.is_none_or(|seen| seen.messages >= 4),
+        "asked and answered twice"
+    );
 }
 
 #[test]
@@ -37,7 +43,7 @@ fn turn_clients_of_others_reach_a_peer_and_each_other() {
     {
         return;
     }
-    let mut scene = Scene::lay();
+    let scene = Scene::lay();
     let _echoes = Echoes::start(&scene);
     let [relay_v4, relay_v6] = scene.addresses("relay").map(|address| address.to_string());
     let [peer_v4, peer_v6] = scene.addresses("peer").map(|address| address.to_string());
@@ -88,10 +94,11 @@ fn turn_clients_of_others_reach_a_peer_and_each_other() {
             .lines()
             .find(|line| line.contains("Total lost packets"));
         let summary = summary.unwrap_or_else(|| panic!("{name}: {said}"));
-        println!("{name}: {summary}");
+        println!("turnutils_uclient {}: {name}: {summary}", version());
         assert!(summary.contains("Total lost packets 0 "), "{name}: {said}");
     }
-    scene.assert_calm();
+    let seen = scene.finish("TURN clients");
+    assert!(seen.is_none_or(|seen| seen.messages > 0 && seen.channel_data > 0));
 }
 
 /// Somebody who sends back whatever comes, over both IP versions.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::coturn::{TurnServer, have};
+use crate::coturn::{TurnServer, have, version};
+use crate::tshark::Witness;
 use crate::world::{Plan, World};
 
 /// Nothing that is waited for takes so long.
@@ -18,9 +19,10 @@ fn a_turn_server_of_others_relays_for_us_while_it_answers() {
         relay: &["--announce", "--secret=north"],
         ..Plan::default()
     };
-    let mut server = None;
+    let (mut server, mut witness) = (None, None);
     let mut world = World::planned(plan, &["relay"], &["gateway"], |network| {
         network.block("client", "gateway");
+        witness = Some(Witness::start(network.namespace("relay")));
         let here = network.net("relay");
         let addresses = [here.host_v4().to_string(), here.host_v6().to_string()];
         server = TurnServer::start(network.namespace("relay"), &addresses, "north");
@@ -28,11 +30,23 @@ fn a_turn_server_of_others_relays_for_us_while_it_answers() {
 
     world.connect();
     let path = world.wait_path("relayed", PATIENCE);
-    assert!(path.is_some(), "{}", world.status("client"));
+    let path = path.unwrap_or_else(|| panic!("{}", world.status("client")));
+
+    world.connect();
+    let seen = witness.take().unwrap().judge("turnserver and our nodes");
+    assert!(seen.is_none_or(|seen| seen.messages > 0 && seen.channel_data > 0));
 
     // Who is gone is given out no longer.
     let log = server.take().unwrap().kill();
-    println!("{log}");
+    let granted = log.matches("ALLOCATE processed, success").count();
+    let bound = log.matches("CHANNEL_BIND processed, success").count();
+    println!(
+        "turnserver {}: {granted} allocations and {bound} channels of ours, {} <-> {}",
+        version(),
+        path.local,
+        path.remote,
+    );
+    assert!(granted >= 2 && bound >= 2, "{log}");
     let is_forgotten = |world: &World| {
         let relays = world.status("client")["relays"].as_array()?.is_empty();
         relays.then_some(())
