@@ -30,6 +30,10 @@ mod world;
 
 #[path = "turn/aioice.rs"]
 mod aioice;
+#[path = "turn/aioice_peer.rs"]
+mod aioice_peer;
+#[path = "turn/carrier.rs"]
+mod carrier;
 #[path = "turn/coturn.rs"]
 mod coturn;
 #[path = "turn/our_system.rs"]

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use crate::scene::{SECRET, Scene};
 
 /// The Python that Debian's packages are for.
-const PYTHON: &str = "/usr/bin/python3";
+pub(crate) const PYTHON: &str = "/usr/bin/python3";
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/turn/aioice_relayed.py");
 
@@ -35,7 +35,7 @@ fn two_ends_of_others_meet_at_our_relay_and_lose_nothing() {
 }
 
 /// Whether there is aioice. Where there isn't, that is said; in CI it is a failure.
-fn has_aioice() -> bool {
+pub(crate) fn has_aioice() -> bool {
     let mut python = Command::new(PYTHON);
     python.args(["-c", "import aioice"]).stderr(Stdio::null());
     let has_aioice = python.status().is_ok_and(|status| status.success());
