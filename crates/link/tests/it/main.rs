@@ -15,4 +15,5 @@ mod lan;
 mod paths;
 mod regressions;
 mod relays;
+mod stranger_relay;
 mod world;

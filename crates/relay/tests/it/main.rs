@@ -22,6 +22,7 @@ mod permissions;
 mod quotas;
 mod requests;
 mod reservations;
+mod second_opinion;
 mod siblings;
 mod standard_model;
 mod stats;
