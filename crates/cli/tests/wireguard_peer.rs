@@ -193,6 +193,8 @@ struct Pair {
     control: PathBuf,
     responses: Responses,
     first: FirstWord,
+    /// The other program's name and version, as it says it.
+    version: String,
     _files: TempDir,
 }
 
@@ -200,6 +202,7 @@ impl Pair {
     /// `None` if the other program isn't there.
     fn start(program: &Program, first: FirstWord) -> Option<Self> {
         let path = program.path()?;
+        let version = version(&path);
         let number = std::process::id();
         let (ours, theirs) = cable();
         let responses = Responses::watch(&ours);
@@ -250,6 +253,7 @@ impl Pair {
             control,
             responses,
             first,
+            version,
             _files: files,
         })
     }
@@ -297,7 +301,8 @@ impl Pair {
         let bytes = arrived.load(Ordering::Relaxed);
         let handshakes = self.responses.count();
         println!(
-            "{} MiB in {:.1} s, {} handshakes, {:.2} Gbit/s",
+            "{}: {} MiB in {:.1} s, {} handshakes, {:.2} Gbit/s",
+            self.version,
             bytes / MIB,
             span.as_secs_f64(),
             handshakes,
@@ -542,6 +547,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 )]
 fn rest(span: Duration) {
     thread::sleep(span);
+}
+
+/// The first line of what a program says about its version.
+fn version(program: &Path) -> String {
+    let output = Command::new(program).arg("--version").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+
+    said.lines().next().unwrap_or_default().to_owned()
 }
 
 fn runtime() -> tokio::runtime::Runtime {
