@@ -3,13 +3,10 @@
 use std::net::IpAddr;
 use std::process::Command;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use connlib_os::clock::Clock;
 use connlib_os::namespace::command_in;
 use connlib_wire::secret::Secret;
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha1::Sha1;
+use connlib_wire::stun::rest_password;
 use tempfile::TempDir;
 
 use crate::network::Network;
@@ -83,11 +80,9 @@ impl Scene {
 /// A user name and its password, by the usual TURN REST scheme, for an hour.
 pub(crate) fn credentials(name: &str) -> (String, Secret) {
     let name = format!("{}:{name}", Clock::new().unix().as_secs() + 3_600);
-    let mut mac = Hmac::<Sha1>::new_from_slice(SECRET.as_bytes()).unwrap();
-    mac.update(name.as_bytes());
-    let password = STANDARD.encode(mac.finalize().into_bytes());
+    let password = rest_password(&name, &Secret::from(SECRET));
 
-    (name, Secret::from(password))
+    (name, password)
 }
 
 /// Whether a program is there. Where it isn't, that is said; in CI it is a failure.
