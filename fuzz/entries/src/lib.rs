@@ -30,6 +30,7 @@ mod stun;
 mod super_packets;
 mod tokens;
 mod topology;
+mod turn;
 
 pub use control::control;
 pub use dns::dns;
@@ -44,6 +45,7 @@ pub use stun::stun;
 pub use super_packets::super_packets;
 pub use tokens::tokens;
 pub use topology::topology;
+pub use turn::turn;
 
 /// One entry point.
 #[derive(Clone, Copy, Debug)]
@@ -81,4 +83,5 @@ pub const TARGETS: &[Target] = &[
     Target::new("super_packets", super_packets, 3_000),
     Target::new("tokens", tokens, 3_000),
     Target::new("topology", topology, 3_000),
+    Target::new("turn", turn, 3_000),
 ];

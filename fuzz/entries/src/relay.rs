@@ -448,21 +448,25 @@ fn peer(choices: &mut Choices<'_>) -> SocketAddr {
     addr(choices.one_of(&PEERS))
 }
 
-fn arrival(from: SocketAddr, stride: usize, bytes: &[u8]) -> Arrival<'_> {
-    let to = match from.ip() {
-        IpAddr::V4(_) => addr(PUBLIC_V4),
-        IpAddr::V6(_) => addr(PUBLIC_V6),
-    };
-
+/// What arrives at the address that a client talks to.
+pub(crate) fn arrival(from: SocketAddr, stride: usize, bytes: &[u8]) -> Arrival<'_> {
     Arrival {
         from,
-        to,
+        to: server_of(from),
         ecn: Ecn::NotEct,
         stride,
         bytes,
     }
 }
 
-fn addr(text: &str) -> SocketAddr {
+/// The address that a client talks to.
+pub(crate) fn server_of(client: SocketAddr) -> SocketAddr {
+    match client.ip() {
+        IpAddr::V4(_) => addr(PUBLIC_V4),
+        IpAddr::V6(_) => addr(PUBLIC_V6),
+    }
+}
+
+pub(crate) fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }

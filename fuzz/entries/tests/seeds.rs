@@ -242,6 +242,10 @@ fn steps() {
         let input: Vec<u8> = (0..len).map(|_| random.random()).collect();
         seed("roles", &input);
     }
+    for len in (32..1_056).step_by(64) {
+        let input: Vec<u8> = (0..len).map(|_| random.random()).collect();
+        seed("turn", &input);
+    }
 }
 
 /// Whether fewer than [`OF_ONE_KIND`] like it were seen before.
