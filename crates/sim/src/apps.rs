@@ -61,6 +61,8 @@ pub(crate) struct Running {
     /// When a fetch was complete.
     pub(crate) completed_at: Option<Instant>,
     pieces: BTreeMap<u32, Piece>,
+    /// When each of them came.
+    pub(crate) pieces_at: Vec<Instant>,
     missing: u32,
     /// Attempts that were seen on a gateway's TUN device, and on the client's.
     seen: [BTreeSet<(u32, u16)>; 2],
@@ -132,6 +134,7 @@ impl Apps {
             probes: Vec::new(),
             completed_at: None,
             pieces: BTreeMap::new(),
+            pieces_at: Vec::new(),
             seen: Default::default(),
             last: [None; 2],
         });

@@ -128,6 +128,10 @@ impl fmt::Display for Campaign {
             internet,
             forged,
             errors,
+            controls,
+            slowest_control,
+            relayed,
+            strange,
         } = self.judged;
         writeln!(
             f,
@@ -138,6 +142,11 @@ impl fmt::Display for Campaign {
             f,
             "decisions: {overlapping} among several, {internet} to the Internet, {prohibited} prohibited, {unreachable} unreachable, \
              {forged} forged, {errors} errors"
+        )?;
+        writeln!(
+            f,
+            "relays: {controls} requests answered, the slowest after {slowest_control:?}, {relayed} datagrams of data, \
+             {strange} of strangers"
         )?;
         write!(f, "{requests} requests, excused of a million:")?;
         for (excuse, count) in self.excused_per_million() {

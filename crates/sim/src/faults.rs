@@ -39,6 +39,8 @@ pub struct Faults {
     pub outputs_are_slow: bool,
     /// Jobs are done late and in another order, which this seed chooses.
     pub workers: Option<u64>,
+    /// How many datagrams a relay's machine can send in a second. It stands in nobody's way by default.
+    pub pace: Option<u32>,
 }
 
 /// Out of memory, for now.

@@ -129,6 +129,9 @@ pub const ANSWER_INSIDE: Limit = Limit::of(10_000, 10_500);
 /// How long a question waits for access before that.
 pub const ANSWER_ACCESS: Limit = Limit::of(10_000, 10_500);
 
+/// From a request that reaches a living relay to its answer, however busy it is (testing.md T18).
+pub const CONTROL: Limit = Limit::of(5, 1_000);
+
 impl Limit {
     const fn of(goal: u64, holds: u64) -> Self {
         Self {

@@ -51,6 +51,18 @@ pub(crate) struct Delivery {
     pub(crate) at: Instant,
     pub(crate) host: usize,
     pub(crate) train: FakeTrain,
+    pub(crate) origin: Origin,
+}
+
+/// Whom a train is of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Origin {
+    /// A host of the world, as it sent it.
+    Host,
+    /// A host of the world, and the way has changed it.
+    Corrupt,
+    /// Somebody who isn't part of the world, in whoever's name.
+    Stranger,
 }
 
 impl Network {
@@ -204,9 +216,17 @@ impl Network {
                     if is_corrupt {
                         link::corrupt(&mut bytes, &mut self.rng);
                     }
+                    let origin = match source {
+                        None => Origin::Stranger,
+                        Some(_) if is_corrupt => Origin::Corrupt,
+                        Some(_) => Origin::Host,
+                    };
                     match deliveries.get_mut(first..).and_then(<[Delivery]>::last_mut) {
                         Some(last) if joins(last, at, bytes.len()) => {
-                            last.train.bytes.extend(bytes)
+                            last.train.bytes.extend(bytes);
+                            if is_corrupt {
+                                last.origin = origin;
+                            }
                         }
                         Some(_) | None => deliveries.push(Delivery {
                             at,
@@ -218,6 +238,7 @@ impl Network {
                                 stride: bytes.len(),
                                 bytes,
                             },
+                            origin,
                         }),
                     }
                 }

@@ -1,5 +1,7 @@
 //! The relay's host: the shipped server and loop over the fakes of `os`.
 
+mod machine;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
@@ -17,6 +19,7 @@ use connlib_wire::secret::Secret;
 use connlib_wire::stun::Family;
 
 use crate::scenario::Place;
+use machine::{Machine, Socket};
 
 /// Where the relay listens.
 pub(crate) const PORT: u16 = 3_478;
@@ -24,12 +27,14 @@ pub(crate) const PORT: u16 = 3_478;
 pub(crate) struct RelayNode {
     event_loop: RelayLoop,
     io: FakeIo,
-    pub(crate) due_at: Option<Instant>,
+    due_at: Option<Instant>,
     has_work: bool,
+    /// Until when its machine works on the latest turn.
+    busy_until: Option<Instant>,
 }
 
 impl RelayNode {
-    pub(crate) fn new(place: &Place, secret: Secret, seed: [u8; 32]) -> Self {
+    pub(crate) fn new(place: &Place, secret: Secret, seed: [u8; 32], pace: Option<u32>) -> Self {
         let config = Config {
             public_v4: place.ip4,
             public_v6: place.ip6,
@@ -40,9 +45,11 @@ impl RelayNode {
             private_peers: PrivatePeers::Allowed,
         };
         let server = Server::new(config, seed, Pool::new(2_048, 16));
+        let machine = Machine::new(pace);
         let listen = [true, false].map(|is_ipv4| {
             let ip = place.ip(is_ipv4)?;
-            Some(Watched::new(FakeUdp::new(SocketAddr::new(ip, PORT))))
+            let socket = FakeUdp::new(SocketAddr::new(ip, PORT));
+            Some(Watched::new(machine.watches(socket)))
         });
 
         Self {
@@ -54,9 +61,11 @@ impl RelayNode {
                 touched: BTreeSet::new(),
                 ready: VecDeque::new(),
                 unix: Duration::ZERO,
+                machine,
             },
             due_at: None,
             has_work: true,
+            busy_until: None,
         }
     }
 
@@ -75,14 +84,24 @@ impl RelayNode {
         let Some(socket) = self.io.socket(via) else {
             return;
         };
-        socket.device.inbox.push_back(train);
+        socket.device.udp.inbox.push_back(train);
         socket.ready.readable = true;
         self.io.ready.push_back(via);
         self.has_work = true;
     }
 
+    /// When it must be called, and whether there is something to do at once.
+    pub(crate) fn due(&self, now: Instant) -> (Option<Instant>, bool) {
+        match self.busy_until.filter(|until| *until > now) {
+            None => (self.due_at, self.has_work),
+            Some(until) if self.has_work => (Some(until), false),
+            Some(until) => (self.due_at.map(|at| at.max(until)), false),
+        }
+    }
+
+    /// Whether a turn would do more than look at the clock.
     pub(crate) fn has_work(&self) -> bool {
-        self.has_work
+        self.has_work || self.busy_until.is_some()
     }
 
     /// The trains that leave, each with the address it leaves from, or what went wrong and can't be mended.
@@ -95,6 +114,7 @@ impl RelayNode {
         let mut wait = self.event_loop.turn(now, &mut self.io);
         self.due_at = wait.until;
         self.has_work = false;
+        self.busy_until = self.io.machine.ends_turn().map(|took| now + took);
         let mut fatal = None;
         for error in wait.errors.drain() {
             if let Error::Fatal(error) = error {
@@ -106,9 +126,10 @@ impl RelayNode {
         }
 
         let mut trains = Vec::new();
-        let mut take = |socket: &mut Watched<FakeUdp>| {
+        let mut take = |socket: &mut Watched<Socket>| {
             let local = socket.device.local_addr();
-            trains.extend(socket.device.sent.drain(..).map(|train| (local, train)));
+            let sent = socket.device.udp.sent.drain(..);
+            trains.extend(sent.map(|train| (local, train)));
         };
         self.io.listen.iter_mut().flatten().for_each(&mut take);
         for key in std::mem::take(&mut self.io.touched) {
@@ -126,18 +147,19 @@ impl RelayNode {
 struct FakeIo {
     place: Place,
     /// IPv4, IPv6.
-    listen: [Option<Watched<FakeUdp>>; 2],
-    allocations: BTreeMap<(u16, bool), Watched<FakeUdp>>,
+    listen: [Option<Watched<Socket>>; 2],
+    allocations: BTreeMap<(u16, bool), Watched<Socket>>,
     /// The allocations that may have sent something.
     touched: BTreeSet<(u16, bool)>,
     ready: VecDeque<Via>,
     unix: Duration,
+    machine: Machine,
 }
 
 impl RelayIo for FakeIo {
-    type Udp = FakeUdp;
+    type Udp = Socket;
 
-    fn socket(&mut self, via: Via) -> Option<&mut Watched<FakeUdp>> {
+    fn socket(&mut self, via: Via) -> Option<&mut Watched<Socket>> {
         let [v4, v6] = &mut self.listen;
         match via {
             Via::Listen(Family::V4) => v4.as_mut(),
@@ -154,8 +176,8 @@ impl RelayIo for FakeIo {
         let ip = self.place.ip(family == Family::V4);
         let ip = ip.ok_or(io::ErrorKind::AddrNotAvailable)?;
         let socket = FakeUdp::new(SocketAddr::new(ip, port.0));
-        self.allocations
-            .insert(key(port, family), Watched::new(socket));
+        let socket = Watched::new(self.machine.watches(socket));
+        self.allocations.insert(key(port, family), socket);
         self.ready.push_back(Via::Allocation(port, family));
 
         Ok(())
@@ -174,7 +196,7 @@ impl RelayIo for FakeIo {
     }
 
     fn elapsed(&self) -> Duration {
-        Duration::ZERO
+        self.machine.elapsed()
     }
 }
 

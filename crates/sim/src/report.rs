@@ -59,6 +59,14 @@ pub struct Judged {
     pub forged: u64,
     /// Requests that met an ICMP error behind a gateway, of which their program had to be told.
     pub errors: u64,
+    /// Requests that reached a living relay, and were answered in time.
+    pub controls: u64,
+    /// The longest time that one of them took.
+    pub slowest_control: Duration,
+    /// Datagrams of data that left relays, each of which had to be there.
+    pub relayed: u64,
+    /// Datagrams that somebody sent to relays who proved nothing.
+    pub strange: u64,
 }
 
 impl Judged {
@@ -78,6 +86,10 @@ impl Judged {
         self.internet += other.internet;
         self.forged += other.forged;
         self.errors += other.errors;
+        self.controls += other.controls;
+        self.slowest_control = self.slowest_control.max(other.slowest_control);
+        self.relayed += other.relayed;
+        self.strange += other.strange;
     }
 }
 

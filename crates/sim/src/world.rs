@@ -25,8 +25,8 @@ use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use crate::apps::Apps;
 use crate::log;
 use crate::names::{Resolver, Servers, Tcp, Zones};
-use crate::network::{Delivery, Network};
-use crate::oracle::{Access, Evidence, Names, Watch, judge};
+use crate::network::{Delivery, Network, Origin};
+use crate::oracle::{Access, Evidence, Names, Relays, Watch, judge};
 use crate::pcap::Recorder;
 use crate::portal::Portal;
 use crate::report::{Failure, Report};
@@ -73,6 +73,7 @@ pub struct World {
     access: Access,
     names: Names,
     watch: Watch,
+    relays: Relays,
     trace: Trace,
     rng: StdRng,
     deliveries: Vec<Delivery>,
@@ -112,6 +113,7 @@ impl World {
             access: Access::new(&scenario, start, portal.resources()),
             names: Names::default(),
             watch: Watch::new(&scenario, start),
+            relays: Relays::new(&scenario),
             overheard: attacks::Overheard::new(is_attacked),
             network,
             hosts: Hosts::new(hosts),
@@ -165,6 +167,7 @@ impl World {
                 apps: &self.apps,
                 access: &self.access,
                 watch: &self.watch,
+                relays: &self.relays,
                 resolver: &self.resolver,
                 names: &self.names,
                 zones: &self.zones,
@@ -264,7 +267,7 @@ impl World {
 
     fn let_happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Arrives(host, train) => self.arrive(host, train),
+            Happening::Arrives(host, train, origin) => self.arrive(host, train, origin),
             Happening::PortalOpens(channel, hello) => self.portal_opens(channel, &hello),
             Happening::PortalHears(channel, text) => self.portal_hears(channel, &text),
             Happening::PortalHearsPong(channel) => self.portal_hears_pong(channel),
@@ -303,7 +306,7 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, host: usize, train: FakeTrain) {
+    fn arrive(&mut self, host: usize, train: FakeTrain, origin: Origin) {
         let Some(entry) = self.hosts.get_mut(host) else {
             return;
         };
@@ -316,7 +319,10 @@ impl World {
         match &mut entry.role {
             Role::Client(node) => node.receive(train),
             Role::Gateway(node) => node.receive(train),
-            Role::Relay(node) => node.receive(train),
+            Role::Relay(node) => {
+                self.relays.hears(self.now, host, &train, origin);
+                node.receive(train);
+            }
             Role::Down => {}
         }
     }

@@ -60,6 +60,7 @@ impl Running {
             return false;
         };
         piece.is_there = true;
+        self.pieces_at.push(now);
         self.missing -= 1;
         if self.missing == 0 {
             self.completed_at = Some(now);

@@ -1,11 +1,12 @@
 //! What a scenario expects besides what must come true in any world.
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::judge::{Court, Objection};
 use crate::apps::{Probe, Running};
-use crate::scenario::{Expectation, FlowKind};
+use crate::scenario::{Expectation, FlowKind, PerMille};
 
 impl Court<'_> {
     /// Whether an expectation has come true.
@@ -53,6 +54,12 @@ impl Court<'_> {
                     format!("`{name}` took {longest:?}")
                 })
             }
+            Expectation::Fair {
+                ref flows,
+                least,
+                from,
+                until,
+            } => self.fair(flows, least, from..until),
             Expectation::Quiet { from, until, most } => {
                 let sent = self.watch.counted(from, until);
                 self.object_unless(sent <= most, || {
@@ -81,6 +88,31 @@ impl Court<'_> {
         self.object_unless(at.is_some_and(|at| at <= by), || {
             let name = self.scenario.flow_name(flow);
             format!("`{name}` was complete at {at:?}, not by {by:?}")
+        })
+    }
+
+    /// Jain's index: 1 if all get the same, 1/n if one gets all.
+    fn fair(
+        &self,
+        flows: &[usize],
+        least: PerMille,
+        span: Range<Duration>,
+    ) -> Result<(), Objection> {
+        let shares = flows.iter().filter_map(|flow| self.running(*flow));
+        let shares: Vec<u64> = shares
+            .map(|running| {
+                let pieces = running.pieces_at.iter();
+                pieces
+                    .filter(|at| span.contains(&self.elapsed(**at)))
+                    .count() as u64
+            })
+            .collect();
+        let sum: u64 = shares.iter().sum();
+        let squares: u64 = shares.iter().map(|share| share * share).sum();
+        let index = sum * sum * 1_000 / (squares * shares.len() as u64).max(1);
+
+        self.object_unless(index >= least.0.into(), || {
+            format!("shares of {shares:?} pieces: an index of {index} of a thousand")
         })
     }
 

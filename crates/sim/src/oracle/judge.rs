@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
-use super::{Access, Names, Watch};
+use super::{Access, Names, Relays, Watch};
 use crate::apps::{Apps, Arrival, Probe, Running};
 use crate::excuse::Excuse;
 use crate::limits::{FIRST_REPLY_LOSSY, Kind, NAME_KNOWN};
@@ -41,6 +41,7 @@ pub(crate) struct Evidence<'a> {
     pub(crate) apps: &'a Apps,
     pub(crate) access: &'a Access,
     pub(crate) watch: &'a Watch,
+    pub(crate) relays: &'a Relays,
     pub(crate) resolver: &'a Resolver,
     pub(crate) names: &'a Names,
     pub(crate) zones: &'a Zones,
@@ -56,6 +57,7 @@ pub(crate) fn judge(evidence: Evidence<'_>) -> Verdict {
     }
     court.asks()?;
     court.count(|judged| judged.forged += court.watch.forged);
+    court.count(|judged| court.relays.count(judged));
     court.upgrades(&mut measured)?;
     for expectation in &court.scenario.expect {
         court.expectation(expectation)?;

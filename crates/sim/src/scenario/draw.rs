@@ -124,9 +124,22 @@ pub(super) fn scenario(seed: u64, choices: &mut Choices<'_>) -> Scenario {
     access(&mut scenario, choices);
     ends(&mut scenario, choices);
     forgeries(&mut scenario, choices);
+    paces(&mut scenario, choices);
     scenario.events.sort_by_key(|(at, _)| *at);
 
     scenario
+}
+
+/// Some relays run on slow machines; not those whose loop is called late as well.
+fn paces(scenario: &mut Scenario, choices: &mut Choices<'_>) {
+    if scenario.drive != Drive::Exact || !choices.percent(10) {
+        return;
+    }
+    let pace = u32::try_from(choices.range(4_000..40_000)).ok();
+    let relays = scenario.hosts.iter_mut();
+    for relay in relays.filter(|host| host.role == Role::Relay) {
+        relay.faults.pace = pace;
+    }
 }
 
 fn portal(choices: &mut Choices<'_>) -> PortalLink {

@@ -10,13 +10,19 @@ use super::{Choices, EdgeKind, Role, Scenario};
 const FIRST_AT: u64 = 3_000;
 
 /// Everything that attackers do.
-const ATTACKS: [Attack; 5] = [
+const ATTACKS: [Attack; 7] = [
     Attack::Replay,
     Attack::ReplayElsewhere,
     Attack::Garbage,
     Attack::Stun,
     Attack::Handshakes,
+    Attack::Turn,
+    Attack::Flood,
 ];
+
+/// How often strangers come to a relay, and after which time: what they ask for takes more than one datagram.
+const ROUNDS: u32 = 4;
+const ROUND: Duration = Duration::from_millis(250);
 
 /// Lets something happen, or nothing.
 pub(super) fn disturb(scenario: &mut Scenario, choices: &mut Choices<'_>) {
@@ -198,15 +204,21 @@ fn rest(
         16 => {
             let attack = ATTACKS[choices.index(ATTACKS.len())];
             let count = 1 + u32::try_from(choices.below(200)).unwrap_or_default();
-            let host = victims.any;
-            vec![(
-                at,
-                Event::Attack {
-                    host,
-                    attack,
-                    count,
-                },
-            )]
+            let (host, rounds) = match attack {
+                Attack::Turn | Attack::Flood => (victims.relay, ROUNDS),
+                Attack::Replay
+                | Attack::ReplayElsewhere
+                | Attack::Garbage
+                | Attack::Stun
+                | Attack::Handshakes => (victims.any, 1),
+            };
+            let event = Event::Attack {
+                host,
+                attack,
+                count,
+            };
+            let rounds = (0..rounds).map(|round| (at + ROUND * round, event.clone()));
+            rounds.collect()
         }
         _ => match choices.below(3) {
             0 => vec![(at, Event::ClockSteps { seconds: 3_600 })],

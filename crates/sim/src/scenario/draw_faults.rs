@@ -48,5 +48,6 @@ pub(super) fn faults(choices: &mut Choices<'_>) -> Faults {
         tun_vanishes_at: None,
         outputs_are_slow: choices.percent(20),
         workers: choices.percent(30).then(|| choices.below(u64::MAX)),
+        pace: None,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::filters::{Filter, Service};
 use super::names::{Address, Lookup, Manners, NameEntry, Target, Upstream};
-use super::{Link, Place};
+use super::{Link, PerMille, Place};
 
 /// Something that happens. Hosts, edges, resources and flows are meant by number.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -194,6 +194,10 @@ pub enum Attack {
     Stun,
     /// Sends handshakes that nobody can open.
     Handshakes,
+    /// Sends whatever relays are asked for, with wrong credentials, nonces, channels and names, and some with right ones.
+    Turn,
+    /// Sends data through a relay under a channel of its own, more than it can serve.
+    Flood,
 }
 
 /// What clients send that must not come out of any gateway, nor reach another client.
@@ -338,6 +342,17 @@ pub enum Expectation {
         flow: usize,
         /// The only address.
         ip: IpAddr,
+    },
+    /// Fetches get about the same: Jain's index of the pieces that came in a span of time.
+    Fair {
+        /// Which flows.
+        flows: Vec<usize>,
+        /// The least that it may be.
+        least: PerMille,
+        /// From when.
+        from: Duration,
+        /// Until when.
+        until: Duration,
     },
     /// How many datagrams all clients and gateways send in a span of time.
     Quiet {

@@ -10,7 +10,7 @@ use super::parse_hosts::{link, place};
 use super::parse_names::{
     address, filters, lookup, manners_change, name, resolvers, said, target, upstream,
 };
-use super::quantity::span;
+use super::quantity::{per_mille, span};
 
 /// The largest fetch, in bytes.
 const MAX_FETCH: u32 = 64 * 1024 * 1024;
@@ -224,6 +224,8 @@ fn attack(word: &str) -> Result<Attack, String> {
         "garbage" => Ok(Attack::Garbage),
         "stun" => Ok(Attack::Stun),
         "handshakes" => Ok(Attack::Handshakes),
+        "turn" => Ok(Attack::Turn),
+        "flood" => Ok(Attack::Flood),
         other => Err(format!("`{other}` is no attack")),
     }
 }
@@ -280,6 +282,17 @@ pub(super) fn expectation(
         "reaches" => Expectation::Reaches {
             flow: flow(line)?,
             ip: line.field("ip", number)?,
+        },
+        "fair" => Expectation::Fair {
+            flows: line.field("flows", |names| {
+                let numbers = names
+                    .split(',')
+                    .map(|name| flows.iter().position(|flow| flow == name));
+                numbers.collect()
+            })?,
+            least: line.field("least", per_mille)?,
+            from: line.span("from")?,
+            until: line.span("until")?,
         },
         "quiet" => Expectation::Quiet {
             from: line.span("from")?,

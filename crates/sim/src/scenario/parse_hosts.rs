@@ -145,6 +145,7 @@ pub(super) fn faults(line: &mut Line<'_>) -> Result<Faults, String> {
         tun_vanishes_at: line.maybe("tun-vanishes", span)?,
         outputs_are_slow: line.flag("slow-outputs"),
         workers: line.maybe("workers", number)?,
+        pace: line.maybe("pace", |text| number(text).filter(|pace| *pace > 0))?,
     })
 }
 

@@ -202,6 +202,9 @@ fn print_faults(f: &mut Formatter<'_>, faults: &Faults) -> fmt::Result {
     if let Some(workers) = faults.workers {
         write!(f, " workers={workers}")?;
     }
+    if let Some(pace) = faults.pace {
+        write!(f, " pace={pace}")?;
+    }
 
     Ok(())
 }

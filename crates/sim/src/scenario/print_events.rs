@@ -122,6 +122,8 @@ impl Scenario {
                     Attack::Garbage => "garbage",
                     Attack::Stun => "stun",
                     Attack::Handshakes => "handshakes",
+                    Attack::Turn => "turn",
+                    Attack::Flood => "flood",
                 };
                 write!(f, "attack {} {attack} count={count}", host(it))
             }
@@ -174,6 +176,20 @@ impl Scenario {
             }
             Expectation::Said(said) => print_said(f, self.flow_name(said.flow), said),
             Expectation::Reaches { flow: it, ip } => write!(f, "reaches {} ip={ip}", flow(it)),
+            Expectation::Fair {
+                flows,
+                least,
+                from,
+                until,
+            } => {
+                let names: Vec<&str> = flows.iter().map(flow).collect();
+                let (from, until) = (Span(*from), Span(*until));
+                write!(
+                    f,
+                    "fair flows={} least={least} from={from} until={until}",
+                    names.join(",")
+                )
+            }
             Expectation::Quiet { from, until, most } => {
                 write!(
                     f,

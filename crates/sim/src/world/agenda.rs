@@ -7,12 +7,13 @@ use std::time::Instant;
 use connlib_os::fake::FakeTrain;
 
 use super::exchanges::Exchanged;
+use crate::network::Origin;
 use crate::portal::{ChannelId, Hello, Says};
 
 /// Something that is going to happen.
 #[derive(Debug)]
 pub(super) enum Happening {
-    Arrives(usize, FakeTrain),
+    Arrives(usize, FakeTrain, Origin),
     /// A host opens a channel.
     PortalOpens(ChannelId, Box<Hello>),
     PortalHears(ChannelId, String),

@@ -1,29 +1,38 @@
 //! Hostile hosts: they read what others send, and send in anybody's name.
 
-use std::collections::VecDeque;
+mod turn;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _};
 
 use super::World;
+use crate::oracle::{INSIDER, OUTSIDER, OUTSIDER_V6};
 use crate::scenario::Attack;
 
 /// How many datagrams attackers remember.
 const REMEMBERED: usize = 512;
 
-/// Where an attacker sends from who doesn't pretend to be anybody.
-const ELSEWHERE: &str = "198.18.66.6:6666";
-const ELSEWHERE_V6: &str = "[2001:db8:bad::6]:6666";
+/// The port of an attacker who doesn't pretend to be anybody.
+const ELSEWHERE: u16 = 6_666;
 
 /// The length of a handshake's first message, and its type (WireGuard §5.4.2).
 const INITIATION: (usize, u8) = (148, 1);
+
+/// From whom, to whom, and what.
+type Datagram = (SocketAddr, SocketAddr, Vec<u8>);
+
+/// The latest nonce that relays gave each socket of the attacker who has credentials.
+type Nonces = BTreeMap<SocketAddr, String>;
 
 /// What attackers have read.
 pub(super) struct Overheard {
     /// Nobody listens in most worlds.
     is_on: bool,
-    datagrams: VecDeque<(SocketAddr, SocketAddr, Vec<u8>)>,
+    datagrams: VecDeque<Datagram>,
+    nonces: Nonces,
 }
 
 impl Overheard {
@@ -31,6 +40,7 @@ impl Overheard {
         Self {
             is_on,
             datagrams: VecDeque::new(),
+            nonces: Nonces::new(),
         }
     }
 
@@ -38,7 +48,11 @@ impl Overheard {
         if !self.is_on {
             return;
         }
+        let is_insider = to.ip().to_string() == INSIDER;
         for datagram in datagrams {
+            if let Some(nonce) = turn::nonce_in(datagram).filter(|_| is_insider) {
+                self.nonces.insert(to, nonce);
+            }
             if self.datagrams.len() >= REMEMBERED {
                 self.datagrams.pop_front();
             }
@@ -49,6 +63,15 @@ impl Overheard {
 
 impl World {
     pub(super) fn attack(&mut self, host: usize, attack: Attack, count: u32) {
+        match attack {
+            Attack::Turn => return self.attack_relay(host, count),
+            Attack::Flood => return self.flood_relay(host, count),
+            Attack::Replay
+            | Attack::ReplayElsewhere
+            | Attack::Garbage
+            | Attack::Stun
+            | Attack::Handshakes => {}
+        }
         let place = self.network.place(host).unwrap_or_default();
         let own = [place.ip4.map(Into::into), place.ip6.map(Into::into)];
         let is_meant = |to: &SocketAddr| own.contains(&Some(to.ip()));
@@ -71,25 +94,23 @@ impl World {
             Attack::Replay if heard.iter().any(is_inside) => self.watch.copied(self.now),
             Attack::Replay => self.watch.replayed(self.now),
             Attack::ReplayElsewhere => self.watch.copied(self.now),
-            Attack::Garbage | Attack::Stun | Attack::Handshakes => {}
+            Attack::Garbage | Attack::Stun | Attack::Handshakes | Attack::Turn | Attack::Flood => {}
         }
         for _ in 0..count {
             let index = self.rng.random_range(0..heard.len());
             let Some((from, to, datagram)) = heard.get(index) else {
                 return;
             };
-            let elsewhere = if to.is_ipv4() {
-                ELSEWHERE
-            } else {
-                ELSEWHERE_V6
-            };
-            let elsewhere = elsewhere.parse().unwrap_or(*from);
+            let elsewhere = if to.is_ipv4() { OUTSIDER } else { OUTSIDER_V6 };
+            let elsewhere = elsewhere.parse().unwrap_or_else(|_| from.ip());
+            let elsewhere = SocketAddr::new(elsewhere, ELSEWHERE);
             let (from, bytes) = match attack {
                 Attack::Replay => (*from, datagram.clone()),
                 Attack::ReplayElsewhere => (elsewhere, datagram.clone()),
                 Attack::Garbage => (*from, garbage(&mut self.rng)),
                 Attack::Stun => (*from, stun(&mut self.rng, datagram)),
                 Attack::Handshakes => (elsewhere, handshake(&mut self.rng)),
+                Attack::Turn | Attack::Flood => return,
             };
             self.network
                 .inject(self.now, (from, *to), &bytes, &mut self.deliveries);

@@ -150,7 +150,8 @@ impl Host {
                 Role::Gateway(Box::new(Node::new(core, place, faults, is_tun_here)))
             }
             scenario::Role::Relay => {
-                Role::Relay(Box::new(RelayNode::new(place, self.secret.clone(), seed)))
+                let node = RelayNode::new(place, self.secret.clone(), seed, faults.pace);
+                Role::Relay(Box::new(node))
             }
         };
         self.life += 1;
@@ -178,7 +179,7 @@ impl Host {
         let (due_at, has_work) = match &self.role {
             Role::Client(node) => (node.due_at, node.has_work()),
             Role::Gateway(node) => (node.due_at, node.has_work()),
-            Role::Relay(node) => (node.due_at, node.has_work()),
+            Role::Relay(node) => node.due(now),
             Role::Down => return None,
         };
         let at = if has_work {
@@ -209,7 +210,7 @@ impl Host {
         let (due_at, has_work) = match &self.role {
             Role::Client(node) => (node.due_at, node.has_work()),
             Role::Gateway(node) => (node.due_at, node.has_work()),
-            Role::Relay(node) => (node.due_at, node.has_work()),
+            Role::Relay(node) => node.due(now),
             Role::Down => return false,
         };
         let due_at = match self.late {

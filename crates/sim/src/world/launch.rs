@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use connlib_os::fake::SentTrain;
 use connlib_wire::MAX_DATAGRAM;
 
+use super::host::Role;
 use super::{Happening, World};
 
 impl World {
@@ -15,6 +16,9 @@ impl World {
         trains: Vec<(SocketAddr, SentTrain)>,
         is_relay: bool,
     ) {
+        if is_relay {
+            self.relay_sends(host, &trains);
+        }
         for (local, train) in trains {
             let to = train.route.dst;
             let default = self.network.source(host, to.is_ipv4());
@@ -48,10 +52,29 @@ impl World {
         for delivery in deliveries.drain(..) {
             self.post_at(
                 delivery.at,
-                Happening::Arrives(delivery.host, delivery.train),
+                Happening::Arrives(delivery.host, delivery.train, delivery.origin),
             );
         }
         self.deliveries = deliveries;
+    }
+
+    /// What leaves a relay is what the oracle lets it send.
+    fn relay_sends(&mut self, host: usize, trains: &[(SocketAddr, SentTrain)]) {
+        let allocations = match self.hosts.get(host).map(|entry| &entry.role) {
+            Some(Role::Relay(node)) => node.stats().allocations,
+            Some(Role::Client(_) | Role::Gateway(_) | Role::Down) | None => return,
+        };
+        let sent = trains.iter().flat_map(|(local, train)| {
+            let to = train.route.dst;
+            train
+                .datagrams()
+                .map(move |datagram| (*local, to, datagram))
+        });
+        if let Err(what) = self.relays.sends(self.now, host, sent, allocations) {
+            let name = self.scenario.host(host);
+            let what = format!("{name} {what}");
+            self.violate(what);
+        }
     }
 
     fn note(

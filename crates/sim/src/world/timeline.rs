@@ -205,6 +205,7 @@ impl World {
     pub(super) fn is_gone(&mut self, host: usize, life: u32) {
         if let Some(entry) = self.hosts.get_mut(host).filter(|entry| entry.life == life) {
             entry.role = Role::Down;
+            self.relays.begins(host);
         }
     }
 
@@ -216,6 +217,7 @@ impl World {
             return;
         };
         let (now, unix) = (self.now, self.unix());
+        self.relays.begins(host);
         let records = self.names.begins(now, host);
         if let Some(entry) = self.hosts.get_mut(host) {
             entry.records = records;
@@ -247,7 +249,8 @@ impl World {
         match &mut entry.role {
             Role::Client(node) => node.lose_arrivals(),
             Role::Gateway(node) => node.lose_arrivals(),
-            Role::Relay(_) | Role::Down => {}
+            Role::Relay(_) => self.relays.wakes(host),
+            Role::Down => {}
         }
     }
 
