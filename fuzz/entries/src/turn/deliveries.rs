@@ -97,6 +97,10 @@ impl Law {
         let Some((client, held)) = all.find(|(_, held)| held.port == port.0) else {
             return Vec::new();
         };
+        // Nobody can be answered there.
+        if arrival.from.port() == 0 {
+            return Vec::new();
+        }
         let empty: Option<&[u8]> = arrival.bytes.is_empty().then_some(&[]);
         let datagrams = arrival.datagrams().chain(empty);
 

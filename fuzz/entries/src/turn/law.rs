@@ -263,7 +263,7 @@ impl Law {
             self.spent.insert(token);
             self.kept.remove(&token)
         });
-        self.opening.entry(from).or_insert(Opening {
+        self.opening.entry(from).or_insert_with(|| Opening {
             user: ask.user,
             made_by: ask.id,
             wish: wish.clone(),
