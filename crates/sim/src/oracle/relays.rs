@@ -275,10 +275,15 @@ impl Seen {
             times: 0,
             is_due: false,
             method: message.method(),
-            user: message.username().map(str::to_owned),
-            channel: message.channel_number().zip(message.peer_address()),
+            user: None,
+            channel: None,
         });
         asked.times += 1;
+        // What the way has changed may have come before it as it was sent.
+        if asked.times == 1 || origin == Origin::Host {
+            asked.user = message.username().map(str::to_owned);
+            asked.channel = message.channel_number().zip(message.peer_address());
+        }
         if origin == Origin::Host {
             (asked.at, asked.is_due) = (now, true);
             self.due.push_back((now, key));
