@@ -33,6 +33,10 @@ pub(crate) enum Pace {
     Greedy,
     /// As fast as it arrives: little is under way at a time, so that nothing is overloaded.
     Windowed,
+    /// A full train each time, whatever becomes of it: more than the relay carries, and less than takes a processor to send.
+    Pressing {
+        every: Duration,
+    },
     /// A train of so many datagrams of that payload each time.
     Steady {
         every: Duration,
@@ -58,6 +62,13 @@ impl Pace {
         payload: 250,
     };
 
+    /// Full trains at so many bytes a second.
+    pub(crate) fn pressing(rate: f64) -> Self {
+        Self::Pressing {
+            every: Duration::from_secs_f64((PAYLOAD * TRAIN) as f64 / rate),
+        }
+    }
+
     /// Trains as those of greedy senders, at so many bytes a second.
     pub(crate) fn bytes_per_second(rate: f64) -> Self {
         let datagrams = TRAIN / 2;
@@ -78,7 +89,7 @@ impl Pace {
 impl Sender {
     pub(crate) fn new(pace: Pace, direction: Direction, began: Instant) -> Self {
         let (datagrams, payload) = match pace {
-            Pace::Greedy | Pace::Windowed => (TRAIN, PAYLOAD),
+            Pace::Greedy | Pace::Windowed | Pace::Pressing { .. } => (TRAIN, PAYLOAD),
             Pace::Steady {
                 datagrams, payload, ..
             } => (datagrams, payload),
@@ -103,7 +114,7 @@ impl Sender {
         let every = match self.pace {
             Pace::Greedy => return 1,
             Pace::Windowed => return u32::from(under_way < WINDOW),
-            Pace::Steady { every, .. } => every,
+            Pace::Steady { every, .. } | Pace::Pressing { every } => every,
         };
         let mut due = 0;
         while self.next_at <= now && due < MAX_LATE {
@@ -125,7 +136,11 @@ impl Sender {
 
 /// How long there is nothing to send.
 pub(crate) fn idle_for(senders: &[Sender], has_flood: bool, now: Instant) -> Option<Duration> {
-    if has_flood || senders.iter().any(|sender| !sender.pace.is_steady()) {
+    let goes_by_time = |sender: &Sender| match sender.pace {
+        Pace::Greedy | Pace::Windowed => false,
+        Pace::Pressing { .. } | Pace::Steady { .. } => true,
+    };
+    if has_flood || !senders.iter().all(goes_by_time) {
         return Some(Duration::ZERO);
     }
     let next_at = senders.iter().map(|sender| sender.next_at).min();

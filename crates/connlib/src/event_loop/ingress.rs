@@ -10,7 +10,7 @@ use connlib_wire::stun::Family;
 use super::Watched;
 use super::arrivals::{Arrivals, Next, Order, Place};
 use super::errors::{Degraded, Error, Errors};
-use super::shedding::{AHEAD, Shedding};
+use super::shedding::{AHEAD, LEAST, Shedding};
 use super::stats::{Stats, is_lost};
 
 /// What one socket has received, some of which may be left for the next turn.
@@ -88,9 +88,8 @@ impl Ingress {
         errors: &mut Errors,
     ) {
         let mut bytes = 0;
-        for count in 0..MAX_RECEIVES {
-            // Once in any case: of a sender who waits least the newest may replace the oldest of another.
-            if count > 0 && self.shedding.is_some() && self.arrivals.held() >= AHEAD {
+        for _ in 0..MAX_RECEIVES {
+            if self.shedding.is_some() && bytes >= LEAST && self.arrivals.held() >= AHEAD {
                 break;
             }
             let goes_on = self.receive_once(now, socket, stats, errors);

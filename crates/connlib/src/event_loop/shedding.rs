@@ -17,11 +17,19 @@ use super::stats::{DropReason, Stats};
 /// How much is read ahead: some turns' work.
 pub(super) const AHEAD: usize = 1024 * 1024;
 
-/// How long more may stand in the socket: a program that had no processor for a while finds as much, and can carry it.
-const PATIENCE: Duration = Duration::from_millis(10);
+/// How much is read in any case: of a sender of whom little waits it may replace what waits of others. In bytes, so that who sends small
+/// datagrams keeps nobody's trains from being read.
+pub(super) const LEAST: usize = 256 * 1024;
 
-/// For how long the socket is kept empty at least, once that was necessary.
-const HOLD: Duration = Duration::from_millis(20);
+/// How long more may stand in the socket without a break: a program that had no processor for a while finds as much, and can
+/// carry it.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// The same once it is known that more comes than can be carried: a request waits no longer than that.
+const PATIENCE_UNDER_LOAD: Duration = Duration::from_millis(2);
+
+/// For how long that is known.
+const HOLD: Duration = Duration::from_millis(100);
 
 /// What is no longer is kept: every request, and what travels alone through an Ethernet.
 const SMALL: usize = 2_048;
@@ -35,7 +43,7 @@ pub(super) struct Shedding {
     batch: RecvBatch,
     /// Since when there was more than is read ahead.
     pressed_since: Option<Instant>,
-    /// Until when no more may stand.
+    /// Until when an overload counts as one that goes on.
     until: Option<Instant>,
 }
 
@@ -61,12 +69,16 @@ impl Shedding {
             return;
         }
         let since = *self.pressed_since.get_or_insert(now);
-        let is_shedding = self.until.is_some_and(|until| now < until);
-        if !is_shedding && now < since + PATIENCE {
+        let patience = match self.until.is_some_and(|until| now < until) {
+            true => PATIENCE_UNDER_LOAD,
+            false => PATIENCE,
+        };
+        if now < since + patience {
             return;
         }
 
         self.until = Some(now + HOLD);
+        self.pressed_since = None;
         for _ in 0..MAX_RECEIVES {
             // Whatever is wrong, the next ordinary read finds out.
             if socket.device.recv(&mut self.batch).is_err() {

@@ -42,7 +42,7 @@ impl Silence {
         if let Self::Since { is_said, .. } = self
             && !std::mem::replace(is_said, true)
         {
-            tracing::warn!(
+            tracing::info!(
                 "No relay answers; does this network let UDP out, to port 3478? There is no path without it"
             );
         }

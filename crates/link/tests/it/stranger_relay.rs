@@ -99,7 +99,7 @@ impl Place {
     fn new() -> Self {
         let start = Instant::now();
         let address: SocketAddr = "203.0.113.9:3478".parse().unwrap();
-        let server = TurnServer::new(TransportType::Udp, address, REALM.to_owned());
+        let mut server = TurnServer::new(TransportType::Udp, address, REALM.to_owned());
         let nodes = [
             (CLIENT, "198.51.100.7:52625", 1),
             (GATEWAY, "192.0.2.33:52625", 2),
