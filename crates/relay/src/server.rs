@@ -9,6 +9,7 @@ mod siblings;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use connlib_wire::buffer::Pool;
@@ -179,6 +180,11 @@ impl Server {
     /// From now on nobody gets a new allocation: ALLOCATE is refused with 508. All else goes on.
     pub fn drain(&mut self) {
         self.is_draining = true;
+    }
+
+    /// Whether somebody has an allocation, or is about to have one.
+    pub fn serves(&self, client: SocketAddr) -> bool {
+        self.allocations.of_client(client).is_some()
     }
 
     /// Whether no allocation is left, not even one whose port is being opened: nobody notices if the server ends.

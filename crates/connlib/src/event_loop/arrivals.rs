@@ -6,7 +6,8 @@
 //! large ones; what they may not overtake, the packets of their own flow, [`Overtaking`](super::overtaking) sees to. Each
 //! lane is bounded in time by [`Codel`](super::codel::Codel), and all of them in memory.
 //!
-//! A relay has the same lanes between a socket and what it forwards: one for each client's data, and one for its requests.
+//! A relay has the same lanes between a socket and what it forwards: one for each client's data, and one for its requests. Strangers, who
+//! have nothing there yet, share a few, or many of them would get most of its time.
 
 mod lane;
 
@@ -49,6 +50,15 @@ pub(super) enum Order {
     RequestsApart,
 }
 
+/// Whose a train is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Sender {
+    /// One with lanes of its own.
+    Known,
+    /// One who has nothing at a relay yet, and may be anybody at any address.
+    Stranger,
+}
+
 /// A train whose turn it is.
 #[derive(Debug)]
 pub(super) struct Next {
@@ -70,6 +80,9 @@ pub(super) struct Place {
 
 /// Senders share a lane when there are more of them than lanes: a flood from many addresses needs no more memory.
 const LANES: usize = 256;
+
+/// How many lanes strangers share, by their addresses: whoever floods from one holds up few of the others.
+const STRANGERS: u64 = 8;
 
 /// How many lanes a sender looks at for one of its own. With one alone, two of eight busy senders shared in every ninth run.
 const NEAR: usize = 16;
@@ -129,10 +142,11 @@ impl Arrivals {
         now: Instant,
         stood_for: Duration,
         mut received: Received,
+        from: Sender,
         stats: &mut Stats,
     ) {
         let since = now.checked_sub(stood_for).unwrap_or(now);
-        let index = self.lane_of(self.sender_of(&received));
+        let index = self.lane_of(self.sender_of(&received, from));
         let waits = self.trains >= FEW;
         // The kernel joins a small datagram to the end of a train, whomever it is for.
         let tail = match waits && self.order == Order::SmallFirst {
@@ -245,7 +259,7 @@ impl Arrivals {
 
     /// Whose lane it waits in, as a number that outsiders can't know. Behind a relay each channel is a sender of its own;
     /// for a relay all channels of a client are one, so that many of them bring no larger share.
-    fn sender_of(&self, received: &Received) -> u64 {
+    fn sender_of(&self, received: &Received, from: Sender) -> u64 {
         let first: Option<u16> = received
             .bytes
             .first_chunk()
@@ -255,7 +269,15 @@ impl Arrivals {
             Order::RequestsApart => first.filter(|first| *first < FIRST_CHANNEL).map(|_| 0),
         };
         let mut hasher = DefaultHasher::new();
-        (self.seed, received.from, part).hash(&mut hasher);
+        match from {
+            Sender::Known => (self.seed, received.from, part).hash(&mut hasher),
+            Sender::Stranger => {
+                (self.seed, received.from.ip()).hash(&mut hasher);
+                let group = hasher.finish() % STRANGERS;
+                hasher = DefaultHasher::new();
+                (self.seed, group).hash(&mut hasher);
+            }
+        }
 
         hasher.finish()
     }

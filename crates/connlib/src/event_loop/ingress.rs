@@ -1,6 +1,7 @@
 //! What a socket received, and sources that only fail.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use connlib_os::udp::{MAX_TRAIN_BYTES, RecvBatch, Udp};
@@ -8,7 +9,7 @@ use connlib_wire::buffer::Pool;
 use connlib_wire::stun::Family;
 
 use super::Watched;
-use super::arrivals::{Arrivals, Next, Order, Place};
+use super::arrivals::{Arrivals, Next, Order, Place, Sender};
 use super::errors::{Degraded, Error, Errors};
 use super::shedding::{AHEAD, LEAST, Shedding};
 use super::stats::{Stats, is_lost};
@@ -84,6 +85,7 @@ impl Ingress {
         &mut self,
         now: Instant,
         socket: &mut Watched<U>,
+        sender_of: impl Fn(SocketAddr) -> Sender,
         stats: &mut Stats,
         errors: &mut Errors,
     ) {
@@ -96,7 +98,8 @@ impl Ingress {
             let stood_for = self.batch.stood_for().unwrap_or_default();
             while let Some(received) = self.batch.pop() {
                 bytes += received.bytes.len();
-                self.arrivals.push(now, stood_for, received, stats);
+                let sender = sender_of(received.from);
+                self.arrivals.push(now, stood_for, received, sender, stats);
             }
             if !goes_on || bytes >= ENOUGH {
                 break;
@@ -105,7 +108,7 @@ impl Ingress {
         if let Some(shedding) = &mut self.shedding
             && self.patience.is_ready(now)
         {
-            shedding.relieve(now, socket, &mut self.arrivals, stats);
+            shedding.relieve(now, socket, &mut self.arrivals, sender_of, stats);
         }
     }
 

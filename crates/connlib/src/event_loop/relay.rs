@@ -20,7 +20,7 @@ use connlib_relay::{AllocationPort, Claim, Server, Via};
 use connlib_wire::buffer::Pool;
 use connlib_wire::stun::Family;
 
-use super::arrivals::{Order, cost_of};
+use super::arrivals::{Order, Sender, cost_of};
 use super::budget::Budget;
 use super::errors::Errors;
 use super::housekeeping::Housekeeping;
@@ -196,8 +196,13 @@ impl RelayLoop {
     ) {
         let unix = io.unix();
         let ingress = self.listen.of_mut(family);
+        let Exchange { server, stats, .. } = &mut self.exchange;
+        let sender_of = |from| match server.serves(from) {
+            true => Sender::Known,
+            false => Sender::Stranger,
+        };
         if let Some(socket) = io.socket(Via::Listen(family)) {
-            ingress.receive(now, socket, &mut self.exchange.stats, errors);
+            ingress.receive(now, socket, sender_of, stats, errors);
         }
         // What was read is to be carried as well: reading alone may take all of a source's time.
         let mut budget = Budget::share_of_at_least(io.elapsed(), sources_left, MIN_CARRYING);

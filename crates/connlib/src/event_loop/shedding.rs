@@ -5,13 +5,14 @@
 //! ahead, and when there is still more in the socket for a while, it reads that with buffers for small datagrams alone: the kernel
 //! drops what is longer without copying it, and requests and sparse flows get through.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use connlib_os::udp::{MAX_TRAINS, RecvBatch, Udp};
 use connlib_wire::buffer::Pool;
 
 use super::Watched;
-use super::arrivals::Arrivals;
+use super::arrivals::{Arrivals, Sender};
 use super::stats::{DropReason, Stats};
 
 /// How much is read ahead: some turns' work.
@@ -62,6 +63,7 @@ impl Shedding {
         now: Instant,
         socket: &mut Watched<U>,
         arrivals: &mut Arrivals,
+        sender_of: impl Fn(SocketAddr) -> Sender,
         stats: &mut Stats,
     ) {
         if !socket.ready.readable {
@@ -87,7 +89,8 @@ impl Shedding {
             stats.count_dropped(DropReason::ArrivalsFull, self.batch.refused());
             let stood_for = self.batch.stood_for().unwrap_or_default();
             while let Some(received) = self.batch.pop() {
-                arrivals.push(now, stood_for, received, stats);
+                let sender = sender_of(received.from);
+                arrivals.push(now, stood_for, received, sender, stats);
             }
             if self.batch.is_exhausted() {
                 socket.ready.readable = false;

@@ -6,6 +6,7 @@ use connlib_os::tun::Tun;
 use connlib_wire::ip::flow_hash;
 use connlib_wire::stun::Family;
 
+use super::arrivals::Sender;
 use super::budget::Budget;
 use super::egress::{Egress, Report};
 use super::errors::Errors;
@@ -42,7 +43,8 @@ impl<C: Core> EventLoop<C> {
     ) {
         if let Some(socket) = io.udp(family) {
             let ingress = self.ingress.of_mut(family);
-            ingress.receive(now, socket, &mut self.stats, errors);
+            let sender_of = |_| Sender::Known;
+            ingress.receive(now, socket, sender_of, &mut self.stats, errors);
         }
         while self.jobs.opening < MAX_JOBS {
             let ingress = self.ingress.of_mut(family);

@@ -45,7 +45,7 @@ pub(in super::super) const QUANTUM: i64 = 64 * 1024;
 pub(in super::super) const DATAGRAM_COST: usize = 256;
 
 /// The same for a request to a relay, in bytes of data that take as long as it: it is answered one by one, and signed.
-const REQUEST_COST: usize = 4_096;
+const REQUEST_COST: usize = 8_192;
 
 /// What begins with less is STUN, from this on data of channels (RFC 8656 §12).
 const FIRST_OF_DATA: u8 = 0x40;

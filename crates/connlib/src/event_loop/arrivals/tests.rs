@@ -13,6 +13,8 @@ struct Rig {
     arrivals: Arrivals,
     now: Instant,
     stats: Stats,
+    /// Whose all that comes is.
+    sender: Sender,
 }
 
 impl Rig {
@@ -22,6 +24,7 @@ impl Rig {
             arrivals: Arrivals::new(7, order),
             now: Instant::now(),
             stats: Stats::default(),
+            sender: Sender::Known,
         }
     }
 
@@ -35,8 +38,13 @@ impl Rig {
             bytes: bytes(mark, len),
             number: 0,
         };
-        self.arrivals
-            .push(self.now, Duration::ZERO, received, &mut self.stats);
+        self.arrivals.push(
+            self.now,
+            Duration::ZERO,
+            received,
+            self.sender,
+            &mut self.stats,
+        );
     }
 
     fn bulk(&mut self, from: &str, mark: u16) {
@@ -139,6 +147,24 @@ fn a_client_of_a_relay_has_one_lane_for_all_its_channels_and_one_for_its_request
     assert!(place(0x0003) <= 4, "{order:x?}");
     let of_b = order.iter().rposition(|mark| *mark == 0x4000).unwrap();
     assert!(of_b <= 4, "{order:x?}");
+}
+
+#[test]
+fn strangers_however_many_hold_up_a_client_as_little_as_a_few_of_them() {
+    let mut rig = Rig::new(Order::RequestsApart);
+    rig.sender = Sender::Stranger;
+    for number in 0..1_000_u16 {
+        let from = SocketAddr::from(([192, 0, 2, (number % 250) as u8], 1_000 + number));
+        rig.push(&from.to_string(), 0x0001, 0, 28);
+    }
+    rig.sender = Sender::Known;
+    for _ in 0..5 {
+        rig.bulk(A, 0x4000);
+    }
+
+    let order = rig.drain();
+    let last = order.iter().rposition(|mark| *mark == 0x4000).unwrap();
+    assert!(last < 500, "{last} before the last train of five");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 use connlib_wire::ip;
 
-use super::super::arrivals::{Arrivals, Order};
+use super::super::arrivals::{Arrivals, Order, Sender};
 use super::super::stats::Stats;
 use super::*;
 
@@ -35,7 +35,13 @@ fn place(now: Instant) -> (Place, Arrivals) {
             bytes,
             number: 0,
         };
-        arrivals.push(now, Duration::ZERO, received, &mut Stats::default());
+        arrivals.push(
+            now,
+            Duration::ZERO,
+            received,
+            Sender::Known,
+            &mut Stats::default(),
+        );
     }
 
     (arrivals.pop(now).unwrap().overtakes.unwrap(), arrivals)
