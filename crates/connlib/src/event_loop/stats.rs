@@ -139,7 +139,7 @@ impl Stats {
     }
 
     /// Adds what another loop has dropped, and its errors.
-    pub(crate) fn absorb_failures(&mut self, other: &Self) {
+    pub fn absorb_failures(&mut self, other: &Self) {
         self.errors += other.errors;
         for (ours, theirs) in self.dropped.iter_mut().zip(other.dropped) {
             *ours += theirs;
