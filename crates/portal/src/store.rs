@@ -22,7 +22,8 @@ pub trait Store: Send {
     /// [`StoreError`], if what is kept can't be read or makes no sense.
     fn load(&mut self) -> Result<Directory, StoreError>;
 
-    /// Makes all edits and appends all entries, in order, or nothing. They are safe from a loss of power when this returns.
+    /// Makes all edits and appends all entries, in order, or nothing. They are safe from a loss of power when this returns, but for
+    /// grants alone, which may take until the next other edit: who has lost one asks again.
     ///
     /// # Errors
     ///

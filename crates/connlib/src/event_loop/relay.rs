@@ -5,8 +5,7 @@
 //! broken one holds up nobody else.
 //!
 //! Clients take turns by a deficit round robin wherever they share something: data that came to a listen socket
-//! ([`arrivals`](super::arrivals)), the allocations' sockets ([`rounds`]), and data that waits for a listen socket
-//! ([`backlog`]). Requests don't wait behind data, not even their own client's, nor do answers.
+//! (`arrivals`), the allocations' sockets (`rounds`), and data that waits for a listen socket (`backlog`). Requests don't wait behind data, not even their own client's, nor do answers.
 
 mod backlog;
 mod exchange;

@@ -30,6 +30,12 @@ const APPLICATION_ID: i64 = 0x636f_6e6e;
 /// The file's mode: it holds what pre-shared keys are made from.
 const MODE: u32 = 0o600;
 
+/// Each commit is synced, and whatever was written before it: a revocation must survive a loss of power.
+const SYNCED: &str = "FULL";
+
+/// A commit is synced with a later one; the file is whole whatever happens.
+const UNSYNCED: &str = "NORMAL";
+
 /// A store in an SQLite file, or in SQLite's memory.
 ///
 /// While it is open, a second one of the same file is refused: a portal answers from memory and wouldn't see what
@@ -165,9 +171,8 @@ impl Sqlite {
 
     fn migrate(&mut self, version: i64, fresh: &Account) -> rusqlite::Result<()> {
         let connection = &mut self.connection;
-        // A revocation must survive a loss of power, so each commit is synced.
         connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "synchronous", SYNCED)?;
         // A table that is made anew would take along what refers to it. This can't be changed inside a transaction.
         connection.pragma_update(None, "foreign_keys", false)?;
 
@@ -195,9 +200,14 @@ impl Store for Sqlite {
             (edits.iter()).try_for_each(|edit| rows::write(transaction, edit))?;
             (entries.iter()).try_for_each(|entry| audit::append(transaction, entry))
         };
+        let synced = match may_be_lost(edits, entries) {
+            true => UNSYNCED,
+            false => SYNCED,
+        };
 
         self.connection
-            .transaction()
+            .pragma_update(None, "synchronous", synced)
+            .and_then(|()| self.connection.transaction())
             .and_then(|transaction| {
                 write(&transaction)?;
                 transaction.commit()
@@ -221,6 +231,12 @@ impl Store for Sqlite {
 
         Ok(BackupJob::new(move || backup::copy(&file, &to)))
     }
+}
+
+/// Whether a loss of power may take it back. A grant that is gone is asked for again, and until then its gateway, which is told what
+/// may pass when it comes back, lets nothing pass. A disk may take ten times as long to sync as all else that an access needs.
+fn may_be_lost(edits: &[Edit], entries: &[Entry]) -> bool {
+    entries.is_empty() && edits.iter().all(|edit| matches!(edit, Edit::PutGrant(_)))
 }
 
 /// Takes the lock beside `file`.

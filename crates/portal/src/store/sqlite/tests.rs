@@ -45,6 +45,37 @@ fn what_was_written_is_there_after_reopening() {
 }
 
 #[test]
+fn only_grants_alone_may_wait_for_the_disk() {
+    let mut written = Directory::new(account());
+    let (_dir, file) = temporary();
+    let mut store = open(&file).unwrap();
+    let mut of_grants = 0;
+    for op in (0..14).flat_map(|kind| (0..3).map(move |a| (kind, a, (a + 1) % 3, a % 2))) {
+        let Some(edit) = edit(&written, op) else {
+            continue;
+        };
+        if matches!(
+            edit,
+            Edit::DropSite(_) | Edit::DropActor(_) | Edit::DropResource(_) | Edit::DropPolicy(_)
+        ) {
+            continue;
+        }
+        let is_grant = matches!(edit, Edit::PutGrant(_));
+        written.apply(&edit);
+        store.write(&[edit], &[]).unwrap();
+
+        let synchronous: i64 = store
+            .connection
+            .query_row("PRAGMA synchronous", [], |row| row.get(0))
+            .unwrap();
+        // NORMAL and FULL.
+        assert_eq!(synchronous, if is_grant { 1 } else { 2 });
+        of_grants += u32::from(is_grant);
+    }
+    assert!(of_grants > 0);
+}
+
+#[test]
 fn edits_are_made_together_or_not_at_all() {
     let (_dir, file) = temporary();
     let mut store = open(&file).unwrap();
