@@ -249,7 +249,7 @@ impl Scene {
         let has_begun = self.server.stats().allocations > before;
         let is_user = proof == Proof::Holds && !ask.is_broken && ask.wish_is_for_users();
         if has_begun {
-            assert!(proof != Proof::Fails && !ask.is_broken);
+            assert!(proof != Proof::Fails && !ask.is_broken, "{ask:?} {proof:?}");
             assert!(matches!(outcome, Outcome::Later | Outcome::RefusalOrLater));
             self.law.begin(self.now, &ask, from);
         } else if is_user {

@@ -45,8 +45,8 @@ pub(super) struct Ask {
     key: Option<Key>,
     is_sha256: bool,
     expires_at: u64,
-    /// When the nonce in it was given to its sender; `None` if it proves nothing at any time.
-    proof: Option<Instant>,
+    /// To whom the nonce in it was given, and when; `None` if it proves nothing, whoever sends it.
+    proof: Option<(SocketAddr, Instant)>,
     pub(super) has_fingerprint: bool,
     /// It is dropped unread.
     pub(super) is_broken: bool,
@@ -89,7 +89,7 @@ pub(super) enum Proof {
 impl Ask {
     /// What it proves if it comes from `from` now.
     pub(super) fn proof(&self, now: Instant, unix: Duration, from: SocketAddr) -> Proof {
-        let Some(nonce_at) = self.proof.filter(|_| from == self.from) else {
+        let Some((_, nonce_at)) = self.proof.filter(|(owner, _)| from == *owner) else {
             return Proof::Fails;
         };
         let age = now - nonce_at;
@@ -177,6 +177,7 @@ impl Manner {
                 | Self::Sha256Key
                 | Self::Sha256KeySha1Integrity
                 | Self::Md5KeySha256Integrity
+                | Self::NonceOfAnother // to that one
         )
     }
 }
@@ -202,13 +203,17 @@ pub(super) fn ask(scene: &Scene, choices: &mut Choices<'_>, id: TransactionId) -
     }
 
     let own = scene.nonces.get(&from);
-    let foreign = scene.nonces.iter().find(|(client, _)| **client != from);
-    let (nonce, nonce_at) = match manner {
-        Manner::NonceOfAnother => (foreign.map(|(_, (nonce, _))| nonce.clone()), None),
+    let mut nonces = scene.nonces.iter();
+    let foreign = nonces.find(|(client, _)| **client != from && **client != addr(STRANGER));
+    let (nonce, owner) = match manner {
+        Manner::NonceOfAnother => (
+            foreign.map(|(_, (nonce, _))| nonce.clone()),
+            foreign.map(|(client, (_, minted_at))| (*client, *minted_at)),
+        ),
         Manner::GarbledNonce => (Some("obMatJos2gAAAnonsense".to_owned()), None),
         _ => (
             own.map(|(nonce, _)| nonce.clone()),
-            own.map(|(_, minted_at)| *minted_at),
+            own.map(|(_, minted_at)| (from, *minted_at)),
         ),
     };
     let password = rest_password(name, &Secret::from(SECRET));
@@ -258,7 +263,7 @@ pub(super) fn ask(scene: &Scene, choices: &mut Choices<'_>, id: TransactionId) -
             .map_or(name, |(expiry, _)| expiry)
             .parse()
             .unwrap(),
-        proof: nonce_at.filter(|_| manner.can_prove()),
+        proof: owner.filter(|_| manner.can_prove()),
         has_fingerprint,
         is_broken,
         is_unknown,
