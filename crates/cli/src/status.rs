@@ -276,17 +276,21 @@ fn table(status: &Shown) -> String {
             in_bytes(peer.received_bytes),
         )
     });
+    let silent = status.relays_silent_ms.filter(|ms| *ms >= SILENT_MS);
+    let question = silent.map(|ms| {
+        format!(
+            "no answer for {}: does this network let UDP out, to port 3478?",
+            in_time(ms)
+        )
+    });
+    let unanswered = question.as_deref().unwrap_or("no answer yet");
     rows(&mut text, "relay", &status.relays, |relay| {
-        let server = relay.server.as_deref().unwrap_or("no answer yet");
+        let server = relay.server.as_deref().unwrap_or(unanswered);
         format!("{}  {server}  rtt {}", relay.id, in_ms(relay.rtt_ms))
     });
-    let silent = status.relays_silent_ms.filter(|ms| *ms >= SILENT_MS);
-    if let Some(ms) = silent {
-        let _ = writeln!(
-            text,
-            "no relay answers for {}: does this network let UDP out, to port 3478?",
-            in_time(ms)
-        );
+    // Between two attempts none is listed.
+    if let Some(question) = question.filter(|_| status.relays.is_empty()) {
+        let _ = writeln!(text, "relay  {question}");
     }
     rows(&mut text, "resource", &status.resources, |resource| {
         let address = resource.address.as_deref().unwrap_or("-");
@@ -469,8 +473,13 @@ mod tests {
             ..Shown::default()
         };
 
-        let text = table(&silent(Some(12_000)));
-        assert!(text.contains("no relay answers for 12 s: does this network let UDP out"));
+        let mut listed = silent(Some(12_000));
+        listed.relays.push(Relay::default());
+        for shown in [silent(Some(12_000)), listed] {
+            let text = table(&shown);
+            let question = "no answer for 12 s: does this network let UDP out";
+            assert_eq!(text.matches(question).count(), 1, "{text}");
+        }
         for ms in [None, Some(200)] {
             assert!(!table(&silent(ms)).contains("UDP"));
         }
