@@ -202,20 +202,7 @@ pub(super) fn ask(scene: &Scene, choices: &mut Choices<'_>, id: TransactionId) -
         builder = builder.attribute(Attribute::Unknown(UNKNOWN, b"?"));
     }
 
-    let own = scene.nonces.get(&from);
-    let mut nonces = scene.nonces.iter();
-    let foreign = nonces.find(|(client, _)| **client != from && **client != addr(STRANGER));
-    let (nonce, owner) = match manner {
-        Manner::NonceOfAnother => (
-            foreign.map(|(_, (nonce, _))| nonce.clone()),
-            foreign.map(|(client, (_, minted_at))| (*client, *minted_at)),
-        ),
-        Manner::GarbledNonce => (Some("obMatJos2gAAAnonsense".to_owned()), None),
-        _ => (
-            own.map(|(nonce, _)| nonce.clone()),
-            own.map(|(_, minted_at)| (from, *minted_at)),
-        ),
-    };
+    let (nonce, owner) = nonce(scene, from, manner);
     let password = rest_password(name, &Secret::from(SECRET));
     let key = if manner.has_sha256_key() {
         Key::long_term_sha256(name, REALM, &password)
@@ -269,6 +256,27 @@ pub(super) fn ask(scene: &Scene, choices: &mut Choices<'_>, id: TransactionId) -
         is_unknown,
         bytes: builder.finish().expect("it fits").to_vec(),
     }
+}
+
+/// The nonce that a request of `from` has, and whose that is since when.
+fn nonce(
+    scene: &Scene,
+    from: SocketAddr,
+    manner: Manner,
+) -> (Option<String>, Option<(SocketAddr, Instant)>) {
+    let given = match manner {
+        Manner::GarbledNonce => return (Some("obMatJos2gAAAnonsense".to_owned()), None),
+        Manner::NonceOfAnother => {
+            let is_another = |client: SocketAddr| client != from && client != addr(STRANGER);
+            let mut nonces = scene.nonces.iter();
+            nonces.find(|(client, _)| is_another(**client))
+        }
+        _ => scene.nonces.get_key_value(&from),
+    };
+
+    given
+        .map(|(client, (nonce, minted_at))| (nonce.clone(), (*client, *minted_at)))
+        .unzip()
 }
 
 fn wish(scene: &Scene, choices: &mut Choices<'_>) -> (Method, Wish) {
