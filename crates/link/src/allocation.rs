@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Probing ──BINDING ok──► Allocating ──ALLOCATE ok──► Active ──lifetime/2──► refreshing ──► Active
-//!    └── no answer ──► Failed      ├── 401 with nonce ──► Failed        Active ──437──► Allocating
+//!    └── no answer ──► Failed      ├── 401 twice ───────► Failed        Active ──437──► Allocating
 //!                                  └── full, or in trouble ──► Waiting ──a while──► Probing
 //! Active ──unanswered──► Probing by the other family, or Failed          Active ──expired──► Probing
 //! ```

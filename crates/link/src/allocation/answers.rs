@@ -140,7 +140,8 @@ impl Allocation {
             400 => {
                 self.requests.insert(id, request);
             }
-            401 if request.has_nonce => {
+            // What is refused twice was not damaged on its way.
+            401 if request.was_refused => {
                 self.failure = Some(Failure::Unauthorized);
                 self.invalidate();
             }
@@ -151,7 +152,8 @@ impl Allocation {
                     return;
                 }
                 self.nonce = message.nonce().map(str::to_owned);
-                self.send(now, request.to, request.purpose);
+                let was_refused = request.was_refused || (code == 401 && request.has_nonce);
+                self.send_again(now, &request, was_refused);
             }
             437 => self.handle_mismatch(now, request.purpose),
             // Somebody else's allocation answers to our address, or what we ask for isn't spoken there.

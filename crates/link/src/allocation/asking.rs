@@ -29,6 +29,15 @@ impl Allocation {
     }
 
     pub(super) fn send(&mut self, now: Instant, to: SocketAddr, purpose: Purpose) {
+        self.ask(now, to, purpose, false);
+    }
+
+    /// Sends the same once more with the nonce of today; `was_refused` if the relay didn't take our credentials.
+    pub(super) fn send_again(&mut self, now: Instant, request: &Request, was_refused: bool) {
+        self.ask(now, request.to, request.purpose, was_refused);
+    }
+
+    fn ask(&mut self, now: Instant, to: SocketAddr, purpose: Purpose, was_refused: bool) {
         let mut id = [0; 12];
         self.rng.fill_bytes(&mut id);
         let id = TransactionId(id);
@@ -39,7 +48,8 @@ impl Allocation {
         };
         let rtt = self.rtt.unwrap_or_default();
         let has_nonce = self.nonce.is_some();
-        let request = Request::new(now, to, purpose, message.to_vec(), has_nonce, rtt);
+        let mut request = Request::new(now, to, purpose, message.to_vec(), has_nonce, rtt);
+        request.was_refused = was_refused;
         self.requests.insert(id, request);
         self.transmits.push_back((to, message));
     }

@@ -55,6 +55,8 @@ pub(crate) struct Request {
     pub(crate) purpose: Purpose,
     pub(crate) bytes: Vec<u8>,
     pub(crate) has_nonce: bool,
+    /// Whether the relay has refused the credentials of the same request before.
+    pub(crate) was_refused: bool,
     sent_at: Instant,
     next_at: Instant,
     interval: Duration,
@@ -85,6 +87,7 @@ impl Request {
             purpose,
             bytes,
             has_nonce,
+            was_refused: false,
             sent_at: now,
             next_at: now + interval,
             interval,

@@ -209,17 +209,20 @@ impl Rig {
 }
 
 #[test]
-fn credentials_refused_after_a_nonce_are_not_tried_again() {
+fn credentials_refused_after_a_nonce_are_tried_once_more_and_never_again() {
     let mut rig = Rig::new(&[V4]);
     let probe = rig.only(Method::Binding);
     rig.succeed(&probe, &[Attribute::XorMappedAddress(addr(HOST_V4))]);
     rig.challenge();
-    let allocate = rig.only(Method::Allocate);
-    rig.refuse_with(
-        &allocate,
-        401,
-        &[Attribute::Nonce("another"), Attribute::Realm(REALM)],
-    );
+    for _ in 0..2 {
+        assert_eq!(rig.allocation.failure(), None);
+        let allocate = rig.only(Method::Allocate);
+        rig.refuse_with(
+            &allocate,
+            401,
+            &[Attribute::Nonce("another"), Attribute::Realm(REALM)],
+        );
+    }
 
     assert_eq!(rig.allocation.failure(), Some(Failure::Unauthorized));
     assert!(
@@ -272,6 +275,27 @@ fn a_relay_that_wants_to_be_asked_without_credentials_first_is_asked_so() {
     let again = rig.only(Method::ChannelBind);
     assert!(again.has_integrity && again.has_nonce);
     assert_eq!((again.peer, again.channel), (bind.peer, bind.channel));
+}
+
+/// One bit of it, and its integrity is wrong: that says nothing of the credentials, and costs no allocation.
+#[test]
+fn a_request_whose_credentials_were_damaged_on_their_way_is_asked_again() {
+    let mut rig = Rig::allocated(&[V4], &[LENT_V4]);
+    rig.withdrawn();
+    rig.allocation.bind_channel(rig.now, addr(PEER_V4));
+    let bind = rig.only(Method::ChannelBind);
+    rig.refuse_with(
+        &bind,
+        401,
+        &[Attribute::Nonce("another"), Attribute::Realm(REALM)],
+    );
+
+    let again = rig.only(Method::ChannelBind);
+    assert_eq!((again.peer, again.channel), (bind.peer, bind.channel));
+    assert!(rig.allocation.carries(addr(PEER_V4)));
+    rig.succeed(&again, &[]);
+    assert_eq!(rig.allocation.failure(), None);
+    assert_eq!(rig.withdrawn(), []);
 }
 
 #[test]
