@@ -65,11 +65,11 @@ fn judges_enough(campaign: &Campaign) {
         ("known outside", judged.outside, 2_100),
         ("known at sites", judged.at_sites, 90),
         ("overlapping", judged.overlapping, 3_200),
-        ("to the Internet", judged.internet, 340),
         ("prohibited", judged.prohibited, 3_400),
         ("unreachable", judged.unreachable, 2_000),
         ("forged", judged.forged, 9_500),
         // These come in bursts: of a few worlds there may be few.
+        ("to the Internet", judged.internet, 340 / of_bursts),
         ("errors", judged.errors, 100 / of_bursts),
         ("refusals", judged.refusals, 60 / of_bursts),
         ("fresh", judged.fresh, 1),

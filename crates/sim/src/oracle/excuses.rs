@@ -158,12 +158,14 @@ impl Court<'_> {
         done_at: Instant,
     ) -> Option<Excuse> {
         let (client, to) = (running.flow.host, self.destination(running));
+        let wanted = self.chosen(running, sent_at);
         if running.name().is_none() {
-            let was_up = |before: Instant| self.was_served(running, before);
+            let was_up = |before: Instant| self.was_served(client, wanted, before);
             return self.hit((client, to, Duration::ZERO), (sent_at, done_at), was_up);
         }
         let grace = NAME_KNOWN.holds + self.servers.longest();
-        let was_up = |before: Instant| was_up(running, before);
+        let was_up =
+            |before: Instant| was_up(running, before) && self.chosen(running, before) == wanted;
 
         self.hit((client, to, grace), (sent_at, done_at), was_up)
     }
@@ -270,15 +272,18 @@ impl Court<'_> {
         over_at + limit.holds + (portal.latency + portal.jitter) * 12 + self.round_trip * 3
     }
 
-    /// Whether the client of a flow had a reply from the resource that the flow's packets belong to.
-    pub(super) fn was_served(&self, running: &Running, before: Instant) -> bool {
-        let Some(wanted) = self.chosen(running, before) else {
-            return false;
-        };
+    /// Whether a client had a reply from a resource.
+    pub(super) fn was_served(
+        &self,
+        client: usize,
+        resource: Option<usize>,
+        before: Instant,
+    ) -> bool {
         let flows = self.apps.flows().iter();
-        let mut own = flows.filter(|it| it.flow.host == running.flow.host);
+        let mut own = flows.filter(|it| it.flow.host == client);
 
-        own.any(|it| was_up(it, before) && self.chosen(it, before) == Some(wanted))
+        resource.is_some()
+            && own.any(|it| was_up(it, before) && self.chosen(it, before) == resource)
     }
 
     /// Whether a client had a reply from anywhere, or from what a destination's resources are: each needs an access of its own.

@@ -132,7 +132,9 @@ impl Court<'_> {
         match running.name() {
             Some(_) if was_up(running, sent_at) => Duration::ZERO,
             Some(_) => self.first_holds() + self.named_holds(running),
-            None if self.was_served(running, sent_at) => Duration::ZERO,
+            None if self.was_served(running.flow.host, self.chosen(running, sent_at), sent_at) => {
+                Duration::ZERO
+            }
             None => self.first_holds(),
         }
     }
