@@ -8,6 +8,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "roles/contents.rs"]
+mod contents;
 #[path = "roles/draining.rs"]
 mod draining;
 #[path = "roles/lone_relay.rs"]

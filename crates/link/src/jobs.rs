@@ -152,6 +152,8 @@ impl SealJob {
                 }
             }
         }
+        // Of what could not be sealed nothing leaves.
+        trains.retain(|train| !train.payload.is_empty());
     }
 }
 

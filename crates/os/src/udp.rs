@@ -131,8 +131,6 @@ impl UdpConfig {
 /// How much a socket has dropped of what it received, by reason. Counted in trains.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct UdpStats {
-    /// It had no contents.
-    pub empty: u64,
     /// The kernel didn't say who sent it or to which of our addresses.
     pub unaddressed: u64,
     /// The size of its datagrams can't be true.

@@ -28,7 +28,7 @@ use crate::ports::Ports;
 use crate::reservations::Reservations;
 use crate::share::{Claim, Share};
 use crate::stats::{DropReason, Stats};
-use crate::verdict::{Kind, Verdict, Via, datagrams, leading_run};
+use crate::verdict::{Kind, Verdict, Via, leading_run};
 
 /// How many of the large buffers are kept when they aren't in use.
 const LARGE_KEPT: usize = 4;
@@ -258,7 +258,8 @@ impl Server {
     }
 
     fn drop_all(&mut self, reason: DropReason, arrival: &Arrival<'_>) -> Verdict {
-        self.stats.count_dropped(reason, datagrams(arrival).count());
+        self.stats
+            .count_dropped(reason, arrival.datagrams().count());
         tracing::trace!(from = %arrival.from, ?reason, "Dropped datagrams");
 
         Verdict::Drop(reason)

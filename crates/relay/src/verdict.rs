@@ -58,7 +58,7 @@ impl Forward {
     pub fn payloads<'a>(&self, arrival: &Arrival<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let strip = self.strip;
 
-        datagrams(arrival).filter_map(move |datagram| {
+        arrival.datagrams().filter_map(move |datagram| {
             if strip == 0 {
                 Some(datagram)
             } else {
@@ -103,6 +103,9 @@ pub fn runs<'a>(arrival: &Arrival<'a>) -> impl Iterator<Item = Arrival<'a>> + us
     let mut rest = *arrival;
 
     std::iter::from_fn(move || {
+        if rest.bytes.is_empty() {
+            return None;
+        }
         let (_, length) = leading_run(&rest)?;
         let (bytes, left) = rest.bytes.split_at_checked(length)?;
         rest.bytes = left;
@@ -191,11 +194,4 @@ fn ends_run(run: Kind, last: Kind) -> bool {
     };
 
     number == last_number && (1..payload_len).contains(&last_len)
-}
-
-/// Like [`Arrival::datagrams`], but an arrival of no bytes is one empty datagram.
-pub(crate) fn datagrams<'a>(arrival: &Arrival<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-    let empty: Option<&'a [u8]> = arrival.bytes.is_empty().then_some(&[]);
-
-    arrival.datagrams().chain(empty)
 }

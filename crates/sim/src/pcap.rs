@@ -54,7 +54,7 @@ impl Recorder {
     }
 
     pub(crate) fn received(&mut self, at: Duration, host: usize, train: &FakeTrain) {
-        let datagrams: Vec<&[u8]> = train.bytes.chunks(train.stride.max(1)).collect();
+        let datagrams: Vec<&[u8]> = train.datagrams().collect();
         self.sent(at, host, (train.from, train.to), &datagrams);
     }
 

@@ -1,7 +1,8 @@
 //! Datagrams that travel together: what one system call sends or receives.
 //!
 //! A *train* is a run of datagrams of one size (the last may be shorter) between one pair of addresses with one ECN
-//! codepoint. The kernel splits it on the way out (`UDP_SEGMENT`) and joins it on the way in (`UDP_GRO`).
+//! codepoint. The kernel splits it on the way out (`UDP_SEGMENT`) and joins it on the way in (`UDP_GRO`). A train of no bytes
+//! is one datagram without contents, which UDP carries like any other (RFC 768).
 
 use std::net::SocketAddr;
 
@@ -43,14 +44,14 @@ impl Transmit {
         }
     }
 
-    /// The number of datagrams.
+    /// The number of datagrams, at least one.
     pub fn segments(&self) -> usize {
-        self.payload.len().div_ceil(self.segment_size.max(1))
+        segments(self.payload.len(), self.segment_size)
     }
 
     /// The datagrams, in order.
     pub fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
-        self.payload.chunks(self.segment_size.max(1))
+        datagrams(&self.payload, self.segment_size)
     }
 }
 
@@ -77,7 +78,7 @@ impl<'a> Arrival<'a> {
             stride => stride,
         };
 
-        self.bytes.chunks(stride.max(1))
+        datagrams(self.bytes, stride)
     }
 }
 
@@ -109,6 +110,18 @@ impl Received {
             bytes: &self.bytes,
         }
     }
+}
+
+/// The number of datagrams in a train of `len` bytes, each but the last of `size`.
+pub fn segments(len: usize, size: usize) -> usize {
+    len.div_ceil(size.max(1)).max(1)
+}
+
+/// The datagrams in the bytes of a train, each but the last of `size`.
+pub fn datagrams(bytes: &[u8], size: usize) -> impl Iterator<Item = &[u8]> {
+    let without_contents = bytes.is_empty().then_some(bytes);
+
+    bytes.chunks(size.max(1)).chain(without_contents)
 }
 
 /// The most bytes one send to `dst` may carry in segments of `segment_size`.

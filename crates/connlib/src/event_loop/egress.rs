@@ -8,6 +8,7 @@ use connlib_os::udp::{MAX_SENDS, Outgoing, Udp};
 use connlib_wire::train::{Route, Transmit};
 
 use super::Watched;
+use super::arrivals::DATAGRAM_COST;
 use super::errors::{Degraded, Error, Errors, PerPacket};
 use super::stats::{DropReason, Said, Stats, is_lost};
 
@@ -81,7 +82,7 @@ impl Egress {
             stats.count_dropped(DropReason::SocketFull, train.segments());
             return;
         }
-        self.bytes += train.payload.len();
+        self.bytes += weight(&train);
         self.data.push_back(Queued { train, next: 0 });
     }
 
@@ -98,7 +99,7 @@ impl Egress {
         self.control.is_empty() && self.data.is_empty()
     }
 
-    /// How many bytes of data wait.
+    /// How much data waits, as [`weight`] counts it.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -265,7 +266,7 @@ impl Egress {
                 return;
             }
             if !is_control {
-                self.bytes -= front.train.payload.len();
+                self.bytes -= weight(&front.train);
             }
             queue.pop_front();
             if datagrams == usize::MAX || datagrams == left {
@@ -274,6 +275,12 @@ impl Egress {
             datagrams -= left;
         }
     }
+}
+
+/// What a train takes of the room that there is for those that wait, in bytes: the smallest have some weight, too, or they would
+/// wait in any number.
+pub(super) fn weight(train: &Transmit) -> usize {
+    train.payload.len() + DATAGRAM_COST
 }
 
 #[cfg(test)]

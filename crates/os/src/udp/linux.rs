@@ -294,16 +294,12 @@ fn accept(port: u16, train: &sys::udp::Received, stats: &mut UdpStats) -> Option
         stats.truncated += 1;
         return None;
     }
-    if train.len == 0 {
-        stats.empty += 1;
-        return None;
-    }
     let (Some(from), Some((ip, interface))) = (train.from, train.to) else {
         stats.unaddressed += 1;
         return None;
     };
     let stride = train.stride.unwrap_or(train.len);
-    if stride == 0 || stride > train.len {
+    if stride > train.len || (stride == 0 && train.len > 0) {
         stats.bad_stride += 1;
         return None;
     }

@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use connlib_wire::train::{Route, Transmit};
+use connlib_wire::train::{self, Route, Transmit};
 
 /// One train to send, or what is left of it.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +47,7 @@ impl<'a> Outgoing<'a> {
     /// The number of datagrams of the whole train.
     pub fn segments(&self) -> usize {
         match self.payload {
-            Payload::Contiguous(bytes) => bytes.len().div_ceil(self.segment_size.max(1)),
+            Payload::Contiguous(bytes) => train::segments(bytes.len(), self.segment_size),
             Payload::Gathered {
                 parts,
                 per_datagram,
@@ -105,10 +105,12 @@ impl<'a> Outgoing<'a> {
                 let end = range.end.saturating_mul(per_datagram).min(parts.len());
                 let slice = parts.get(range.start.saturating_mul(per_datagram)..end)?;
                 let last = self.segments().saturating_sub(1);
+                // A datagram without contents is a train of its own.
+                let least = usize::from(last > 0);
                 let is_sound = range.zip(slice.chunks(per_datagram)).all(|(index, parts)| {
                     let len = len_of(parts);
 
-                    len == size || (index == last && (1..size).contains(&len))
+                    len == size || (index == last && (least..size).contains(&len))
                 });
 
                 is_sound.then_some(Payload::Gathered {
@@ -175,6 +177,8 @@ mod tests {
         assert_eq!(train(2, Payload::Contiguous(b"abc"), 0).segments(), 2);
         assert_eq!(train(2, Payload::Contiguous(b"abc"), 9).left(), 0);
         assert_eq!(train(0, Payload::Contiguous(b"abc"), 0).segments(), 3);
+        assert_eq!(train(1, Payload::Contiguous(b""), 0).left(), 1);
+        assert_eq!(train(1, Payload::Contiguous(b""), 1).left(), 0);
     }
 
     #[test]
@@ -201,6 +205,7 @@ mod tests {
             "a long last one"
         );
         assert!(!sliced(&[b"abc", b""], 1, 3), "an empty last one");
+        assert!(sliced(&[b""], 1, 1), "a single one without contents");
     }
 
     #[test]

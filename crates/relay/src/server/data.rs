@@ -16,7 +16,7 @@ use crate::address::may_relay_to;
 use crate::config::{AllocationPort, LoopbackPeers};
 use crate::request::unknown_attributes;
 use crate::stats::DropReason;
-use crate::verdict::{Forward, Verdict, Via, datagrams};
+use crate::verdict::{Forward, Verdict, Via};
 
 /// The most bytes that an indication adds to its data: header, XOR-PEER-ADDRESS of IPv6, DATA and its padding.
 const INDICATION_OVERHEAD: usize = 20 + 24 + 4 + 3;
@@ -103,7 +103,7 @@ impl Server {
             Err(reason) => return self.drop_all(reason, arrival),
         };
         let Reach::Channel(number) = reach else {
-            for payload in datagrams(arrival) {
+            for payload in arrival.datagrams() {
                 let indicated = self.indicate(client, server, arrival.from, arrival.ecn, payload);
                 match indicated {
                     Ok(()) => self.stats.indicated_to_clients.add(1, payload.len()),
@@ -127,7 +127,7 @@ impl Server {
         };
         self.stats
             .to_clients
-            .add(datagrams(arrival).count(), arrival.bytes.len());
+            .add(arrival.datagrams().count(), arrival.bytes.len());
 
         Verdict::Forward(forward)
     }

@@ -140,18 +140,17 @@ impl Relays {
 
     /// A train arrives at a relay.
     pub(crate) fn hears(&mut self, now: Instant, host: usize, train: &FakeTrain, origin: Origin) {
-        if train.bytes.is_empty() || train.from.port() == 0 {
+        if train.from.port() == 0 {
             return;
         }
         let seen = seen_of(&mut self.seen, &self.places, host);
         seen.loans.pass(now);
-        let datagrams = train.bytes.chunks(train.stride.max(1));
         if origin == Origin::Stranger {
-            let count = datagrams.len() as u64;
+            let count = train.datagrams().count() as u64;
             self.strange += count;
             *seen.named.entry(train.from.ip()).or_default() += count;
         }
-        for datagram in datagrams {
+        for datagram in train.datagrams() {
             let is_request = train.to.port() == PORT;
             if let Ok(message) = Message::parse(datagram)
                 && is_request

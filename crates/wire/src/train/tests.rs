@@ -41,3 +41,13 @@ fn an_arrival_is_cut_at_its_stride() {
     assert_eq!(lens(7), [7, 7, 7, 7, 7, 3]); // V9
     assert_eq!(lens(0), [38]);
 }
+
+#[test]
+fn a_train_of_no_bytes_is_one_datagram() {
+    for size in [0, 1, 1_200] {
+        assert_eq!(segments(0, size), 1, "{size}");
+        assert!(datagrams(b"", size).eq([b""]), "{size}");
+    }
+    assert_eq!(segments(4, 2), 2);
+    assert!(datagrams(b"abcd", 2).eq([b"ab", b"cd"]), "none behind it");
+}

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use connlib_wire::train::Transmit;
 
 use super::super::arrivals::{DATAGRAM_COST, QUANTUM};
+use super::super::egress::weight;
 use super::super::stats::{DropReason, Stats};
 use super::super::turns::Turns;
 
@@ -18,7 +19,7 @@ pub(super) struct Backlog {
     by_client: HashMap<SocketAddr, usize>,
     free: Vec<usize>,
     turns: Turns,
-    bytes: usize,
+    weight: usize,
     limit: usize,
 }
 
@@ -26,37 +27,37 @@ pub(super) struct Backlog {
 struct Lane {
     client: SocketAddr,
     trains: VecDeque<Transmit>,
-    bytes: usize,
+    weight: usize,
     deficit: i64,
 }
 
 impl Backlog {
-    /// An empty one that holds no more than `limit` bytes: beyond it the lane that holds most loses its oldest train.
+    /// An empty one that holds no more than `limit` of [`weight`]: beyond it the lane that holds most loses its oldest train.
     pub(super) fn new(limit: usize) -> Self {
         Self {
             lanes: Vec::new(),
             by_client: HashMap::new(),
             free: Vec::new(),
             turns: Turns::default(),
-            bytes: 0,
+            weight: 0,
             limit,
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes == 0
+        self.weight == 0
     }
 
     /// Adds a train to its client's lane.
     pub(super) fn push(&mut self, train: Transmit, stats: &mut Stats) {
         let index = self.lane_of(train.route.dst);
-        let len = train.payload.len();
+        let weight = weight(&train);
         if let Some(lane) = self.lanes.get_mut(index) {
-            lane.bytes += len;
+            lane.weight += weight;
             lane.trains.push_back(train);
-            self.bytes += len;
+            self.weight += weight;
         }
-        while self.bytes > self.limit && self.drop_of_fattest(stats) {}
+        while self.weight > self.limit && self.drop_of_fattest(stats) {}
     }
 
     /// Takes the train whose turn it is.
@@ -76,11 +77,11 @@ impl Backlog {
                 }
                 continue;
             };
-            let len = train.payload.len();
-            let cost = len + train.segments() * DATAGRAM_COST;
+            let cost = train.payload.len() + train.segments() * DATAGRAM_COST;
             lane.deficit -= i64::try_from(cost).unwrap_or(QUANTUM);
-            lane.bytes -= len;
-            self.bytes -= len;
+            let weight = weight(&train);
+            lane.weight -= weight;
+            self.weight -= weight;
 
             return Some(train);
         }
@@ -100,7 +101,7 @@ impl Backlog {
         let lane = Lane {
             client,
             trains: VecDeque::new(),
-            bytes: 0,
+            weight: 0,
             deficit: QUANTUM,
         };
         let index = match self.free.pop() {
@@ -119,15 +120,16 @@ impl Backlog {
 
     /// Whether there was something to drop. Only who is sent too much looks at all lanes.
     fn drop_of_fattest(&mut self, stats: &mut Stats) -> bool {
-        let fattest = self.lanes.iter_mut().max_by_key(|lane| lane.bytes);
+        let fattest = self.lanes.iter_mut().max_by_key(|lane| lane.weight);
         let Some((lane, train)) = fattest.and_then(|lane| {
             let train = lane.trains.pop_front()?;
             Some((lane, train))
         }) else {
             return false;
         };
-        lane.bytes -= train.payload.len();
-        self.bytes -= train.payload.len();
+        let weight = weight(&train);
+        lane.weight -= weight;
+        self.weight -= weight;
         stats.count_dropped(DropReason::SocketFull, train.segments());
 
         true
@@ -177,7 +179,7 @@ mod tests {
 
     #[test]
     fn what_is_too_much_is_lost_by_whoever_is_sent_most() {
-        let mut rig = Rig::new(20 * LEN);
+        let mut rig = Rig::new(20 * (LEN + DATAGRAM_COST));
         for _ in 0..5 {
             rig.push(2);
         }

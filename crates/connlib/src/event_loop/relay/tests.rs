@@ -3,6 +3,7 @@ mod rig;
 mod shares;
 mod starvation;
 
+use super::super::arrivals::DATAGRAM_COST;
 use super::super::stats::DropReason;
 use super::exchange::MAX_ALLOCATION_WAITING;
 use super::*;

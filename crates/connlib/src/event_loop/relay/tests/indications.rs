@@ -29,6 +29,34 @@ fn indications_are_passed_on_in_both_directions() {
     assert_eq!(payloads.collect::<Vec<_>>(), [b"hi", b"ho", b"ho"]);
 }
 
+/// "Zero-length payloads are relayed" (relay.md §12).
+#[test]
+fn a_datagram_without_contents_is_carried_by_every_way() {
+    let mut rig = Rig::with(Scheme::Rest);
+    let port = rig.connect(client(1), peer(1));
+    rig.permit(client(1), peer(2));
+
+    let indication = rig.send_indication(peer(2), b"");
+    for said in [channel_data(b""), indication] {
+        rig.say(client(1), &said);
+    }
+    let _ = rig.turn();
+    let sent = rig.io.allocation(port).sent.drain(..);
+    let sent: Vec<_> = sent.map(|train| (train.route.dst, train.payload)).collect();
+    assert_eq!(sent, [(peer(1), vec![]), (peer(2), vec![])]);
+
+    for from in [peer(1), peer(2)] {
+        rig.say_to(port, from, 0, b"");
+    }
+    let _ = rig.turn();
+    let sent: Vec<_> = rig.io.listen().sent.drain(..).collect();
+    assert_eq!(sent.len(), 2);
+    assert_eq!(sent[0].payload, channel_data(b""));
+    let message = Message::parse(&sent[1].payload).unwrap();
+    let told = (message.method(), message.peer_address(), message.data());
+    assert_eq!(told, (Method::Data, Some(peer(2)), Some(&b""[..])));
+}
+
 #[test]
 fn data_in_all_shapes_stays_in_order() {
     let mut rig = Rig::with(Scheme::Rest);
@@ -62,12 +90,21 @@ fn data_in_all_shapes_stays_in_order() {
 
 #[test]
 fn indications_wait_like_data_and_no_longer() {
+    wait_for_a_socket_that_takes_nothing(1_000);
+}
+
+#[test]
+fn of_datagrams_without_contents_no_more_wait_than_of_small_ones() {
+    wait_for_a_socket_that_takes_nothing(0);
+}
+
+fn wait_for_a_socket_that_takes_nothing(len: usize) {
     let mut rig = Rig::with(Scheme::Rest);
     let port = rig.connect(client(1), peer(1));
     rig.io.allocation(port).limit_queue(0);
 
-    let indication = rig.send_indication(peer(1), &[7; 1_000]);
-    let all = 4 * MAX_ALLOCATION_WAITING / 1_000;
+    let indication = rig.send_indication(peer(1), &vec![7; len]);
+    let all = 4 * MAX_ALLOCATION_WAITING / (len + DATAGRAM_COST);
     for _ in 0..all {
         rig.say(client(1), &indication);
     }
