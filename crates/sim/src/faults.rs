@@ -41,6 +41,9 @@ pub struct Faults {
     pub workers: Option<u64>,
     /// How many datagrams a relay's machine can send in a second. It stands in nobody's way by default.
     pub pace: Option<u32>,
+    /// How many datagrams its network takes in a second: what its sockets have no room for, they refuse. It takes any number by
+    /// default.
+    pub wire: Option<u32>,
 }
 
 /// Out of memory, for now.

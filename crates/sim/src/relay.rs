@@ -1,6 +1,7 @@
 //! The relay's host: the shipped server and loop over the fakes of `os`.
 
 mod machine;
+mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -18,8 +19,10 @@ use connlib_wire::buffer::Pool;
 use connlib_wire::secret::Secret;
 use connlib_wire::stun::Family;
 
+use crate::faults::Faults;
 use crate::scenario::Place;
 use machine::{Machine, Socket};
+use wire::Wire;
 
 /// Where the relay listens.
 pub(crate) const PORT: u16 = 3_478;
@@ -34,7 +37,7 @@ pub(crate) struct RelayNode {
 }
 
 impl RelayNode {
-    pub(crate) fn new(place: &Place, secret: Secret, seed: [u8; 32], pace: Option<u32>) -> Self {
+    pub(crate) fn new(place: &Place, secret: Secret, seed: [u8; 32], faults: &Faults) -> Self {
         let config = Config {
             public_v4: place.ip4,
             public_v6: place.ip6,
@@ -45,7 +48,7 @@ impl RelayNode {
             private_peers: PrivatePeers::Allowed,
         };
         let server = Server::new(config, seed, Pool::new(2_048, 16));
-        let machine = Machine::new(pace);
+        let machine = Machine::new(faults.pace);
         let listen = [true, false].map(|is_ipv4| {
             let ip = place.ip(is_ipv4)?;
             let socket = FakeUdp::new(SocketAddr::new(ip, PORT));
@@ -62,6 +65,7 @@ impl RelayNode {
                 ready: VecDeque::new(),
                 unix: Duration::ZERO,
                 machine,
+                wire: faults.wire.map(Wire::new),
             },
             due_at: None,
             has_work: true,
@@ -92,10 +96,12 @@ impl RelayNode {
 
     /// When it must be called, and whether there is something to do at once.
     pub(crate) fn due(&self, now: Instant) -> (Option<Instant>, bool) {
+        let leaves_at = self.io.wire.as_ref().and_then(Wire::due_at);
+        let due_at = self.due_at.into_iter().chain(leaves_at).min();
         match self.busy_until.filter(|until| *until > now) {
-            None => (self.due_at, self.has_work),
+            None => (due_at, self.has_work),
             Some(until) if self.has_work => (Some(until), false),
-            Some(until) => (self.due_at.map(|at| at.max(until)), false),
+            Some(until) => (due_at.map(|at| at.max(until)), false),
         }
     }
 
@@ -111,6 +117,7 @@ impl RelayNode {
         unix: Duration,
     ) -> Result<Vec<(SocketAddr, SentTrain)>, String> {
         self.io.unix = unix;
+        let mut trains = self.io.has_left(now);
         let mut wait = self.event_loop.turn(now, &mut self.io);
         self.due_at = wait.until;
         self.has_work = false;
@@ -125,20 +132,7 @@ impl RelayNode {
             return Err(fatal);
         }
 
-        let mut trains = Vec::new();
-        let mut take = |socket: &mut Watched<Socket>| {
-            let local = socket.device.local_addr();
-            let sent = socket.device.udp.sent.drain(..);
-            trains.extend(sent.map(|train| (local, train)));
-        };
-        self.io.listen.iter_mut().flatten().for_each(&mut take);
-        for key in std::mem::take(&mut self.io.touched) {
-            self.io
-                .allocations
-                .get_mut(&key)
-                .into_iter()
-                .for_each(&mut take);
-        }
+        self.io.send(now, &mut trains);
 
         Ok(trains)
     }
@@ -150,26 +144,73 @@ struct FakeIo {
     listen: [Option<Watched<Socket>>; 2],
     allocations: BTreeMap<(u16, bool), Watched<Socket>>,
     /// The allocations that may have sent something.
-    touched: BTreeSet<(u16, bool)>,
+    touched: BTreeSet<Via>,
     ready: VecDeque<Via>,
     unix: Duration,
     machine: Machine,
+    wire: Option<Wire>,
+}
+
+impl FakeIo {
+    fn find(&mut self, via: Via) -> Option<&mut Watched<Socket>> {
+        let [v4, v6] = &mut self.listen;
+        match via {
+            Via::Listen(Family::V4) => v4.as_mut(),
+            Via::Listen(Family::V6) => v6.as_mut(),
+            Via::Allocation(port, family) => self.allocations.get_mut(&key(port, family)),
+        }
+    }
+
+    /// Takes what has left by the wire; its sockets have room again.
+    fn has_left(&mut self, now: Instant) -> Vec<(SocketAddr, SentTrain)> {
+        let mut trains = Vec::new();
+        while let Some(leaving) = self.wire.as_mut().and_then(|wire| wire.take(now)) {
+            trains.push((leaving.local, leaving.train));
+            if let Some(socket) = self.find(leaving.via)
+                && !socket.ready.writable
+            {
+                socket.ready.writable = true;
+                self.ready.push_back(leaving.via);
+            }
+        }
+
+        trains
+    }
+
+    /// What the sockets were given leaves at once, or by the wire.
+    fn send(&mut self, now: Instant, trains: &mut Vec<(SocketAddr, SentTrain)>) {
+        let listen = [Family::V4, Family::V6].map(Via::Listen);
+        let touched = std::mem::take(&mut self.touched);
+        for via in listen.into_iter().chain(touched) {
+            let Some(socket) = self.find(via) else {
+                continue;
+            };
+            let local = socket.device.local_addr();
+            let sent: Vec<_> = socket.device.udp.sent.drain(..).collect();
+            for train in sent {
+                match &mut self.wire {
+                    Some(wire) => wire.put(now, via, (local, train)),
+                    None => trains.push((local, train)),
+                }
+            }
+        }
+    }
 }
 
 impl RelayIo for FakeIo {
     type Udp = Socket;
 
     fn socket(&mut self, via: Via) -> Option<&mut Watched<Socket>> {
-        let [v4, v6] = &mut self.listen;
-        match via {
-            Via::Listen(Family::V4) => v4.as_mut(),
-            Via::Listen(Family::V6) => v6.as_mut(),
-            Via::Allocation(port, family) => {
-                let key = key(port, family);
-                self.touched.insert(key);
-                self.allocations.get_mut(&key)
-            }
+        if matches!(via, Via::Allocation(..)) {
+            self.touched.insert(via);
         }
+        let room = self.wire.as_ref().map(|wire| wire.room(via));
+        let socket = self.find(via)?;
+        if let Some(room) = room {
+            socket.device.udp.limit_queue(room);
+        }
+
+        Some(socket)
     }
 
     fn open(&mut self, port: AllocationPort, family: Family) -> io::Result<()> {

@@ -6,22 +6,22 @@
 //! somebody is. Who never proved to be anybody gets answers that are little longer than what was sent, and nothing else; and
 //! whatever a host of the world asks is answered in time, whoever else sends what.
 
+mod data;
 mod loans;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use connlib_os::fake::FakeTrain;
-use connlib_wire::channel;
 use connlib_wire::stun::{Class, Message, Method, TransactionId};
 
 use crate::limits::CONTROL;
 use crate::network::Origin;
 use crate::relay::PORT;
 use crate::report::Judged;
-use crate::scenario::{Place, Role, Scenario};
+use crate::scenario::{Host, Place, Role, Scenario};
+use data::{Arrived, hash};
 use loans::Loans;
 
 /// Where an attacker sends from who doesn't pretend to be anybody, and has no credentials.
@@ -42,27 +42,29 @@ const MANY: u64 = 500;
 const UNPROVEN_BURST: u64 = 1_000;
 const UNPROVEN_PER_SEC: u64 = 250;
 
-/// How much data is remembered that nothing lets leave.
-const UNDECIDED: usize = 4_096;
-
-/// Stands for every port of a relay.
-const ANY_PORT: u16 = 0;
-
 /// What relays do, by host.
 pub(crate) struct Relays {
     seen: BTreeMap<usize, Seen>,
-    /// Places of relays.
-    places: BTreeMap<usize, Place>,
+    /// Relays, and where each is.
+    plans: BTreeMap<usize, Plan>,
     controls: u64,
     slowest: Duration,
     relayed: u64,
     strange: u64,
 }
 
+/// What is known of a relay before it begins.
+#[derive(Clone, Copy, Debug, Default)]
+struct Plan {
+    place: Place,
+    /// Whether its sockets are full at times: then an answer may leave after data that it lets leave by another socket.
+    is_full: bool,
+}
+
 /// What one has done since it began.
 #[derive(Default)]
 struct Seen {
-    place: Place,
+    plan: Plan,
     loans: Loans,
     /// Requests that have no answer yet, by who asked.
     asked: HashMap<Key, Asked>,
@@ -72,6 +74,8 @@ struct Seen {
     may_leave: HashMap<(u16, SocketAddr, u64), u32>,
     /// Data that nothing lets leave yet: something may be bound, or lent no longer, before it is served.
     undecided: VecDeque<Arrived>,
+    /// Data that has left, and that an answer must still let leave: since when.
+    early: Vec<(Instant, (u16, SocketAddr, u64))>,
     /// How many datagrams strangers sent in each name.
     named: BTreeMap<IpAddr, u64>,
     /// When it was first seen, and how many answers it has given since then to who has no credentials.
@@ -81,13 +85,6 @@ struct Seen {
 
 /// A request: from whom, and which. What a way has changed may be another one.
 type Key = (SocketAddr, TransactionId, Method);
-
-/// Data at a port of a relay.
-pub(super) struct Arrived {
-    port: u16,
-    pub(super) from: SocketAddr,
-    pub(super) bytes: Vec<u8>,
-}
 
 /// A request.
 #[derive(Clone, Debug)]
@@ -110,7 +107,9 @@ impl Relays {
 
         Self {
             seen: BTreeMap::new(),
-            places: relays.map(|(host, plan)| (host, plan.place)).collect(),
+            plans: relays
+                .map(|(host, host_plan)| (host, Plan::of(host_plan)))
+                .collect(),
             controls: 0,
             slowest: Duration::ZERO,
             relayed: 0,
@@ -143,7 +142,7 @@ impl Relays {
         if train.from.port() == 0 {
             return;
         }
-        let seen = seen_of(&mut self.seen, &self.places, host);
+        let seen = seen_of(&mut self.seen, &self.plans, host);
         seen.loans.pass(now);
         if origin == Origin::Stranger {
             let count = train.datagrams().count() as u64;
@@ -178,7 +177,7 @@ impl Relays {
         sent: impl Iterator<Item = (SocketAddr, SocketAddr, &'a [u8])>,
         allocations: usize,
     ) -> Result<(), String> {
-        let seen = seen_of(&mut self.seen, &self.places, host);
+        let seen = seen_of(&mut self.seen, &self.plans, host);
         // Answers first: they say what may leave.
         let mut data = Vec::new();
         for (local, to, datagram) in sent {
@@ -196,11 +195,12 @@ impl Relays {
         }
         self.relayed += data.len() as u64;
         for (port, to, datagram) in data {
-            seen.leaves(port, to, datagram)?;
+            seen.leaves(now, (port, to, hash(datagram)), datagram.len())?;
         }
+        seen.are_justified(now)?;
         seen.loans.pass(now);
-        if allocations > seen.loans.len() {
-            let told = seen.loans.len();
+        let told = seen.loans.len() + seen.untold();
+        if allocations > told {
             return Err(format!("has {allocations} allocations and told of {told}"));
         }
 
@@ -208,59 +208,26 @@ impl Relays {
     }
 }
 
+impl Plan {
+    fn of(host: &Host) -> Self {
+        Self {
+            place: host.place,
+            is_full: host.faults.wire.is_some(),
+        }
+    }
+}
+
 impl Seen {
-    /// Data arrives: what it may become, it may once.
-    fn arrives(&mut self, arrived: Arrived) {
-        if let Some((port, to, bytes)) = self.loans.leaves_for_own(&arrived, self.place) {
-            let key = (port, to, hash(bytes));
-            *self.may_leave.entry(key).or_default() += 1;
+    /// How many clients may have an allocation that they have not been told of.
+    fn untold(&self) -> usize {
+        match self.plan.is_full {
+            true => self
+                .asked
+                .keys()
+                .filter(|(_, _, method)| *method == Method::Allocate)
+                .count(),
+            false => 0,
         }
-        let Some((port, to, bytes)) = self.becomes(&arrived) else {
-            if self.undecided.len() >= UNDECIDED {
-                self.undecided.pop_front();
-            }
-            self.undecided.push_back(arrived);
-            return;
-        };
-        // One who comes and goes in an instant has another port by the time that its data is served.
-        let is_fickle = arrived.from.ip().to_string() == INSIDER;
-        let port = if is_fickle { ANY_PORT } else { port };
-        let key = (port, to, hash(&bytes));
-        *self.may_leave.entry(key).or_default() += 1;
-    }
-
-    /// Data leaves that may.
-    fn leaves(&mut self, port: u16, to: SocketAddr, datagram: &[u8]) -> Result<(), String> {
-        let hash = hash(datagram);
-        for port in [port, ANY_PORT] {
-            let key = (port, to, hash);
-            let Some(times) = self.may_leave.get_mut(&key) else {
-                continue;
-            };
-            *times -= 1;
-            if *times == 0 {
-                self.may_leave.remove(&key);
-            }
-            return Ok(());
-        }
-        let length = datagram.len();
-
-        Err(format!(
-            "sends {length} bytes from port {port} to {to}, which nobody sent there"
-        ))
-    }
-
-    /// Where data leaves, to whom, and in which form.
-    fn becomes(&self, arrived: &Arrived) -> Option<(u16, SocketAddr, Vec<u8>)> {
-        let Arrived { port, from, bytes } = arrived;
-        if *port != PORT {
-            let (client, framed) = self.loans.to_client(*port, *from, bytes)?;
-            return Some((PORT, client, framed));
-        }
-        let (number, payload) = channel::decode(bytes)?;
-
-        self.loans
-            .to_peer(self.place, *from, number.number(), payload)
     }
 
     fn is_asked(&mut self, now: Instant, from: SocketAddr, message: &Message<'_>, origin: Origin) {
@@ -375,18 +342,11 @@ fn is_outsider(addr: SocketAddr) -> bool {
 
 fn seen_of<'a>(
     seen: &'a mut BTreeMap<usize, Seen>,
-    places: &BTreeMap<usize, Place>,
+    plans: &BTreeMap<usize, Plan>,
     host: usize,
 ) -> &'a mut Seen {
     seen.entry(host).or_insert_with(|| Seen {
-        place: places.get(&host).copied().unwrap_or_default(),
+        plan: plans.get(&host).copied().unwrap_or_default(),
         ..Seen::default()
     })
-}
-
-fn hash(bytes: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    bytes.hash(&mut hasher);
-
-    hasher.finish()
 }

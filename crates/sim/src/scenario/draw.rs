@@ -130,15 +130,19 @@ pub(super) fn scenario(seed: u64, choices: &mut Choices<'_>) -> Scenario {
     scenario
 }
 
-/// Some relays run on slow machines; not those whose loop is called late as well.
+/// Some relays run on slow machines, or at slow networks; not those whose loop is called late as well.
 fn paces(scenario: &mut Scenario, choices: &mut Choices<'_>) {
     if scenario.drive != Drive::Exact || !choices.percent(10) {
         return;
     }
-    let pace = u32::try_from(choices.range(4_000..40_000)).ok();
+    let rate = u32::try_from(choices.range(4_000..40_000)).ok();
+    let is_machine = choices.percent(50);
     let relays = scenario.hosts.iter_mut();
     for relay in relays.filter(|host| host.role == Role::Relay) {
-        relay.faults.pace = pace;
+        match is_machine {
+            true => relay.faults.pace = rate,
+            false => relay.faults.wire = rate,
+        }
     }
 }
 

@@ -49,5 +49,6 @@ pub(super) fn faults(choices: &mut Choices<'_>) -> Faults {
         outputs_are_slow: choices.percent(20),
         workers: choices.percent(30).then(|| choices.below(u64::MAX)),
         pace: None,
+        wire: None,
     }
 }

@@ -146,6 +146,7 @@ pub(super) fn faults(line: &mut Line<'_>) -> Result<Faults, String> {
         outputs_are_slow: line.flag("slow-outputs"),
         workers: line.maybe("workers", number)?,
         pace: line.maybe("pace", |text| number(text).filter(|pace| *pace > 0))?,
+        wire: line.maybe("wire", |text| number(text).filter(|rate| *rate > 0))?,
     })
 }
 

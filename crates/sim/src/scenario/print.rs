@@ -205,6 +205,9 @@ fn print_faults(f: &mut Formatter<'_>, faults: &Faults) -> fmt::Result {
     if let Some(pace) = faults.pace {
         write!(f, " pace={pace}")?;
     }
+    if let Some(rate) = faults.wire {
+        write!(f, " wire={rate}")?;
+    }
 
     Ok(())
 }

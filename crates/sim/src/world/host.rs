@@ -150,7 +150,7 @@ impl Host {
                 Role::Gateway(Box::new(Node::new(core, place, faults, is_tun_here)))
             }
             scenario::Role::Relay => {
-                let node = RelayNode::new(place, self.secret.clone(), seed, faults.pace);
+                let node = RelayNode::new(place, self.secret.clone(), seed, faults);
                 Role::Relay(Box::new(node))
             }
         };

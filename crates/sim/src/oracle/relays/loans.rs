@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use connlib_wire::channel::{self, ChannelNumber};
 use connlib_wire::stun::{Message, Method};
 
-use super::{Arrived, Asked};
+use super::Asked;
+use super::data::Arrived;
 use crate::scenario::Place;
 
 /// How long a channel lasts (RFC 8656 §12).
