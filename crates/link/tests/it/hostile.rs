@@ -43,6 +43,21 @@ fn a_replayed_datagram_is_rejected() {
 }
 
 #[test]
+fn a_datagram_without_contents_is_rejected() {
+    let mut world = connected();
+    let (_, from, to, _) = world.trace.last().unwrap().clone();
+    let (from, to) = match to == world.gateway.addr {
+        true => (from, to),
+        false => (to, from),
+    };
+    let rejected = world.gateway.links.stats().rejected_datagrams;
+    world.gateway.receive(world.now, &arrival(from, to, b""));
+
+    assert_eq!(world.gateway.links.stats().rejected_datagrams, rejected + 1);
+    still_works(&mut world);
+}
+
+#[test]
 fn every_recorded_datagram_with_a_flipped_bit_changes_nothing() {
     let mut world = connected();
     let recorded = world.trace.clone();
