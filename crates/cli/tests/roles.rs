@@ -17,6 +17,8 @@ mod lone_relay;
 #[path = "support/program.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod program;
+#[path = "roles/questions.rs"]
+mod questions;
 #[path = "roles/threads.rs"]
 mod threads;
 

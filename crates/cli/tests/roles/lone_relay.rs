@@ -28,8 +28,8 @@ const CHANNEL: ChannelNumber = ChannelNumber::MIN;
 pub(crate) struct Relay {
     pub(crate) running: Running,
     pub(crate) addr: SocketAddr,
-    health: SocketAddr,
-    metrics: SocketAddr,
+    pub(crate) health: SocketAddr,
+    pub(crate) metrics: SocketAddr,
 }
 
 impl Relay {
@@ -80,8 +80,15 @@ impl Relay {
 }
 
 fn get(addr: SocketAddr, path: &str) -> (u16, String) {
+    ask(
+        addr,
+        &format!("GET {path} HTTP/1.1\r\nhost: {addr}\r\n\r\n"),
+    )
+}
+
+/// Sends a request as it stands; the status of the answer, and all of it.
+pub(crate) fn ask(addr: SocketAddr, request: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(addr).unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();

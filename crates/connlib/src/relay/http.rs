@@ -5,7 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
@@ -64,8 +69,10 @@ impl Http {
         let kind = *kind;
         match listener.accept().await {
             Ok((stream, _)) => drop(tokio::spawn(async move {
-                if let Err(error) = timeout(PATIENCE, answer(stream, kind, vitals)).await {
-                    tracing::debug!(%error, "A client took too long to ask");
+                match timeout(PATIENCE, answer(stream, kind, vitals)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::debug!(%error, "A question by HTTP failed"),
+                    Err(_) => tracing::debug!("A client took too long to ask by HTTP"),
                 }
             })),
             Err(error) => {
@@ -76,33 +83,41 @@ impl Http {
     }
 }
 
-async fn answer(mut stream: TcpStream, kind: Kind, vitals: Vitals) -> std::io::Result<()> {
-    let mut request = [0; 1_024];
-    let len = stream.read(&mut request).await?;
-    let request = String::from_utf8_lossy(request.get(..len).unwrap_or_default());
-    let path = request.split(' ').nth(1).unwrap_or_default();
-    let (status, body) = match (kind, path) {
-        (Kind::Health, "/healthz") => ("200 OK", String::new()),
-        (Kind::Health, "/readyz") if vitals.is_ready => ("200 OK", String::new()),
-        (Kind::Health, "/readyz") => ("503 Service Unavailable", String::new()),
+async fn answer(stream: TcpStream, kind: Kind, vitals: Vitals) -> hyper::Result<()> {
+    let respond = service_fn(|request| respond(request, kind, &vitals));
+
+    // What there is to tell is told once.
+    http1::Builder::new()
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), respond)
+        .await
+}
+
+async fn respond(
+    request: Request<Incoming>,
+    kind: Kind,
+    vitals: &Vitals,
+) -> hyper::http::Result<Response<String>> {
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let status = match (kind, request.uri().path()) {
+        (Kind::Health, "/healthz" | "/readyz") | (Kind::Metrics, "/metrics") if !is_read => {
+            let refusal = Response::builder().status(StatusCode::METHOD_NOT_ALLOWED);
+            return refusal.header(ALLOW, "GET, HEAD").body(String::new());
+        }
         (Kind::Metrics, "/metrics") => {
             let counts = match &vitals.counters {
                 Some(counters) => Some(counters.read().await),
                 None => None,
             };
             let text = metrics::text(vitals.is_joined, vitals.is_ready, counts);
-            ("200 OK", text)
+            let answer = Response::builder().header(CONTENT_TYPE, metrics::CONTENT_TYPE);
+            return answer.body(text);
         }
-        (Kind::Health | Kind::Metrics, _) => ("404 Not Found", String::new()),
+        (Kind::Health, "/healthz") => StatusCode::OK,
+        (Kind::Health, "/readyz") if vitals.is_ready => StatusCode::OK,
+        (Kind::Health, "/readyz") => StatusCode::SERVICE_UNAVAILABLE,
+        (Kind::Health | Kind::Metrics, _) => StatusCode::NOT_FOUND,
     };
-    let content_type = match body.is_empty() {
-        true => String::new(),
-        false => format!("content-type: {}\r\n", metrics::CONTENT_TYPE),
-    };
-    let response = format!(
-        "HTTP/1.1 {status}\r\n{content_type}content-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.len()
-    );
 
-    stream.write_all(response.as_bytes()).await
+    Response::builder().status(status).body(String::new())
 }
