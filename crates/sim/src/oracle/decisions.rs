@@ -41,8 +41,12 @@ impl Court<'_> {
         wanted: Refusal,
     ) -> Result<(), Objection> {
         let holds = self.refused_within(running.flow.host);
-        let (from, until) = (probe.sent_at, probe.sent_at + holds);
-        if until >= self.over_at || self.is_host_disturbed(running.flow.host, (from, until)) {
+        let (client, from, until) = (running.flow.host, probe.sent_at, probe.sent_at + holds);
+        // Whose token has ended is no client any more.
+        if until >= self.over_at
+            || self.is_token_over(client, until)
+            || self.is_host_disturbed(client, (from, until))
+        {
             return Ok(());
         }
         self.count(|judged| match wanted {
