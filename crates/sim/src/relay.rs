@@ -107,7 +107,9 @@ impl RelayNode {
 
     /// Whether a turn would do more than look at the clock.
     pub(crate) fn has_work(&self) -> bool {
-        self.has_work || self.busy_until.is_some()
+        let has_wire = self.io.wire.as_ref().is_some_and(Wire::is_busy);
+
+        self.has_work || self.busy_until.is_some() || has_wire
     }
 
     /// The trains that leave, each with the address it leaves from, or what went wrong and can't be mended.

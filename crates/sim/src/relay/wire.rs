@@ -61,6 +61,11 @@ impl Wire {
         });
     }
 
+    /// Whether anything waits.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// When the next train has left.
     pub(super) fn due_at(&self) -> Option<Instant> {
         self.waiting.front().map(|leaving| leaving.at)
