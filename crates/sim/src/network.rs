@@ -222,11 +222,8 @@ impl Network {
                         Some(_) => Origin::Host,
                     };
                     match deliveries.get_mut(first..).and_then(<[Delivery]>::last_mut) {
-                        Some(last) if joins(last, at, bytes.len()) => {
+                        Some(last) if last.origin == origin && joins(last, at, bytes.len()) => {
                             last.train.bytes.extend(bytes);
-                            if is_corrupt {
-                                last.origin = origin;
-                            }
                         }
                         Some(_) | None => deliveries.push(Delivery {
                             at,

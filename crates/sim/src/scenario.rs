@@ -296,6 +296,14 @@ impl Scenario {
         draw::scenario(0, &mut Choices::from_bytes(bytes))
     }
 
+    /// When the token of a client ends, if it does.
+    pub(crate) fn token_ends_at(&self, host: usize) -> Option<Duration> {
+        match self.hosts.get(host)?.role {
+            Role::Client { token_ends_at } => token_ends_at,
+            Role::Gateway { .. } | Role::Relay => None,
+        }
+    }
+
     /// Whether a datagram can get lost without anybody being to blame: on a link, or in a device.
     pub(crate) fn loses(&self) -> bool {
         let on_links = self

@@ -254,10 +254,8 @@ impl Access {
                 "`{flow}` came out of {name}, which doesn't let it pass to {to:?}"
             ));
         }
-        if let Some(Role::Client {
-            token_ends_at: Some(ends_at),
-        }) = scenario.hosts.get(arriving.client).map(|host| &host.role)
-            && now > self.start + *ends_at + END_SLACK
+        if let Some(ends_at) = scenario.token_ends_at(arriving.client)
+            && now > self.start + ends_at + END_SLACK
         {
             return Err(format!(
                 "`{flow}` came out of {name} after its client's token had ended"

@@ -94,13 +94,9 @@ impl Court<'_> {
     }
 
     pub(super) fn is_token_over(&self, client: usize, at: Instant) -> bool {
-        let role = self.scenario.hosts.get(client).map(|host| &host.role);
-        match role {
-            Some(Role::Client {
-                token_ends_at: Some(ends_at),
-            }) => at >= self.start + *ends_at,
-            Some(Role::Client { .. } | Role::Gateway { .. } | Role::Relay) | None => false,
-        }
+        let ends_at = self.scenario.token_ends_at(client);
+
+        ends_at.is_some_and(|ends_at| at >= self.start + ends_at)
     }
 
     pub(super) fn is_disturbed(&self, client: usize, sent_at: Instant, done_at: Instant) -> bool {

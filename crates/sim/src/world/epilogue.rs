@@ -47,10 +47,16 @@ impl World {
             let is_awake = self.hosts.get(host).is_some_and(|entry| {
                 matches!(entry.role, Role::Client(_)) && entry.is_awake(self.now)
             });
+            // Nobody tells anything to one whose token had ended before it began.
+            let ends_at = self.scenario.token_ends_at(host);
+            let has_session = ends_at.is_none_or(|ends_at| self.elapsed() < ends_at);
             let names = &self.names;
             let verdict =
                 (names.is_announced(self.now, host)).and_then(|()| names.is_listed(self.now, host));
-            if is_awake && let Err(what) = verdict {
+            if is_awake
+                && has_session
+                && let Err(what) = verdict
+            {
                 let name = self.scenario.host(host);
                 self.violate(format!("{name}: {what}"));
             }
