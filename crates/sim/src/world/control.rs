@@ -179,12 +179,19 @@ impl World {
             true => now + latency + later,
             false => in_order(&mut entry.channel.to_host_at, now + latency),
         };
-        if let (Says::Text(text), true) = (&says, is_twice) {
-            let again = now + latency + again;
-            let copy = Says::Text(text.clone());
-            self.post_at(again, Happening::HostHears(channel, copy));
-        }
+        let copy = match &says {
+            Says::Text(text) if is_twice => Some(Says::Text(text.clone())),
+            Says::Text(_) | Says::Ping | Says::Refused | Says::Close => None,
+        };
         self.post_at(at, Happening::HostHears(channel, says));
+        if let Some(copy) = copy {
+            // Where the order is kept, a copy has its original's place: what was true once would be told as news.
+            let again_at = match link.reorders.0 > 0 {
+                true => now + latency + again,
+                false => at,
+            };
+            self.post_at(again_at, Happening::HostHears(channel, copy));
+        }
     }
 
     pub(super) fn host_hears(&mut self, channel: ChannelId, says: Says) {
