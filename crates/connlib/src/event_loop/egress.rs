@@ -63,7 +63,7 @@ const MAX_ATTEMPTS: u32 = 24;
 const MAX_CONTROL: usize = 1_024;
 
 impl Egress {
-    /// An empty queue that wants no more than `limit` bytes.
+    /// An empty queue that wants no more than `limit` of [`weight`].
     pub(super) fn new(limit: usize) -> Self {
         Self {
             control: VecDeque::new(),
